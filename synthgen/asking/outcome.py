@@ -1,0 +1,141 @@
+"""What a reply means: the words shared by wires, transports, the embedded teacher and the lanes.
+
+In: nothing. Out: `HttpReply` (what a transport brings back), `Outcome` (what it means), and the two Protocols a
+teacher is built from. A wire turns a `Request` into a body and a reply into an `Outcome`; it never sleeps, retries
+or logs. The lane decides what to do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from synthgen.types import Completion, JSONValue, Request
+
+__all__ = [
+    "Answer",
+    "Gate",
+    "HttpReply",
+    "LaneStop",
+    "Outcome",
+    "Retry",
+    "RowFailure",
+    "Teacher",
+    "Transport",
+    "TransportFailure",
+    "Wire",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """Status, headers with lower-case names, and the whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class TransportFailure(Exception):
+    """No whole reply came back. `maybe_paid`: the request may have reached the teacher before it broke."""
+
+    def __init__(
+        self, reason: Literal["connect", "reset", "timeout", "body"], message: str, *, maybe_paid: bool
+    ):
+        super().__init__(message)
+        self.reason = reason
+        self.maybe_paid = maybe_paid
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A paid and usable reply, possibly flagged by its finish reason. Journaled, final."""
+
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Ask the same again after a backoff; counts as an attempt.
+
+    `maybe_paid` keeps the reservation of this attempt spent. `body` holds a paid but unusable reply, kept aside.
+    """
+
+    reason: str
+    message: str = ""
+    wait_s: float | None = None
+    maybe_paid: bool = False
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The endpoint is busy (429 by rate, 503, 529): ask again later, not an attempt, nothing paid.
+
+    `wait_s` is the time the server named. `exhausted`: its headers say nothing remains before then, so the whole
+    lane waits.
+    """
+
+    reason: str
+    wait_s: float | None = None
+    exhausted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RowFailure:
+    """This request will never be answered (validation, context, policy). Journaled, final, nothing paid."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStop:
+    """This endpoint answers nothing more (key, quota, credit, model): its rows stay pending."""
+
+    reason: str
+    message: str
+
+
+Outcome: TypeAlias = Answer | Retry | Gate | RowFailure | LaneStop
+
+
+class Transport(Protocol):
+    """Carries one JSON body to one endpoint. The credential is the transport's business, not the wire's."""
+
+    async def post(self, path: str, body: Mapping[str, JSONValue], *, timeout_s: float) -> HttpReply:
+        """The whole reply, whatever its status.
+
+        Raises:
+            TransportFailure: no whole reply came back.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release sockets."""
+        ...
+
+
+class Wire(Protocol):
+    """One vendor's dialect."""
+
+    path: str
+
+    def body(self, request: Request) -> dict[str, JSONValue]:
+        """The JSON body of `request`."""
+        ...
+
+    def read(self, reply: HttpReply) -> Outcome:
+        """What the reply means; never raises, whatever the body holds."""
+        ...
+
+
+class Teacher(Protocol):
+    """Something that answers requests: a wire over a transport, or a model in this process."""
+
+    async def answer(self, request: Request) -> Outcome:
+        """One attempt at `request`. Never raises for anything a server or a model can do."""
+        ...
+
+    async def close(self) -> None:
+        """Release sockets and memory."""
+        ...

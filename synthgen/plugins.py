@@ -1,0 +1,98 @@
+"""One table of everything that can be plugged in: sources, filters, providers.
+
+In: a kind and a name. Out: a `Plugin` with its parameter model and its function. Built-ins stand in the table as
+the same `EntryPoint` values an installed distribution would register under `synthgen.sources`,
+`synthgen.filters` or `synthgen.providers`, and are resolved by the same code; a name of the form `module:attribute`
+is resolved directly. Nothing is imported before it is asked for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from synthgen.assets import suggest
+from synthgen.errors import UsageError
+
+__all__ = ["Kind", "Plugin", "load_plugin", "plugin_names"]
+
+Kind = Literal["source", "filter", "provider"]
+F = TypeVar("F", bound=Callable[..., object])
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin(Generic[F]):
+    """A plug-in: `params` validates what the recipe says of it, `run` does the work."""
+
+    name: str
+    params: type[BaseModel]
+    run: F
+    version: int = 1
+
+
+def _built_in(kind: Kind, **targets: str) -> tuple[EntryPoint, ...]:
+    return tuple(EntryPoint(name, target, f"synthgen.{kind}s") for name, target in targets.items())
+
+
+_BUILT_IN: dict[Kind, tuple[EntryPoint, ...]] = {
+    "source": _built_in(
+        "source",
+        jsonl="synthgen.sources.files:JSONL",
+        csv="synthgen.sources.files:CSV",
+        parquet="synthgen.sources.files:PARQUET",
+        inline="synthgen.sources.inline:INLINE",
+        sample="synthgen.sources.sample:SAMPLE",
+    ),
+    "provider": _built_in(
+        "provider",
+        openai="synthgen.asking.providers:OPENAI",
+        vllm="synthgen.asking.providers:VLLM",
+        anthropic="synthgen.asking.providers:ANTHROPIC",
+        local="synthgen.asking.local:LOCAL",
+    ),
+    "filter": _built_in(
+        "filter",
+        length="synthgen.refine.filters.shape:LENGTH",
+        truncation="synthgen.refine.filters.shape:TRUNCATION",
+        json_schema="synthgen.refine.filters.shape:JSON_SCHEMA",
+        repetition="synthgen.refine.filters.repetition:REPETITION",
+        refusal="synthgen.refine.filters.phrases:REFUSAL",
+        leakage="synthgen.refine.filters.phrases:LEAKAGE",
+        echo="synthgen.refine.filters.phrases:ECHO",
+        language="synthgen.refine.filters.language:LANGUAGE",
+        secrets="synthgen.refine.filters.private:SECRETS",
+        pii="synthgen.refine.filters.private:PII",
+    ),
+}
+
+
+def _entries(kind: Kind) -> dict[str, EntryPoint]:
+    installed = {entry.name: entry for entry in entry_points(group=f"synthgen.{kind}s")}
+    return {**installed, **{entry.name: entry for entry in _BUILT_IN[kind]}}
+
+
+def plugin_names(kind: Kind) -> list[str]:
+    """Every name of one kind, sorted: built in and installed."""
+    return sorted(_entries(kind))
+
+
+def load_plugin(kind: Kind, name: str) -> Plugin[Callable[..., object]]:
+    """The plug-in of that name, imported now.
+
+    Raises:
+        UsageError: unknown name (with the nearest known one), or the target is not a `Plugin`.
+    """
+    entries = _entries(kind)
+    entry = entries.get(name) or (EntryPoint(name, name, "") if ":" in name else None)
+    if entry is None:
+        known = sorted(entries)
+        raise UsageError(f"unknown {kind} {name!r}{suggest(name, known)}; known: {', '.join(known)}")
+    try:
+        plugin = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{kind} {name!r} cannot be imported from {entry.value}: {error}") from error
+    if not isinstance(plugin, Plugin):
+        raise UsageError(f"{kind} {name!r}: {entry.value} is not a synthgen.plugins.Plugin")
+    return plugin

@@ -1,0 +1,239 @@
+"""The recipe as types: the only configuration of a run.
+
+In: plain data from YAML. Out: frozen pydantic models. Guarantees: unknown keys are errors, ranges are checked here
+and nowhere else. A provider, a source or a filter brings its own parameter model through `synthgen.plugins`;
+providers extend `TeacherConfig`. `load_recipe` resolves those models, so that their errors have lines too.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+
+from synthgen.types import JSONValue, Sampling
+
+__all__ = [
+    "Actor",
+    "DedupConfig",
+    "JudgeConfig",
+    "Limits",
+    "NearConfig",
+    "OutputConfig",
+    "Price",
+    "Recipe",
+    "RecordConfig",
+    "RefineConfig",
+    "SamplingConfig",
+    "SourceConfig",
+    "StepConfig",
+    "Strict",
+    "TeacherConfig",
+]
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+SEED_RELATIONS = Literal["verbatim", "adapted", "inspired", "none"]
+
+
+class Strict(BaseModel):
+    """Base of every model users write for: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+
+
+class SamplingConfig(Strict):
+    """How a teacher draws tokens; absent means the teacher's own default."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: list[str] = []
+    seed: int | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    extra: dict[str, JSONValue] = {}
+
+    def over(self, base: "SamplingConfig | None") -> Sampling:
+        """These settings laid over `base` (a step's over its teacher's)."""
+        merged = {
+            **(base.model_dump(exclude_unset=True) if base else {}),
+            **self.model_dump(exclude_unset=True),
+        }
+        stop = merged.pop("stop", [])
+        return Sampling(**merged, stop=tuple(stop))
+
+
+class Limits(Strict):
+    """What an endpoint allows. Absent means unlimited; there are no hidden limits but `concurrency`."""
+
+    rpm: Annotated[int, Field(ge=1)] | None = None
+    tpm: Annotated[int, Field(ge=1)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = 16
+
+
+class Price(Strict):
+    """USD per million tokens. `cached_input` defaults to `input`."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    cached_input: Annotated[float, Field(ge=0)] | None = None
+
+
+class TeacherConfig(Strict):
+    """What every provider needs to know of a teacher; providers subclass it with their own fields."""
+
+    provider: str
+    model: str = Field(min_length=1)
+    route: str | None = None
+    hf: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(@[\w.-]+)?$")] | None = None
+    pool: Annotated[str, Field(pattern=NAME)] | None = None
+    served_as: list[str] = []
+    price: Price | None = None
+    limits: Limits = Limits()
+    sampling: SamplingConfig = SamplingConfig()
+    give_up_after_s: Annotated[float, Field(gt=0)] = 1800.0
+
+
+class SourceConfig(Strict):
+    """Where rows come from: exactly one source kind, its parameters, and what may be done with the text.
+
+    `license` is `own` or an SPDX id and mandatory for files; `relation` says how the text enters the data:
+    word for word, adapted, only as inspiration, or not at all. `load_recipe` fills `kind` and `params` from the
+    one source key (`jsonl: ...`).
+    """
+
+    kind: str
+    params: SerializeAsAny[BaseModel]
+    license: str
+    relation: SEED_RELATIONS = "adapted"
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class CaptureConfig(Strict):
+    """What to keep of a reply besides its text."""
+
+    reasoning: bool = False
+
+
+class StepConfig(Strict):
+    """One prompt every row passes. `teacher` is an alias, or aliases with weights."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    prompt: str
+    teacher: str | dict[str, Annotated[float, Field(gt=0)]]
+    samples: Annotated[int, Field(ge=1, le=1024)] = 1
+    with_: dict[str, str] = Field(default={}, alias="with")
+    sampling: SamplingConfig = SamplingConfig()
+    capture: CaptureConfig = CaptureConfig()
+    structured: bool = False
+
+    def weights(self) -> dict[str, float]:
+        """Teacher alias -> weight."""
+        return {self.teacher: 1.0} if isinstance(self.teacher, str) else dict(self.teacher)
+
+
+class NearConfig(Strict):
+    """Near-duplicate rule: word n-gram shingles, MinHash, exact Jaccard verification.
+
+    Defaults: 5-word shingles, threshold 0.8, 128 permutations (Lee et al. 2022, "Deduplicating Training Data
+    Makes Language Models Better", use the same threshold on n-gram Jaccard).
+    """
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    ngram: Annotated[int, Field(ge=1, le=50)] = 5
+    num_perm: Annotated[int, Field(ge=16, le=1024)] = 128
+    fields: Literal["prompt", "completion", "both"] = "both"
+
+
+class DedupConfig(Strict):
+    """Exact and near-duplicate removal; `near: null` leaves only the exact one."""
+
+    near: NearConfig | None = NearConfig()
+
+
+class JudgeConfig(Strict):
+    """A scoring prompt sent through the paid path; records whose score fails `keep` are rejected."""
+
+    teacher: str
+    prompt: str = "judge_helpfulness"
+    keep: Annotated[str, Field(pattern=r"^(>=|>|<=|<|==)\s*-?\d+(\.\d+)?$")] = ">= 4"
+    sampling: SamplingConfig = SamplingConfig()
+
+    def rule(self) -> tuple[str, float]:
+        """The comparison and its number."""
+        match = re.match(r"^(>=|>|<=|<|==)\s*(.+)$", self.keep)
+        assert match is not None  # the pattern above
+        return match[1], float(match[2])
+
+
+class RefineConfig(Strict):
+    """Filter chain (a bundled name, a path, or `none`), duplicates, judge."""
+
+    chain: str = "sft_default"
+    dedup: DedupConfig = DedupConfig()
+    judge: JudgeConfig | None = None
+
+
+class RecordConfig(Strict):
+    """Templates over the final fields of a row that build `messages`; an empty `system` is left out."""
+
+    system: str | None = None
+    user: str = "{{ instruction }}"
+    assistant: str = "{{ response }}"
+
+
+class OutputConfig(Strict):
+    """Shape of the published dataset."""
+
+    record: RecordConfig = RecordConfig()
+    rows_per_shard: Annotated[int, Field(ge=1)] = 50_000
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Actor(Strict):
+    """Facts about who will use the data; unknown facts count as the worst value for the rule at hand."""
+
+    territory: str | None = None
+    mau: Annotated[int, Field(ge=0)] | None = None
+    revenue12m_usd: Annotated[float, Field(ge=0)] | None = None
+    foundation_model_developer: bool | None = None
+
+
+class Recipe(Strict):
+    """A whole recipe; see `README.md` for an example and `synthgen schema` for the JSON schema."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    description: str = ""
+    use: Annotated[list[str], Field(min_length=1)]
+    target: Annotated[int, Field(ge=1)] | None = None
+    budget_usd: Annotated[float, Field(ge=0)] | None = None
+    seed: int = 0
+    wave: Annotated[int, Field(ge=1, le=100_000)] = 256
+    source: SourceConfig
+    teachers: Annotated[dict[str, SerializeAsAny[TeacherConfig]], Field(min_length=1)]
+    steps: Annotated[list[StepConfig], Field(min_length=1)]
+    refine: RefineConfig = RefineConfig()
+    output: OutputConfig = OutputConfig()
+    actor: Actor = Actor()
+    student_base: str | None = None
+
+    @field_validator("use", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Recipe":
+        names = [step.name for step in self.steps]
+        if len(set(names)) != len(names):
+            raise ValueError(f"steps: two steps share a name: {', '.join(names)}")
+        asked = {alias for step in self.steps for alias in step.weights()}
+        if self.refine.judge:
+            asked.add(self.refine.judge.teacher)
+        for alias in sorted(asked - set(self.teachers)):
+            raise ValueError(
+                f"teacher {alias!r} is not defined under `teachers`; defined: {', '.join(self.teachers)}"
+            )
+        return self

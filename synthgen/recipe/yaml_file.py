@@ -1,0 +1,187 @@
+"""YAML text to validated values, with every error at its file:line and key.
+
+In: the bytes of a YAML file (recipe, prompt, chain). Out: a `Document` that remembers the line of every key, and
+`validate`, which turns it into a pydantic model. Guarantees: safe loader, duplicate keys refused, unknown keys
+refused with the nearest allowed one, `${ENV}` never expanded here.
+Rejected: ruamel.yaml (keeps lines too, but a second YAML dialect beside the one our users' tools read).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from synthgen.assets import suggest
+from synthgen.errors import RecipeError
+from synthgen.types import JSONValue
+
+__all__ = ["Document", "parse_yaml", "read_yaml", "validate"]
+
+Loc = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
+
+# YAML 1.1 reads dates as objects; a recipe's values are JSON values, so a date stays text.
+_TEXT_TAGS = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:binary"}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed file: `value` is plain JSON data, `lines` maps a key path to its 1-based line."""
+
+    path: str
+    value: JSONValue
+    lines: Mapping[Loc, int]
+
+    def where(self, loc: Sequence[str | int]) -> str:
+        """`file:line` of the deepest part of `loc` that stands in the file."""
+        at: Loc = ()
+        for part in loc:
+            if (*at, part) in self.lines:
+                at = (*at, part)
+        return f"{self.path}:{self.lines.get(at, 1)}"
+
+
+def read_yaml(path: Path) -> Document:
+    """Parse a YAML file.
+
+    Raises:
+        RecipeError: missing, unreadable, not UTF-8, not YAML, or a duplicate key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise RecipeError(f"{path}: cannot be read: {problem}") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, path: str) -> Document:
+    """Parse YAML text; `path` is only used in messages.
+
+    Raises:
+        RecipeError: not YAML, or a duplicate key.
+    """
+    lines: dict[Loc, int] = {}
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            value = _build(node, (), lines, loader, path) if node is not None else None
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise RecipeError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}:1: not valid YAML: {error}") from error
+    return Document(path, value, lines)
+
+
+def _build(node: yaml.Node, loc: Loc, lines: dict[Loc, int], loader: yaml.SafeLoader, path: str) -> JSONValue:
+    lines[loc] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        loader.flatten_mapping(node)
+        out: dict[str, JSONValue] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            if key in out:
+                raise RecipeError(f"{path}:{key_node.start_mark.line + 1}: duplicate key {key!r}")
+            out[key] = _build(value_node, (*loc, key), lines, loader, path)
+            lines[(*loc, key)] = key_node.start_mark.line + 1
+        return out
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(item, (*loc, i), lines, loader, path) for i, item in enumerate(node.value)]
+    if node.tag in _TEXT_TAGS:
+        return str(node.value)
+    scalar = loader.construct_object(node)
+    if scalar is None or isinstance(scalar, bool | int | float | str):
+        return scalar
+    raise RecipeError(f"{path}:{node.start_mark.line + 1}: unsupported YAML value {node.value!r}")
+
+
+def validate(model: type[M], document: Document, *, at: Loc = ()) -> M:
+    """Validate the document (or its part at `at`) as `model`.
+
+    Raises:
+        RecipeError: one line per problem, each `file:line: key.path: what is wrong`.
+    """
+    value = document.value
+    for part in at:
+        value = value[part]  # type: ignore[index]  # `at` comes from the document itself
+    if not isinstance(value, dict):
+        raise RecipeError(
+            f"{document.where(at)}: {_dotted(at) or 'the file'}: must be a mapping of keys to values"
+        )
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(model, document, at, error))) from error
+
+
+def _explain(model: type[BaseModel], document: Document, at: Loc, error: ValidationError) -> list[str]:
+    messages = []
+    for problem in error.errors(include_url=False):
+        loc = (*at, *problem["loc"])
+        known_at = _in_document(document, loc)
+        if problem["type"] == "extra_forbidden":
+            allowed = _allowed_keys(model, problem["loc"][:-1])
+            text = f"unknown key{suggest(str(loc[-1]), allowed)}"
+            text += f"; allowed: {', '.join(allowed)}" if allowed else ""
+        elif problem["type"] == "missing":
+            text = "is required"
+            known_at = loc
+        else:
+            text = problem["msg"].removeprefix("Value error, ")
+            text = text[:1].lower() + text[1:]
+            given = problem["input"]
+            if isinstance(given, bool | int | float | str):
+                text += f" (got {given!r})"
+        messages.append(f"{document.where(known_at)}: {_dotted(known_at)}: {text}")
+    return messages
+
+
+def _in_document(document: Document, loc: Loc) -> Loc:
+    """`loc` without the parts pydantic adds for unions and validators."""
+    at: Loc = ()
+    for part in loc:
+        if (*at, part) in document.lines:
+            at = (*at, part)
+    return at
+
+
+def _allowed_keys(model: type[BaseModel], loc: Loc) -> list[str]:
+    current: type[BaseModel] | None = model
+    for part in loc:
+        if current is None:
+            return []
+        current = _submodel(current, part)
+    if current is None:
+        return []
+    return sorted(info.alias or name for name, info in current.model_fields.items())
+
+
+def _submodel(model: type[BaseModel], part: str | int) -> type[BaseModel] | None:
+    for name, info in model.model_fields.items():
+        if part in (name, info.alias):
+            return _model_in(info.annotation)
+    return model  # an index or a key inside a list or mapping of models: the same model goes on
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if (found := _model_in(argument)) is not None:
+            return found
+    return None
+
+
+def _dotted(loc: Loc) -> str:
+    out = ""
+    for part in loc:
+        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else part
+    return out

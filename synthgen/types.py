@@ -1,0 +1,223 @@
+"""The values that travel through a run: messages, requests, completions.
+
+In: nothing but the standard library and orjson. Out: frozen dataclasses and `Request.key`.
+Guarantee: two requests with the same key mean the same question to the same teacher, whatever the transport,
+the alias in the recipe, the row order or the version of the package; `tests/test_keys.py` pins keys for good.
+Rejected: hashing the wire body (it changes with the transport and with the vendor's dialect).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Literal
+
+import orjson
+from typing_extensions import TypeAliasType
+
+__all__ = [
+    "Completion",
+    "FinishReason",
+    "JSONValue",
+    "Message",
+    "Request",
+    "Role",
+    "Sampling",
+    "TeacherIdentity",
+    "ToolCall",
+    "Usage",
+    "canonical_json",
+    "digest",
+]
+
+JSONValue = TypeAliasType(
+    "JSONValue", "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
+)
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "refusal", "content_filter", "unknown"]
+
+KEY_VERSION = 1
+_EMPTY: Mapping[str, JSONValue] = MappingProxyType({})
+
+
+def canonical_json(value: object) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def digest(value: object) -> str:
+    """blake2b-128 of the canonical JSON of `value`, 32 lower-case hex digits."""
+    return blake2b(canonical_json(value), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call a model asked for; `arguments` is a JSON string, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """The shape stored in the journal and hashed into keys."""
+        return {"id": self.id, "name": self.name, "arguments": self.arguments}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. `reasoning` is the visible chain of thought, where a teacher gives one."""
+
+    role: Role
+    content: str
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """`role` and `content` always; the rest only where set, so that plain chat hashes alike for ever."""
+        out: dict[str, JSONValue] = {"role": self.role, "content": self.content}
+        if self.reasoning is not None:
+            out["reasoning"] = self.reasoning
+        if self.tool_calls:
+            out["tool_calls"] = [call.as_json() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            out["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            out["name"] = self.name
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the teacher draws tokens. None means "the teacher's default" and is not sent.
+
+    `seed` is the base seed; sample k of a request is sent with `seed + k`.
+    `extra` holds fields only some servers know (vLLM: `chat_template_kwargs`, `min_tokens`, ...); they go to
+    the top level of the wire body untouched.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    extra: Mapping[str, JSONValue] = field(default_factory=lambda: _EMPTY)
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """Only what is set."""
+        values: dict[str, JSONValue] = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "min_p": self.min_p,
+            "max_tokens": self.max_tokens,
+            "stop": list(self.stop) or None,
+            "seed": self.seed,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "repetition_penalty": self.repetition_penalty,
+            "extra": dict(self.extra) or None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherIdentity:
+    """Who is asked, as far as the answer depends on it.
+
+    `pool` is the base URL, or the name of a pool of servers that serve one model (then hosts may move without
+    buying again). `revision` pins weights where the recipe names them (`hf: org/name@rev`).
+    """
+
+    provider: str
+    route: str
+    pool: str
+    model: str
+    revision: str | None = None
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """The part of the key that names the teacher."""
+        out: dict[str, JSONValue] = {
+            "provider": self.provider,
+            "route": self.route,
+            "pool": self.pool,
+            "model": self.model,
+        }
+        if self.revision is not None:
+            out["revision"] = self.revision
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to one teacher: the unit that is paid for, and the unit of the journal.
+
+    `tools` and `response_schema` are JSON text. `occurrence` tells apart questions that read alike but are
+    meant twice: for a first step the running number among identical requests in source order, for a later
+    step the key of the request it follows, for a judge nothing (same text, same score).
+    """
+
+    messages: tuple[Message, ...]
+    teacher: TeacherIdentity
+    sampling: Sampling
+    tools: str | None = None
+    response_schema: str | None = None
+    capture: tuple[str, ...] = ()
+    sample: int = 0
+    occurrence: str = ""
+
+    def content(self) -> dict[str, JSONValue]:
+        """Everything that changes the answer, without `sample` and `occurrence`."""
+        return {
+            "v": KEY_VERSION,
+            "messages": [message.as_json() for message in self.messages],
+            "teacher": self.teacher.as_json(),
+            "sampling": self.sampling.as_json(),
+            "tools": self.tools,
+            "response_schema": self.response_schema,
+            "capture": list(self.capture),
+        }
+
+    def key(self) -> str:
+        """Content key, 32 hex digits: the journal holds at most one answer per key."""
+        return digest({**self.content(), "sample": self.sample, "occurrence": self.occurrence})
+
+    def input_tokens_bound(self) -> int:
+        """Upper bound on input tokens: a token is at least one byte; 16 a message for its frame."""
+        text = sum(len(m.content.encode()) + 16 for m in self.messages)
+        return text + len((self.tools or "").encode()) + len((self.response_schema or "").encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the teacher counted them. `cached_input_tokens` is part of `input_tokens`;
+    `reasoning_tokens` is part of `output_tokens`."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a teacher answered, normalised over vendors.
+
+    `served_model` is the name in the reply (None: the reply names none), `upstream` the host behind a router,
+    `reply_id` the vendor's id of the reply. `usage` is None where the teacher reports none.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage | None = None
+    served_model: str | None = None
+    upstream: str | None = None
+    reply_id: str | None = None
