@@ -1,0 +1,8 @@
+"""Asking: one call in front (`Asker.ask`); behind it wires, transports, lanes, prices and budget."""
+
+from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
+from synthgen.asking.budget import Budget
+from synthgen.asking.lanes import Lane
+from synthgen.asking.prices import cost_usd, find_price
+
+__all__ = ["Asker", "Budget", "Lane", "NotAsked", "TeacherSpec", "cost_usd", "find_price"]

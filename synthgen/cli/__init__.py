@@ -1,0 +1,188 @@
+"""The command line: verbs over `synthgen.api`, nothing else.
+
+In: arguments. Out: results on stdout (`--json` everywhere), everything for people on stderr, exit codes of
+`synthgen.errors`. Heavy imports happen inside the verbs, so `synthgen --help` stays quick.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthgen.errors import SynthgenError, UsageError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="synthgen",
+    help="Turn prompts into supervised fine-tuning data with teacher language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key of the recipe: a.b=c. May be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+@app.command()
+def generate(
+    recipe: Recipe,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder. Default: runs/<name>.")] = None,
+    overrides: Overrides = None,
+    max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.")] = None,
+    ask_only: Annotated[bool, typer.Option(help="Stop after the journal: publish nothing.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Ask again what failed for good.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the teachers, refine, and publish the dataset. The same command again resumes, or has nothing to do."""
+    from synthgen import api
+    from synthgen.cli.live import watching
+    from synthgen.cli.output import print_report
+
+    loaded = api.load_recipe(recipe, overrides or ())
+    with watching(quiet=as_json) as (progress, say):
+        options = api.Options(
+            max_cost_usd=max_cost,
+            ask_only=ask_only,
+            retry_failed=retry_failed,
+            handle_signals=True,
+            progress=progress,
+            say=say,
+        )
+        report = api.generate(loaded, out, options=options)
+    print_report(report, as_json=as_json)
+    _end(report.problem)
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what generate would ask, cost and be allowed to do. Sends nothing."""
+    from synthgen import api
+    from synthgen.cli.output import print_plan
+
+    promised = api.plan(recipe, overrides=overrides or (), max_cost_usd=max_cost)
+    print_plan(promised, as_json=as_json)
+    if not promised.allowed:
+        raise typer.Exit(4)
+
+
+@app.command("filter")
+def filter_(
+    inputs: Annotated[list[Path], typer.Argument(help="A run folder, or Parquet/JSONL files and folders.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the result.")] = None,
+    chain: Annotated[str | None, typer.Option(help="Filter chain: a bundled name, a path, or none.")] = None,
+    near: Annotated[bool, typer.Option("--near/--no-near", help="Near-duplicate removal.")] = True,
+    keep: Annotated[str | None, typer.Option(help="Rule a stored score must satisfy, like '>= 4'.")] = None,
+    score: Annotated[
+        str, typer.Option(help="Which score --keep looks at: a column, or a stored one.")
+    ] = "judge",
+    use: Annotated[list[str] | None, typer.Option(help="What the data is for; needs --origin.")] = None,
+    origin: Annotated[str | None, typer.Option(help="Who wrote foreign answers: teacher@route.")] = None,
+    origin_column: Annotated[str | None, typer.Option(help="Column that holds teacher@route.")] = None,
+    row_license: Annotated[str, typer.Option(help="Licence of foreign prompts: own, or an SPDX id.")] = "own",
+    dry_run: Annotated[int | None, typer.Option(help="Judge only the first N rows, write nothing.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Refine again without any teacher: a run (from its journal), or anybody's dataset."""
+    from synthgen import api
+    from synthgen.cli.output import print_report
+
+    if out is None and dry_run is None:
+        raise UsageError("filter: name a folder for the result with -o")
+    options = api.FilterOptions(
+        chain=chain,
+        near=None if near else False,
+        keep=keep,
+        score=score,
+        use=tuple(use or ()),
+        origin=origin,
+        origin_column=origin_column,
+        row_license=row_license,
+        dry_run=dry_run,
+    )
+    report = api.filter(inputs, out or Path("dry-run"), options=options)
+    print_report(report, as_json=as_json, published=dry_run is None)
+    _end(report.problem)
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    row: Annotated[str | None, typer.Option(help="Tell the whole story of one record, by its id.")] = None,
+    samples: Annotated[int, typer.Option(help="How many sample records.", min=0)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Show counts, reasons, spend and samples of a run, or the story of one record."""
+    from synthgen import api
+    from synthgen.cli.output import print_shown
+
+    print_shown(api.show(run, row=row, samples=samples), as_json=as_json)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="prompts, filters or teachers.")],
+    as_json: AsJson = False,
+) -> None:
+    """List bundled prompts, filters and chains, or the providers, routes and prices synthgen knows."""
+    from synthgen.cli.listing import listing, print_listing
+
+    print_listing(listing(what), as_json=as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from synthgen import api
+
+    print(json.dumps(api.recipe_schema(), indent=2, ensure_ascii=False))
+
+
+def _end(problem: SynthgenError | None) -> None:
+    if problem is not None:
+        raise problem
+
+
+def main() -> None:
+    """Entry point: one clear line and the documented exit code for everything that can go wrong."""
+    try:
+        app(standalone_mode=False)
+    except SynthgenError as error:
+        print(f"synthgen: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except (KeyboardInterrupt, BrokenPipeError) as stop:
+        sys.exit(130 if isinstance(stop, KeyboardInterrupt) else 0)
+    except Exception as error:  # the boundary of the program
+        _usage_or_bug(error)
+
+
+def _usage_or_bug(error: Exception) -> None:
+    """Errors of the argument parser are the user's (2), anything else is ours (1, with its traceback)."""
+    show_usage = getattr(error, "show", None)
+    if callable(show_usage):
+        show_usage()
+        sys.exit(2)
+    import traceback
+
+    traceback.print_exc()
+    print(
+        f"synthgen: this is a bug ({type(error).__name__}); please report it with the lines above",
+        file=sys.stderr,
+    )
+    sys.exit(1)

@@ -154,12 +154,17 @@ class DedupConfig(Strict):
 
 
 class JudgeConfig(Strict):
-    """A scoring prompt sent through the paid path; records whose score fails `keep` are rejected."""
+    """A scoring prompt sent through the paid path; records whose score fails `keep` are rejected.
+
+    `ship_score: false` keeps the scores out of the dataset: then the judge only selects, which some terms treat more
+    mildly than output that is trained on.
+    """
 
     teacher: str
     prompt: str = "judge_helpfulness"
     keep: Annotated[str, Field(pattern=r"^(>=|>|<=|<|==)\s*-?\d+(\.\d+)?$")] = ">= 4"
     sampling: SamplingConfig = SamplingConfig()
+    ship_score: bool = True
 
     def rule(self) -> tuple[str, float]:
         """The comparison and its number."""

@@ -1,0 +1,36 @@
+"""synthgen: prompts to supervised fine-tuning data, through teacher language models.
+
+The verbs of the command line as functions over the same code:
+
+    import synthgen
+    report = synthgen.generate("recipe.yaml", out="runs/mine")
+
+Nothing heavy is imported before a verb is called.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from synthgen.api import Report, SynthgenError, filter, generate, load_recipe, plan, recipe_schema, show
+
+__all__ = [
+    "Report",
+    "SynthgenError",
+    "filter",
+    "generate",
+    "load_recipe",
+    "plan",
+    "recipe_schema",
+    "show",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(importlib.import_module("synthgen.api"), name)
+    raise AttributeError(f"module 'synthgen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

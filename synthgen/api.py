@@ -1,0 +1,154 @@
+"""The verbs as functions: what `import synthgen` offers, and what the command line calls.
+
+In: paths, mappings, plain values. Out: typed results. Each function works in a script and inside a running event loop
+(a notebook): then the run gets a thread and a loop of its own. Errors that keep a run from starting are raised as
+`SynthgenError`; what stopped a started run is in `Report.problem`.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TypeVar
+
+from synthgen.errors import SynthgenError
+from synthgen.pipeline import (
+    FilterOptions,
+    Options,
+    Plan,
+    Report,
+    RowStory,
+    RunSummary,
+    filter_foreign,
+    make_plan,
+    open_gates,
+    recut,
+    resolve,
+    row_story,
+    summarise,
+)
+from synthgen.pipeline import generate as _generate
+from synthgen.recipe.load import LoadedRecipe, load_recipe
+from synthgen.recipe.schema import recipe_schema
+from synthgen.types import JSONValue
+
+__all__ = [
+    "FilterOptions",
+    "LoadedRecipe",
+    "Options",
+    "Plan",
+    "Report",
+    "RowStory",
+    "RunSummary",
+    "SynthgenError",
+    "filter",
+    "generate",
+    "load_recipe",
+    "plan",
+    "recipe_schema",
+    "show",
+]
+
+T = TypeVar("T")
+RecipeLike = str | Path | Mapping[str, JSONValue] | LoadedRecipe
+
+
+def generate(
+    recipe: RecipeLike,
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    options: Options | None = None,
+) -> Report:
+    """Ask, refine and publish; `out` defaults to `runs/<name>`. The same call resumes.
+
+    `overrides` are `a.b=c` texts as of `--set`.
+
+    Raises:
+        SynthgenError: the run could not start.
+    """
+    loaded = _loaded(recipe, overrides)
+    folder = Path(out) if out is not None else Path("runs") / loaded.recipe.name
+    return _run(_generate(loaded, folder, options or Options()))
+
+
+def plan(recipe: RecipeLike, *, overrides: Sequence[str] = (), max_cost_usd: float | None = None) -> Plan:
+    """What `generate` would do and cost; sends nothing, writes nothing, and says what policy decides.
+
+    Raises:
+        SynthgenError: the recipe, its files or its source are wrong.
+    """
+    loaded = _loaded(recipe, overrides)
+    cap_usd = loaded.recipe.budget_usd if max_cost_usd is None else max_cost_usd
+    resolved = resolve(loaded, cap_usd=cap_usd)
+    return make_plan(resolved, open_gates(resolved, date.today()), cap_usd)  # noqa: DTZ011  # the user's day
+
+
+def filter(  # the verb's name
+    inputs: Sequence[str | Path], out: str | Path, *, options: FilterOptions | None = None
+) -> Report:
+    """Refine again without any teacher: a run folder (from its journal), or Parquet/JSONL files of any known format.
+
+    Raises:
+        SynthgenError: the inputs cannot be read, or the output cannot be written.
+    """
+    paths = [Path(path) for path in inputs]
+    options = options or FilterOptions()
+    if len(paths) == 1 and (paths[0] / "journal").is_dir():
+        return recut(paths[0], Path(out), options)
+    return filter_foreign(paths, Path(out), options)
+
+
+def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> RunSummary | RowStory:
+    """Counts, reasons, spend and samples of a run; or, with `row`, the whole story of one record.
+
+    `row` is a record id or the beginning of one.
+
+    Raises:
+        SynthgenError: not a run, or no such row.
+    """
+    return summarise(Path(run), samples) if row is None else row_story(Path(run), row)
+
+
+def _loaded(recipe: RecipeLike, overrides: Sequence[str]) -> LoadedRecipe:
+    if isinstance(recipe, LoadedRecipe):
+        return recipe
+    return load_recipe(recipe, overrides)
+
+
+def _run(work: Coroutine[None, None, T]) -> T:
+    """Run to the end, also when the caller is inside an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _loop_run(work)
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def in_thread() -> None:
+        try:
+            results.append(_loop_run(work))
+        except BaseException as error:  # handed to the caller below
+            errors.append(error)
+
+    thread = threading.Thread(target=in_thread, name="synthgen")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _loop_run(work: Coroutine[None, None, T]) -> T:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(work)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop where it is installed (extra `fast`)."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

@@ -1,0 +1,62 @@
+"""The cap: money is reserved before a request is sent and settled when its reply is stored.
+
+In: the worst price of each request, then what it cost. Out: permission, or `BudgetReached`. Guarantee: spent plus
+reserved never exceeds the cap. A reply that never came keeps its reservation.
+"""
+
+import asyncio
+from collections import deque
+
+from synthgen.errors import BudgetReached
+
+__all__ = ["Budget"]
+
+
+class Budget:
+    """Spent and reserved USD of one run. `cap_usd` None means no cap: then nothing is reserved."""
+
+    def __init__(self, cap_usd: float | None, spent_usd: float) -> None:
+        self.cap_usd = cap_usd
+        self.spent_usd = spent_usd
+        self.reserved_usd = 0.0
+        self.reached: BudgetReached | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def reserve(self, usd: float) -> None:
+        """Reserve `usd`, waiting for requests in flight to settle where that may make room.
+
+        Raises:
+            BudgetReached: it does not fit even with nothing in flight. Final: later calls raise it too. What
+                costs nothing always fits.
+        """
+        if usd <= 0:
+            return
+        while self.reached is None and not self._fits(usd):
+            if self.reserved_usd <= 1e-12:
+                self.reached = BudgetReached(
+                    f"budget reached: {self.spent_usd:.6f} of {self.cap_usd:.6f} USD spent and the next request may cost "
+                    f"{usd:.6f}; raise budget_usd (or --max-cost) and run the same command to go on"
+                )
+                self._wake()
+                break
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        if self.reached is not None:
+            raise self.reached
+        self.reserved_usd += usd
+
+    def settle(self, reserved_usd: float, cost_usd: float) -> None:
+        """The request is over: its reservation becomes its cost (0 for a rejected request)."""
+        self.reserved_usd = max(0.0, self.reserved_usd - reserved_usd)
+        self.spent_usd += cost_usd
+        self._wake()
+
+    def _fits(self, usd: float) -> bool:
+        return self.cap_usd is None or self.spent_usd + self.reserved_usd + usd <= self.cap_usd + 1e-12
+
+    def _wake(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)

@@ -1,0 +1,225 @@
+"""Teachers behind HTTP: what a recipe says of them, their credentials, and the wiring of wire and transport.
+
+In: a `RemoteTeacherConfig` from the recipe, and environment variables it names. Out: a `RemoteTeacher`. Guarantees: a
+recipe cannot hold a key (there is no field for one, and URLs with a user are refused); a missing key is found
+before anything is sent; importing this module loads neither aiohttp nor an SDK.
+
+A key named by `api_key_env` must exist. Without `api_key_env`, `openai` and `anthropic` use the vendor's variable: it
+must exist for the vendor's own host, and for any other `base_url` its absence means "send no credential". `vllm`
+sends none unless one is named. Rejected: guessing the dialect from the URL.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from synthgen.asking.outcome import Outcome, Retry, Transport, TransportFailure, Wire
+from synthgen.asking.transport.endpoint import Endpoint
+from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
+from synthgen.asking.wire.openai_chat import OpenAIChatWire
+from synthgen.errors import MissingKeyError
+from synthgen.plugins import Plugin
+from synthgen.recipe.model import TeacherConfig
+from synthgen.types import JSONValue, Request
+
+__all__ = [
+    "ANTHROPIC",
+    "OPENAI",
+    "VLLM",
+    "AnthropicConfig",
+    "OpenAIConfig",
+    "RemoteTeacher",
+    "RemoteTeacherConfig",
+    "VllmConfig",
+    "check_key",
+    "connect",
+    "credentials",
+]
+
+_VERSION_SEGMENT = re.compile(r"v\d+\w*")
+_HEADER_SAFE = re.compile(r"[!-~]+")
+_ENDPOINT_PATHS = ("/chat/completions", "/messages")
+
+
+class RemoteTeacherConfig(TeacherConfig):
+    """A teacher behind HTTP. `base_url` may end with or without its version and slash.
+
+    `timeout_s` is the time one attempt may take in all; the lane's patience is `give_up_after_s`.
+    """
+
+    vendor_host: ClassVar[str | None] = None
+
+    base_url: str = Field(validate_default=True)
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    transport: Literal["aiohttp", "sdk"] = "aiohttp"
+    timeout_s: float = Field(default=900.0, gt=0)
+    connect_timeout_s: float = Field(default=10.0, gt=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _normal(cls, url: str) -> str:
+        """Scheme and host in lower case, a version as last part, no slash behind it."""
+        parts = urlsplit(url.strip())
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"the port is no number in 0..65535: {url}") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected an http:// or https:// URL, like http://127.0.0.1:8000/v1")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("no user, query or fragment: name the credential's variable in api_key_env")
+        path = parts.path.rstrip("/")
+        for endpoint in _ENDPOINT_PATHS:
+            path = path.removesuffix(endpoint)
+        if not any(_VERSION_SEGMENT.fullmatch(segment) for segment in path.split("/")):
+            path += "/v1"
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{path}"
+
+    @property
+    def host(self) -> str:
+        """The host of `base_url`."""
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def at_vendor(self) -> bool:
+        """True if `base_url` is the vendor's own host (or one of its regional ones)."""
+        vendor = self.vendor_host
+        return vendor is not None and (self.host == vendor or self.host.endswith(f".{vendor}"))
+
+
+class OpenAIConfig(RemoteTeacherConfig):
+    """OpenAI, or any server that speaks its chat completions; `upstream` pins hosts behind OpenRouter."""
+
+    vendor_host = "api.openai.com"
+
+    base_url: str = Field(default="https://api.openai.com/v1", validate_default=True)
+    api_key_env: str | None = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    upstream: list[str] = Field(default=[])
+
+    @property
+    def at_openrouter(self) -> bool:
+        """True for OpenRouter's host, whatever route is declared, and for a gateway declared as that route."""
+        return self.route == "openrouter" or self.host == "openrouter.ai"
+
+    @model_validator(mode="after")
+    def _upstream_has_a_router(self) -> "OpenAIConfig":
+        if self.upstream and not self.at_openrouter:
+            raise ValueError("upstream names hosts behind OpenRouter; it needs `route: openrouter`")
+        return self
+
+
+class VllmConfig(RemoteTeacherConfig):
+    """A vLLM server (or SGLang, llama.cpp: the same dialect), usually without a key."""
+
+    base_url: str = Field(default="http://127.0.0.1:8000/v1", validate_default=True)
+
+
+class AnthropicConfig(RemoteTeacherConfig):
+    """Anthropic, or a server that speaks its Messages dialect."""
+
+    vendor_host = "api.anthropic.com"
+
+    base_url: str = Field(default="https://api.anthropic.com/v1", validate_default=True)
+    api_key_env: str | None = Field(default="ANTHROPIC_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+class RemoteTeacher:
+    """A wire over a transport: one attempt per call."""
+
+    def __init__(self, wire: Wire, transport: Transport, *, timeout_s: float):
+        self._wire = wire
+        self._transport = transport
+        self._timeout_s = timeout_s
+
+    async def answer(self, request: Request) -> Outcome:
+        """One attempt at `request`. Never raises for anything a server can do."""
+        body = self._wire.body(request)
+        try:
+            reply = await self._transport.post(self._wire.path, body, timeout_s=self._timeout_s)
+        except TransportFailure as failure:
+            return Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid)
+        return self._wire.read(reply)
+
+    async def close(self) -> None:
+        """Release sockets."""
+        await self._transport.close()
+
+
+def check_key(config: TeacherConfig) -> None:
+    """Make sure that the credential this teacher needs is there, before anything is sent.
+
+    Raises:
+        MissingKeyError: the variable is unset or empty, or its value cannot stand in a header.
+    """
+    if isinstance(config, RemoteTeacherConfig):
+        _key(config, os.environ)
+
+
+def credentials(config: TeacherConfig) -> list[str]:
+    """The secret values this teacher uses, for whoever has to keep them out of a text."""
+    if not isinstance(config, RemoteTeacherConfig) or config.api_key_env is None:
+        return []
+    key = os.environ.get(config.api_key_env, "").strip()
+    return [key] if key else []
+
+
+def _key(config: RemoteTeacherConfig, environ: Mapping[str, str]) -> str | None:
+    name = config.api_key_env
+    if name is None:
+        return None
+    key = environ.get(name, "").strip()
+    if key:
+        if not _HEADER_SAFE.fullmatch(key):
+            raise MissingKeyError(
+                f"environment variable {name} holds characters no key has (space, line break)"
+            )
+        return key
+    if "api_key_env" in config.model_fields_set or config.at_vendor:
+        raise MissingKeyError(f"environment variable {name} is not set: teacher {config.model!r} needs it")
+    return None
+
+
+def connect(config: RemoteTeacherConfig) -> RemoteTeacher:
+    """The teacher of this config. Nothing is sent; sockets are opened at the first request.
+
+    Raises:
+        MissingKeyError: see `check_key`.
+    """
+    dialect: Literal["openai", "anthropic"] = "anthropic" if isinstance(config, AnthropicConfig) else "openai"
+    endpoint = Endpoint(config.base_url, dialect, _key(config, os.environ), config.connect_timeout_s)
+    return RemoteTeacher(_wire(config), _transport(config, endpoint), timeout_s=config.timeout_s)
+
+
+def _wire(config: RemoteTeacherConfig) -> Wire:
+    if isinstance(config, AnthropicConfig):
+        return AnthropicMessagesWire()
+    if not isinstance(config, OpenAIConfig):
+        return OpenAIChatWire()
+    pin: dict[str, JSONValue] | None = None
+    if config.at_openrouter:
+        pin = {"allow_fallbacks": False, "enforce_distillable_text": True}
+        if config.upstream:
+            pin["only"] = list(config.upstream)
+    return OpenAIChatWire(
+        max_tokens_field="max_completion_tokens" if config.at_vendor else "max_tokens", provider_pin=pin
+    )
+
+
+def _transport(config: RemoteTeacherConfig, endpoint: Endpoint) -> Transport:
+    if config.transport == "sdk":
+        from synthgen.asking.transport.sdk import SdkTransport
+
+        return SdkTransport(endpoint)
+    from synthgen.asking.transport.aiohttp_transport import AiohttpTransport
+
+    return AiohttpTransport(endpoint)
+
+
+OPENAI = Plugin("openai", params=OpenAIConfig, run=connect)
+VLLM = Plugin("vllm", params=VllmConfig, run=connect)
+ANTHROPIC = Plugin("anthropic", params=AnthropicConfig, run=connect)

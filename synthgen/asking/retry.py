@@ -1,0 +1,44 @@
+"""How long to wait before the same request is sent again, and when to stop trying.
+
+In: how often it was tried and what the server said. Out: seconds, or None for "no more". tenacity's wait and stop
+objects state the policy; the asking loop does the waiting, because a row that waits must give up its place.
+"""
+
+from dataclasses import dataclass, field
+
+from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+__all__ = ["RetryPolicy"]
+
+
+class _Unused:
+    """tenacity's call state wants a retrier; its wait and stop objects never look at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Full jitter from 1 s doubling to 60 s, six attempts.
+
+    Source: AWS Architecture Blog, "Exponential Backoff And Jitter" (2015), full jitter.
+    """
+
+    wait: wait_base = field(default_factory=lambda: wait_random_exponential(multiplier=1, max=60))
+    stop: stop_base = field(default_factory=lambda: stop_after_attempt(6))
+
+    def backoff_s(self, attempt: int, server_wait_s: float | None = None) -> float:
+        """Seconds before the attempt after the `attempt`-th (1-based): the server's time where it named one."""
+        if server_wait_s is not None:
+            return max(0.0, server_wait_s)
+        return self.wait(_state(attempt))
+
+    def exhausted(self, attempt: int) -> bool:
+        """Whether `attempt` tries are enough."""
+        return self.stop(_state(attempt))
+
+
+def _state(attempt: int) -> RetryCallState:
+    state = RetryCallState(retry_object=_Unused(), fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # see _Unused
+    state.attempt_number = attempt
+    return state

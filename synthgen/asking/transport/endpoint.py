@@ -1,0 +1,65 @@
+"""One endpoint and its credential: what both transports need to know, and the one place where secrets are scrubbed.
+
+In: a base URL, a dialect, a key. Out: request headers, replies without the key. Guarantee: nothing that leaves a
+transport (body, header, error text) holds the key, also where a server echoes it in its 401. Rejected: scrubbing
+at the writers (journal, log, report): one of them would forget.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import quote
+
+from synthgen.asking.outcome import HttpReply, TransportFailure
+
+__all__ = ["BODY_CAP_BYTES", "SCRUBBED", "Dialect", "Endpoint", "too_large"]
+
+Dialect = Literal["openai", "anthropic"]
+
+BODY_CAP_BYTES = 64 * 2**20
+SCRUBBED = "[credential]"
+# Shorter values are no secrets ("EMPTY", "none", "1"), and replacing them would damage answers.
+MIN_SECRET_CHARS = 8
+ANTHROPIC_VERSION = "2023-06-01"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`base_url` ends with the API version and without a slash; `key` None sends no credential."""
+
+    base_url: str
+    dialect: Dialect
+    key: str | None = field(default=None, repr=False)
+    connect_timeout_s: float = 10.0
+
+    def headers(self) -> dict[str, str]:
+        """Credential and API version, as the dialect wants them."""
+        if self.dialect == "anthropic":
+            version = {"anthropic-version": ANTHROPIC_VERSION}
+            return version if self.key is None else {**version, "x-api-key": self.key}
+        return {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
+
+    def clean_text(self, text: str) -> str:
+        """`text` with every spelling of the key replaced."""
+        for spelling in self._spellings():
+            text = text.replace(spelling, SCRUBBED)
+        return text
+
+    def clean(self, status: int, headers: Mapping[str, str], body: bytes) -> HttpReply:
+        """The reply without the key, header names in lower case."""
+        for spelling in self._spellings():
+            body = body.replace(spelling.encode(), SCRUBBED.encode())
+        return HttpReply(
+            status, {name.lower(): self.clean_text(text) for name, text in headers.items()}, body
+        )
+
+    def _spellings(self) -> tuple[str, ...]:
+        if self.key is None or len(self.key) < MIN_SECRET_CHARS:
+            return ()
+        return tuple(dict.fromkeys((self.key, json.dumps(self.key)[1:-1], quote(self.key, safe=""))))
+
+
+def too_large() -> TransportFailure:
+    """The failure of a reply above the cap; it was answered, so it may be paid."""
+    return TransportFailure("body", f"the reply is larger than {BODY_CAP_BYTES >> 20} MiB", maybe_paid=True)

@@ -1,0 +1,247 @@
+"""The chat completions dialect: OpenAI, vLLM, SGLang, OpenRouter and everything that imitates them.
+
+In: a `Request`, or an `HttpReply`. Out: a JSON body, or an `Outcome`. Guarantees: `read` never raises; reasoning is
+taken from every place servers put it; a paid reply that can be read is an `Answer`, however short. What differs
+between servers (`max_tokens` or `max_completion_tokens`, OpenRouter's provider pin) is told to the constructor.
+Rejected: the Responses dialect (only one vendor serves it), and `n` for several samples (one request, one key).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import orjson
+
+from synthgen.asking.outcome import Answer, HttpReply, Outcome
+from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
+from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
+from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
+
+__all__ = ["OpenAIChatWire"]
+
+MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
+
+# Never taken from `sampling.extra`: they change what is asked, or spend more than was reserved.
+_NOT_EXTRA = {
+    "best_of",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "messages",
+    "model",
+    "n",
+    "stream",
+    "stream_options",
+}
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "refusal": "refusal",
+}
+# The server gave up in the middle (vLLM, OpenRouter, DeepSeek): not the model's last word.
+_BROKEN = {"abort", "error", "insufficient_system_resource"}
+_OPEN, _CLOSE = "<think>", "</think>"
+
+
+class OpenAIChatWire:
+    """`/chat/completions` below a base URL that ends with its version."""
+
+    path = "/chat/completions"
+
+    def __init__(
+        self,
+        *,
+        max_tokens_field: MaxTokensField = "max_tokens",
+        provider_pin: Mapping[str, JSONValue] | None = None,
+        clock: Callable[[], float] = time.time,
+    ):
+        self._max_tokens_field = max_tokens_field
+        self._provider_pin = dict(provider_pin) if provider_pin else None
+        self._clock = clock
+
+    def body(self, request: Request) -> dict[str, JSONValue]:
+        """Only what is set is sent. `sampling.extra` goes to the top level, under what synthgen itself sets."""
+        body = {name: value for name, value in request.sampling.extra.items() if name not in _NOT_EXTRA}
+        body["model"] = request.teacher.model
+        body["messages"] = [_message(message) for message in request.messages]
+        body.update(self._sampling(request))
+        if request.tools is not None:
+            body["tools"] = orjson.loads(request.tools)
+        if request.response_schema is not None:
+            schema: JSONValue = orjson.loads(request.response_schema)
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": schema, "strict": _is_strict(schema)},
+            }
+        if self._provider_pin is not None:
+            body["provider"] = {**as_object(body.get("provider")), **self._provider_pin}
+        return body
+
+    def _sampling(self, request: Request) -> dict[str, JSONValue]:
+        fields = request.sampling.as_json()
+        fields.pop("extra", None)
+        if "max_tokens" in fields:
+            fields[self._max_tokens_field] = fields.pop("max_tokens")
+        if request.sampling.seed is not None:
+            fields["seed"] = request.sampling.seed + request.sample
+        return fields
+
+    def read(self, reply: HttpReply) -> Outcome:
+        """What the reply means; never raises, whatever the body holds."""
+        payload = parse_object(reply.body)
+        if not 200 <= reply.status < 300:
+            return read_error(reply, payload, self._clock())
+        if payload is None:
+            return unusable(reply, "the body is no JSON object")
+        if has_error(payload):
+            return read_error(reply, payload, self._clock())
+        choices = as_list(payload.get("choices"))
+        choice = as_object(choices[0]) if choices else {}
+        if has_error(choice):
+            return read_error(reply, choice, self._clock())
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            return unusable(reply, "the reply holds no message")
+        reason = as_text(choice.get("finish_reason"))
+        if reason in _BROKEN:
+            return unusable(reply, f"the server broke off: finish_reason {reason}")
+        return Answer(_completion(payload, message, _FINISH.get(reason, "unknown")))
+
+
+def _completion(
+    payload: dict[str, JSONValue], message: dict[str, JSONValue], finish_reason: FinishReason
+) -> Completion:
+    text, block_reasoning = _content(message.get("content"))
+    text, think = _split_think(text)
+    refusal = as_text(message.get("refusal"))
+    parts = dict.fromkeys(part for part in (_reasoning_field(message), block_reasoning, think) if part)
+    return Completion(
+        text=text or refusal,
+        finish_reason="refusal" if refusal else finish_reason,
+        reasoning="\n\n".join(parts) or None,
+        tool_calls=_tool_calls(message),
+        usage=_usage(as_object(payload.get("usage"))),
+        served_model=as_text(payload.get("model")) or None,
+        upstream=as_text(payload.get("provider")) or None,
+        reply_id=as_text(payload.get("id")) or None,
+    )
+
+
+def _message(message: Message) -> dict[str, JSONValue]:
+    """Reasoning of earlier turns is not sent back: servers ignore or refuse it."""
+    out: dict[str, JSONValue] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        out["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        out["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        out["name"] = message.name
+    return out
+
+
+def _is_strict(schema: JSONValue) -> bool:
+    """True if OpenAI accepts `schema` in strict mode: every object closed, every property required."""
+    if isinstance(schema, list):
+        return all(_is_strict(item) for item in schema)
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object":
+        required = {as_text(name) for name in as_list(schema.get("required"))}
+        if schema.get("additionalProperties") is not False or required != set(
+            as_object(schema.get("properties"))
+        ):
+            return False
+    return all(_is_strict(value) for value in schema.values())
+
+
+def _content(content: JSONValue) -> tuple[str, str]:
+    """(text, reasoning) of a plain or a block content (Mistral, Anthropic behind a gateway)."""
+    if isinstance(content, str):
+        return content, ""
+    texts: list[str] = []
+    reasoning: list[str] = []
+    for block in map(as_object, as_list(content)):
+        if block.get("type") in ("thinking", "reasoning"):
+            reasoning.append(_block_text(block))
+        else:
+            texts.append(as_text(block.get("text")))
+    return "".join(texts), "\n\n".join(filter(None, reasoning))
+
+
+def _block_text(block: dict[str, JSONValue]) -> str:
+    """The text of a reasoning block, under any of the names and shapes it has."""
+    for name in ("thinking", "reasoning", "text", "summary", "content"):
+        value = block.get(name)
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, list) and value:
+            return "".join(as_text(as_object(part).get("text")) for part in value)
+    return ""
+
+
+def _reasoning_field(message: dict[str, JSONValue]) -> str:
+    """`reasoning_content` (DeepSeek, older vLLM), `reasoning` (newer vLLM, OpenRouter) or `reasoning_details`;
+    servers that send two of them send the same text twice."""
+    for name in ("reasoning_content", "reasoning"):
+        if text := as_text(message.get(name)):
+            return text
+    details = (_block_text(as_object(detail)) for detail in as_list(message.get("reasoning_details")))
+    return "\n\n".join(filter(None, details))
+
+
+def _split_think(text: str) -> tuple[str, str]:
+    """(answer, reasoning) of a text that starts with a `<think>` block, as open models write without a parser.
+
+    An unclosed block is all reasoning: the token limit cut the model before it answered.
+    """
+    start = text.lstrip()
+    if not start.startswith(_OPEN):
+        return text, ""
+    reasoning, _, answer = start.removeprefix(_OPEN).partition(_CLOSE)
+    return answer.lstrip(), reasoning.strip()
+
+
+def _tool_calls(message: dict[str, JSONValue]) -> tuple[ToolCall, ...]:
+    calls = []
+    for call in map(as_object, as_list(message.get("tool_calls"))):
+        function = as_object(call.get("function") or call.get("custom"))
+        calls.append(_tool_call(as_text(call.get("id")), function))
+    legacy = as_object(message.get("function_call"))
+    if legacy and not calls:
+        calls.append(_tool_call("", legacy))
+    return tuple(calls)
+
+
+def _tool_call(call_id: str, function: dict[str, JSONValue]) -> ToolCall:
+    arguments = function.get("arguments", function.get("input"))
+    if not isinstance(arguments, str):
+        arguments = orjson.dumps(arguments or {}).decode()
+    return ToolCall(call_id, as_text(function.get("name")), arguments)
+
+
+def _usage(usage: dict[str, JSONValue]) -> Usage | None:
+    """None where the server reports none. DeepSeek has its own name for cached input."""
+    if not usage:
+        return None
+    input_tokens = as_count(usage.get("prompt_tokens"))
+    output_tokens = as_count(usage.get("completion_tokens"))
+    cached = as_count(as_object(usage.get("prompt_tokens_details")).get("cached_tokens"))
+    reasoning = as_count(as_object(usage.get("completion_tokens_details")).get("reasoning_tokens"))
+    return Usage(
+        input_tokens=input_tokens,
+        cached_input_tokens=min(cached or as_count(usage.get("prompt_cache_hit_tokens")), input_tokens),
+        output_tokens=output_tokens,
+        reasoning_tokens=min(reasoning, output_tokens),
+    )

@@ -1,0 +1,106 @@
+"""How long the server asks us to wait: retry-after in all its spellings, and the rate-limit headers.
+
+In: reply headers with lower-case names, and the time now (the reply's own `date` header where it has one, so that
+a wrong clock here does not matter). Out: seconds in 0..`MAX_WAIT_S`, or None where nothing usable is said.
+Guarantee: garbage is ignored, never raised. Rejected: trusting any number (a proxy once said 1e9 seconds).
+
+Sources: RFC 9110 10.2.3 (`retry-after`); OpenAI and Anthropic rate-limit guides for the vendor headers.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+__all__ = ["MAX_WAIT_S", "Wait", "read_wait"]
+
+# An hour: longer limits (daily quotas) are probed once an hour, and a wrong header cannot park a run for years.
+MAX_WAIT_S = 3600.0
+
+_UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_PART = r"(\d{1,15}(?:\.\d{1,15})?)(ms|us|µs|ns|d|h|m|s)"
+_DURATION = re.compile(rf"(?:{_PART})+")
+_PIECE = re.compile(_PART)
+_LIMITS = ("x-ratelimit-{field}{kind}", "anthropic-ratelimit{kind}-{field}")
+_KINDS = ("", "-requests", "-tokens", "-input-tokens", "-output-tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """`exhausted`: a rate-limit header says that nothing remains."""
+
+    seconds: float | None
+    exhausted: bool
+
+
+def read_wait(headers: Mapping[str, str], now: float) -> Wait:
+    """What the headers say, the explicit `retry-after` before the reset of an exhausted limit.
+
+    `now` (Unix seconds) is used where the reply carries no `date`.
+    """
+    now = _http_date(headers.get("date", "")) or now
+    spent = [reset for remaining, reset in _limits(headers) if _number(remaining) == 0]
+    named = _milliseconds(headers.get("retry-after-ms", ""))
+    if named is None:
+        named = _retry_after(headers.get("retry-after", ""), now)
+    if named is None:
+        resets = [wait for reset in spent if (wait := _reset(reset, now)) is not None]
+        named = max(resets, default=None)
+    return Wait(None if named is None else min(max(named, 0.0), MAX_WAIT_S), bool(spent))
+
+
+def _limits(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(remaining, reset) of every limit the headers name."""
+    found = []
+    for pattern in _LIMITS:
+        for kind in _KINDS:
+            remaining = headers.get(pattern.format(field="remaining", kind=kind))
+            if remaining is not None:
+                found.append((remaining, headers.get(pattern.format(field="reset", kind=kind), "")))
+    return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text.strip())
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _milliseconds(text: str) -> float | None:
+    value = _number(text)
+    return None if value is None else value / 1000
+
+
+def _retry_after(text: str, now: float) -> float | None:
+    seconds = _number(text)
+    if seconds is not None:
+        return seconds
+    date = _http_date(text)
+    return None if date is None else date - now
+
+
+def _reset(text: str, now: float) -> float | None:
+    """`6m0s`, `12ms`, seconds, Unix seconds or milliseconds, or an RFC 3339 time."""
+    value = _number(text)
+    if value is not None:
+        if value > 1e11:
+            return value / 1000 - now
+        return value - now if value > 1e9 else value
+    if _DURATION.fullmatch(text.strip()):
+        return sum(float(amount) * _UNITS_S[unit] for amount, unit in _PIECE.findall(text))
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

@@ -1,0 +1,133 @@
+"""Watching a run: a live table on a terminal, one plain line every 10 s anywhere else, nothing with `--json`.
+
+In: the `Progress` the pipeline writes. Out: stderr. Reads only, from a thread of its own, at 4 Hz.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from synthgen.pipeline import Progress
+
+__all__ = ["plain_line", "render", "watching"]
+
+PLAIN_EVERY_S = 10.0
+Say = Callable[[str], None]
+
+
+@contextmanager
+def watching(*, quiet: bool) -> Iterator[tuple[Progress, Say]]:
+    """A `Progress` to hand to the run, and a way to say something to the user while it is shown."""
+    progress = Progress()
+    console = Console(stderr=True)
+    if quiet:
+        yield progress, lambda text: print(text, file=sys.stderr)
+    elif console.is_terminal:
+        with Live(
+            console=console, get_renderable=lambda: render(progress), refresh_per_second=4, transient=True
+        ) as live:
+            yield progress, lambda text: live.console.print(Text(text))
+    else:
+        with _plain_lines(progress):
+            yield progress, lambda text: print(text, file=sys.stderr)
+
+
+@contextmanager
+def _plain_lines(progress: Progress) -> Iterator[None]:
+    over = threading.Event()
+
+    def speak() -> None:
+        while not over.wait(PLAIN_EVERY_S):
+            print(plain_line(progress), file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=speak, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def plain_line(progress: Progress) -> str:
+    """One line: phase, rows, outcomes, speed, spend."""
+    outcomes = ", ".join(f"{name} {count}" for name, count in progress.counts.outcomes.items())
+    in_flight = sum(lane.counts.in_flight for lane in progress.lanes.values())
+    parts = [
+        progress.phase,
+        f"rows {progress.rows_done}/{_or_unknown(progress.rows_total)}",
+        outcomes or "nothing settled yet",
+        f"{in_flight} in flight",
+        f"{_tokens_per_s(progress):.0f} tokens/s",
+        _spend(progress),
+        f"ETA {_eta(progress)}",
+    ]
+    return " | ".join(parts)
+
+
+def render(progress: Progress) -> RenderableType:
+    """The live view."""
+    done, total = _done(progress)
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(
+        Text(f"{progress.name} {progress.phase}"),
+        ProgressBar(total=total or 1, completed=min(done, total or 1), width=32),
+        Text(f"{done}/{_or_unknown(total)}"),
+        Text(f"{_tokens_per_s(progress):.0f} tok/s"),
+        Text(_spend(progress)),
+        Text(f"ETA {_eta(progress)}"),
+    )
+    lanes = Table(
+        "teacher", "in flight", "answered", "429", "errors", "output tokens", box=None, pad_edge=False
+    )
+    for alias, lane in progress.lanes.items():
+        counts = lane.counts
+        lanes.add_row(
+            Text(alias + (" (stopped)" if lane.stopped else "")),
+            *(str(n) for n in (counts.in_flight, counts.answered, counts.rate_limited, counts.errors)),
+            str(counts.output_tokens),
+        )
+    outcomes = " ".join(f"{name} {count}" for name, count in progress.counts.outcomes.items())
+    reasons = Table(box=None, show_header=False, pad_edge=False)
+    top = sorted(progress.counts.reasons.items(), key=lambda item: -item[1])[:6]
+    for (stage, reason), count in top:
+        reasons.add_row(Text(f"  {stage}/{reason}"), str(count))
+    return Group(bar, lanes, Text(outcomes), reasons)
+
+
+def _done(progress: Progress) -> tuple[int, int | None]:
+    if progress.target is not None:
+        return progress.counts.outcomes.get("accepted", 0), progress.target
+    return progress.rows_done, progress.rows_total
+
+
+def _tokens_per_s(progress: Progress) -> float:
+    tokens = sum(lane.counts.output_tokens for lane in progress.lanes.values())
+    return tokens / max(progress.elapsed_s, 1e-9)
+
+
+def _spend(progress: Progress) -> str:
+    if progress.budget is None:
+        return "0.00 USD"
+    cap = progress.budget.cap_usd
+    return f"{progress.budget.spent_usd:.4f}{f'/{cap:g}' if cap is not None else ''} USD"
+
+
+def _eta(progress: Progress) -> str:
+    done, total = _done(progress)
+    if not total or not done:
+        return "?"
+    seconds = int(progress.elapsed_s * max(0, total - done) / done)
+    hours, rest = divmod(seconds, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+def _or_unknown(number: int | None) -> str:
+    return "?" if number is None else str(number)

@@ -1,0 +1,100 @@
+"""Replies as journal entries and back.
+
+In: a completion or a failure with its circumstances. Out: an `R` or `F` entry; `Reply` when read again. Costs are
+frozen in the entry at purchase: later prices never change the past.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import cast
+
+from synthgen.journal.lines import Entry
+from synthgen.types import Completion, FinishReason, JSONValue, ToolCall, Usage
+
+__all__ = ["Circumstances", "Reply", "answer_entry", "failure_entry", "read_reply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """How a reply came about. `sent_at`: Unix seconds of the last attempt; `latency_s`: of that attempt."""
+
+    step: str
+    teacher: str
+    endpoint: str
+    attempts: int
+    sent_at: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the journal holds for a request: a completion, or the reason it failed for good."""
+
+    key: str
+    completion: Completion | None
+    reason: str | None
+    message: str | None
+    cost_usd: float | None
+    at: Circumstances
+
+
+def answer_entry(key: str, completion: Completion, cost_usd: float | None, at: Circumstances) -> Entry:
+    """The `R` entry of a completion; None as cost means its price is not known."""
+    usage = completion.usage
+    return {
+        "k": key,
+        "t": "R",
+        **_circumstances(at),
+        "text": completion.text,
+        "finish": completion.finish_reason,
+        "reasoning": completion.reasoning,
+        "tool_calls": [call.as_json() for call in completion.tool_calls],
+        "usage": cast(JSONValue, asdict(usage)) if usage else None,
+        "usd": cost_usd,
+        "model": completion.served_model,
+        "upstream": completion.upstream,
+        "reply_id": completion.reply_id,
+    }
+
+
+def failure_entry(key: str, reason: str, message: str, at: Circumstances) -> Entry:
+    """The `F` entry of a request that will not be asked again."""
+    return {"k": key, "t": "F", **_circumstances(at), "reason": reason, "message": message}
+
+
+def _circumstances(at: Circumstances) -> Entry:
+    return {
+        "step": at.step,
+        "teacher": at.teacher,
+        "endpoint": at.endpoint,
+        "attempts": at.attempts,
+        "sent_at": round(at.sent_at, 3),
+        "latency_s": round(at.latency_s, 4),
+    }
+
+
+def read_reply(entry: Entry) -> Reply:
+    """The reply an `R` or `F` entry holds."""
+    at = Circumstances(
+        step=str(entry["step"]),
+        teacher=str(entry["teacher"]),
+        endpoint=str(entry["endpoint"]),
+        attempts=cast(int, entry["attempts"]),
+        sent_at=cast(float, entry["sent_at"]),
+        latency_s=cast(float, entry["latency_s"]),
+    )
+    key = str(entry["k"])
+    if entry["t"] == "F":
+        return Reply(key, None, str(entry["reason"]), str(entry["message"]), 0.0, at)
+    usage = cast(dict[str, int] | None, entry["usage"])
+    calls = cast(list[dict[str, str]], entry["tool_calls"])
+    completion = Completion(
+        text=str(entry["text"]),
+        finish_reason=cast(FinishReason, entry["finish"]),
+        reasoning=cast(str | None, entry["reasoning"]),
+        tool_calls=tuple(ToolCall(**call) for call in calls),
+        usage=Usage(**usage) if usage else None,
+        served_model=cast(str | None, entry["model"]),
+        upstream=cast(str | None, entry["upstream"]),
+        reply_id=cast(str | None, entry["reply_id"]),
+    )
+    return Reply(key, completion, None, None, cast(float | None, entry["usd"]), at)

@@ -1,0 +1,86 @@
+"""Admission of one wave: gate 2, row filters, exact and near-duplicates, judge, threshold, target.
+
+In: the leaves of a wave in plan order. Out: one `Verdict` a leaf. `screen` is the columnar half (pure, run off the
+event loop); `settle` takes the judge's replies and applies threshold and target. Guarantee: because duplicates are
+decided greedily in plan order and the target cuts in plan order, the verdicts do not depend on the wave size.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+import polars as pl
+
+from synthgen.pipeline.judging import Judge
+from synthgen.pipeline.tree import Leaf
+from synthgen.pipeline.verdicts import Outcome, Target, Verdict, prompt_and_answer
+from synthgen.refine import VIEW, Chain, SeenTexts, run_chain
+
+__all__ = ["screen", "settle"]
+
+
+def screen(
+    leaves: Sequence[Leaf], mismatch: Callable[[Leaf], str | None], chain: Chain, seen: SeenTexts
+) -> list[Verdict]:
+    """Everything before the judge. `mismatch` says why a leaf's served identity is not the one that was vetted."""
+    verdicts = {leaf.id: _first_look(leaf, mismatch) for leaf in leaves}
+    view = _view([verdict.leaf for verdict in verdicts.values() if verdict.outcome is None])
+    for row in run_chain(chain, view).iter_rows(named=True):
+        verdicts[row["id"]] = _after(verdicts[row["id"]], row)
+    alive = [leaf_id for leaf_id, verdict in verdicts.items() if verdict.outcome is None]
+    survivors = view.filter(pl.col("id").is_in(pl.Series(alive, dtype=pl.String).implode()))
+    for row in seen.add(survivors).iter_rows(named=True):
+        verdicts[row["id"]] = _after(verdicts[row["id"]], {**row, "detail": row["dup_of"]})
+    return list(verdicts.values())
+
+
+def _first_look(leaf: Leaf, mismatch: Callable[[Leaf], str | None]) -> Verdict:
+    if leaf.state == "candidate":
+        problem = mismatch(leaf)
+        if problem is None:
+            return Verdict(leaf, None)
+        return Verdict(leaf, "quarantined", "policy", "served_identity", detail=problem)
+    outcome = cast(Outcome, leaf.state)
+    return Verdict(leaf, outcome, leaf.stage, leaf.reason, detail=leaf.detail)
+
+
+def _after(verdict: Verdict, row: Mapping[str, object]) -> Verdict:
+    """The verdict with what one refining stage says of it."""
+    scores = tuple(
+        (str(s["name"]), float(s["score"])) for s in cast(list[dict[str, str]], row.get("scores") or [])
+    )
+    flags = tuple(cast(list[str], row.get("flags") or []))
+    verdict = replace(verdict, scores=verdict.scores + scores, flags=verdict.flags + flags)
+    if row["reason"] is None:
+        return verdict
+    return replace(
+        verdict,
+        outcome="rejected",
+        stage=cast(str, row["stage"]),
+        reason=cast(str, row["reason"]),
+        score=cast(float | None, row["score"]),
+        detail=cast(str | None, row["detail"]),
+    )
+
+
+def _view(leaves: Sequence[Leaf]) -> pl.DataFrame:
+    rows = []
+    for leaf in leaves:
+        completion = leaf.asked[-1].reply.completion
+        prompt, answer = prompt_and_answer(leaf.messages)
+        rows.append((leaf.id, prompt, answer, completion.finish_reason if completion else None, None))
+    return pl.DataFrame(rows, schema=VIEW, orient="row")
+
+
+def settle(verdicts: Sequence[Verdict], judge: Judge | None, target: Target) -> list[Verdict]:
+    """Final verdicts in plan order; counts acceptances into `target`, and what lies beyond it as surplus."""
+    final = []
+    for verdict in verdicts:
+        if target.met:
+            final.append(Verdict(verdict.leaf, "surplus"))
+            continue
+        if verdict.outcome is None:
+            verdict = judge.apply(verdict) if judge else replace(verdict, outcome="accepted")
+        target.accepted += verdict.outcome == "accepted"
+        final.append(verdict)
+    return final

@@ -1,0 +1,77 @@
+"""The judge: a scoring prompt over finished candidates, asked through the paid path like everything else.
+
+In: a candidate's messages. Out: a `Request` whose key depends on the texts alone (same text, same score), and the
+verdict its reply leads to. An unusable judgement rejects the candidate as `unjudged`; a missing one leaves it pending.
+"""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from synthgen.asking import TeacherSpec
+from synthgen.journal import Reply
+from synthgen.pipeline.verdicts import Verdict
+from synthgen.refine import parse_score
+from synthgen.templates import Parsed, Prompt, parse_reply, render_messages
+from synthgen.types import JSONValue, Message, Request, Sampling
+
+__all__ = ["JUDGE_STEP", "Judge"]
+
+JUDGE_STEP = "judge"
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+    "==": operator.eq,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A judge of the recipe, resolved. `rule`: comparison and number a score must satisfy to be kept."""
+
+    spec: TeacherSpec
+    prompt: Prompt
+    sampling: Sampling
+    rule: tuple[str, float]
+    ship_score: bool
+    missing_is_pending: bool = True
+
+    def request(self, messages: tuple[Message, ...]) -> Request:
+        """The question about one candidate."""
+        last = max(i for i, message in enumerate(messages) if message.role == "assistant")
+        asked = [message.content for message in messages[:last] if message.role == "user"]
+        fields: dict[str, JSONValue] = {
+            "instruction": "\n\n".join(asked),
+            "response": messages[last].content,
+        }
+        return Request(
+            messages=render_messages(self.prompt, fields), teacher=self.spec.identity, sampling=self.sampling
+        )
+
+    def score(self, reply: Reply) -> float | None:
+        """The number in a judge's reply, or None where there is none."""
+        if reply.completion is None:
+            return None
+        parsed = parse_reply(self.prompt, reply.completion.text)
+        if isinstance(parsed, Parsed) and parsed.items:
+            value = parsed.items[0].get(self.prompt.reply.score or "score")
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value)
+        return parse_score(reply.completion.text)
+
+    def apply(self, verdict: Verdict) -> Verdict:
+        """The candidate's verdict, given its judgement."""
+        reply = verdict.judgement
+        if reply is None and self.missing_is_pending:
+            return replace(verdict, outcome="pending", stage=JUDGE_STEP, reason="pending")
+        score = None if reply is None else self.score(reply)
+        if score is None:
+            return replace(verdict, outcome="rejected", stage=JUDGE_STEP, reason="unjudged")
+        if self.ship_score:
+            verdict = replace(verdict, scores=(*verdict.scores, (JUDGE_STEP, score)))
+        compare, threshold = self.rule
+        if _COMPARE[compare](score, threshold):
+            return replace(verdict, outcome="accepted")
+        return replace(verdict, outcome="rejected", stage=JUDGE_STEP, reason="judge_below", score=score)

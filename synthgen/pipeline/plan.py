@@ -1,0 +1,182 @@
+"""The plan: what a recipe promises to do and to cost, before anything is sent.
+
+In: a resolved recipe. Out: `Plan`: rows, requests, tokens, cost with an interval, policy decisions, disk. Reads the
+source once (to count it and to refuse an empty one); renders prompts of the first rows only. Sends nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import cast
+
+from synthgen.asking import cost_usd
+from synthgen.errors import SourceError
+from synthgen.pipeline.gates import Gates
+from synthgen.pipeline.resolve import Resolved
+from synthgen.pipeline.rows import Counter, Row, identify
+from synthgen.pipeline.tree import Ask
+from synthgen.policy import policy_json
+from synthgen.sources import BadRow, read_source
+from synthgen.types import JSONValue, Usage
+
+__all__ = ["Line", "Plan", "make_plan", "source_rows"]
+
+PILOT_ROWS = 200
+# English text has about 4 UTF-8 bytes a token with current tokenizers; the interval spans 2.5 to 5 (code, other scripts).
+BYTES_PER_TOKEN, BYTES_PER_TOKEN_LOW, BYTES_PER_TOKEN_HIGH = 4.0, 5.0, 2.5
+# Share of `max_tokens` an answer uses; without a limit an answer is taken to be 400 tokens.
+OUTPUT_SHARE, OUTPUT_SHARE_LOW, OUTPUT_SHARE_HIGH = 0.4, 0.1, 1.0
+OUTPUT_TOKENS = 1000
+PARQUET_BYTES_PER_TOKEN = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One (step, teacher): requests, tokens and money; `usd` None: the price is unknown."""
+
+    step: str
+    teacher: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
+    usd_low: float | None
+    usd_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do at most; with a target it may need less. `bad_rows` will be rejects of stage `source`."""
+
+    rows: int
+    bad_rows: int
+    lines: tuple[Line, ...]
+    target: int | None
+    budget_usd: float | None
+    policy: JSONValue
+    disk_bytes: int
+    allowed: bool
+
+    @property
+    def requests(self) -> int:
+        """All requests, judgements included."""
+        return sum(line.requests for line in self.lines)
+
+    def usd(self) -> tuple[float, float, float] | None:
+        """Low, expected and high cost, or None where a price is unknown."""
+        costs = [(line.usd_low, line.usd, line.usd_high) for line in self.lines]
+        if any(cost is None for line in costs for cost in line):
+            return None
+        known = cast(list[tuple[float, float, float]], costs)
+        return (sum(c[0] for c in known), sum(c[1] for c in known), sum(c[2] for c in known))
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """The content of plan.json."""
+        usd = self.usd()
+        return {
+            "format": 1,
+            "rows": self.rows,
+            "bad_rows": self.bad_rows,
+            "requests": self.requests,
+            "lines": [cast(JSONValue, asdict(line)) for line in self.lines],
+            "usd": None if usd is None else {"low": usd[0], "expected": usd[1], "high": usd[2]},
+            "target": self.target,
+            "budget_usd": self.budget_usd,
+            "disk_bytes": self.disk_bytes,
+            "policy": self.policy,
+        }
+
+
+def source_rows(resolved: Resolved) -> Iterator[Row]:
+    """The recipe's root rows, read anew."""
+    return identify(read_source(resolved.loaded.recipe.source, resolved.loaded.base))
+
+
+def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Plan:
+    """Count the source and estimate the rest.
+
+    Raises:
+        SourceError: the source cannot be read, or holds no valid row.
+    """
+    recipe = resolved.loaded.recipe
+    rows = bad = 0
+    problem = None
+    for row in read_source(recipe.source, resolved.loaded.base):
+        rows += 1
+        if isinstance(row, BadRow):
+            bad += 1
+            problem = problem or f"{row.where}: {row.problem}"
+    if rows == bad:
+        why = f"; the first problem is {problem}" if problem else ""
+        where = resolved.loaded.where("source", recipe.source.kind)
+        raise SourceError(f"{where}: the source holds no valid row{why}")
+    lines = _lines(resolved, rows - bad)
+    tokens = sum(line.input_tokens + line.output_tokens for line in lines)
+    return Plan(
+        rows=rows,
+        bad_rows=bad,
+        lines=tuple(lines),
+        target=recipe.target,
+        budget_usd=budget_usd,
+        policy=policy_json(gates.registry, gates.ask, gates.result),
+        # The journal holds every reply as text, the shards hold it once more, compressed.
+        disk_bytes=int(tokens * (BYTES_PER_TOKEN + PARQUET_BYTES_PER_TOKEN)),
+        allowed=gates.result.passed,
+    )
+
+
+def _lines(resolved: Resolved, rows: int) -> list[Line]:
+    lines = []
+    first_bytes = _first_step_bytes(resolved)
+    nodes = rows
+    answer_tokens = 0
+    for depth, step in enumerate(resolved.tree.steps):
+        requests = nodes * step.samples
+        previous = 0.0
+        for alias, share in step.choices:
+            fraction = min(share, 1.0) - previous
+            previous = min(share, 1.0)
+            # Later prompts carry the answer of the step before them.
+            frame = first_bytes if depth == 0 else first_bytes / 2 + answer_tokens * BYTES_PER_TOKEN
+            sampling = step.sampling[alias]
+            lines.append(
+                _line(resolved, step.name, alias, round(requests * fraction), frame, sampling.max_tokens)
+            )
+        answer_tokens = round((step.sampling[step.choices[0][0]].max_tokens or OUTPUT_TOKENS) * OUTPUT_SHARE)
+        nodes = requests
+    if resolved.judge:
+        judge = resolved.judge
+        size = first_bytes + answer_tokens * BYTES_PER_TOKEN
+        lines.append(_line(resolved, "judge", judge.spec.alias, nodes, size, judge.sampling.max_tokens))
+    return lines
+
+
+def _first_step_bytes(resolved: Resolved) -> float:
+    """Mean UTF-8 size of the first rows' first prompts."""
+    seen = Counter()
+    sizes = []
+    for row in islice(source_rows(resolved), PILOT_ROWS):
+        asks = resolved.tree.asks(resolved.tree.root(resolved.tree.admit(row, seen)))
+        sizes += [ask.request.input_tokens_bound() for ask in asks[:1] if isinstance(ask, Ask)]
+    return sum(sizes) / len(sizes) if sizes else 0.0
+
+
+def _line(
+    resolved: Resolved, step: str, alias: str, requests: int, prompt_bytes: float, max_tokens: int | None
+) -> Line:
+    price = resolved.specs[alias].price
+    limit = max_tokens or OUTPUT_TOKENS
+
+    def tokens(bytes_per_token: float, share: float) -> Usage:
+        return Usage(round(requests * prompt_bytes / bytes_per_token), 0, round(requests * limit * share))
+
+    expected = tokens(BYTES_PER_TOKEN, OUTPUT_SHARE)
+    low, high = tokens(BYTES_PER_TOKEN_LOW, OUTPUT_SHARE_LOW), tokens(BYTES_PER_TOKEN_HIGH, OUTPUT_SHARE_HIGH)
+    return Line(
+        step,
+        alias,
+        requests,
+        expected.input_tokens,
+        expected.output_tokens,
+        *(None if price is None else cost_usd(price, usage) for usage in (expected, low, high)),
+    )

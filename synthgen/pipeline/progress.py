@@ -1,0 +1,86 @@
+"""What a run is doing, as numbers: one object written by the pipeline and read by every face.
+
+In: updates from the pipeline. Out: counters for the live view, lines in `events.jsonl`, the JSON at the end.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from synthgen.asking import Budget, Lane
+from synthgen.pipeline.verdicts import Counts
+from synthgen.types import JSONValue
+
+__all__ = ["EventLog", "Progress"]
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counters of a run in this session. `rows_total` and `target` are None where unknown or unwanted."""
+
+    name: str = ""
+    phase: str = "planning"
+    started: float = field(default_factory=time.monotonic)
+    rows_total: int | None = None
+    rows_admitted: int = 0
+    rows_done: int = 0
+    target: int | None = None
+    counts: Counts = field(default_factory=Counts)
+    lanes: Mapping[str, Lane] = field(default_factory=dict)
+    budget: Budget | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began in this session."""
+        return time.monotonic() - self.started
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """A snapshot for `events.jsonl`."""
+        lanes: dict[str, JSONValue] = {
+            alias: {
+                "in_flight": lane.counts.in_flight,
+                "sent": lane.counts.sent,
+                "answered": lane.counts.answered,
+                "rate_limited": lane.counts.rate_limited,
+                "errors": lane.counts.errors,
+                "output_tokens": lane.counts.output_tokens,
+            }
+            for alias, lane in self.lanes.items()
+        }
+        return {
+            "phase": self.phase,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "rows_total": self.rows_total,
+            "rows_admitted": self.rows_admitted,
+            "rows_done": self.rows_done,
+            "outcomes": dict(self.counts.outcomes),
+            "spent_usd": self.budget.spent_usd if self.budget else 0.0,
+            "lanes": lanes,
+        }
+
+
+class EventLog:
+    """Appends one line an event to `events.jsonl`; never fails a run."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._path = path
+        self._progress = progress
+
+    def phase(self, name: str) -> None:
+        """Enter a phase and log it."""
+        self._progress.phase = name
+        self.write()
+
+    def write(self) -> None:
+        """Log a snapshot."""
+        line = orjson.dumps({"at": round(time.time(), 3), **self._progress.as_json()}) + b"\n"
+        try:
+            with self._path.open("ab") as file:
+                file.write(line)
+        except OSError:
+            # The log is for people; a full disk is reported by the journal, where it matters.
+            return

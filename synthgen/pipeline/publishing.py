@@ -1,0 +1,161 @@
+"""Publishing a run: final shards, the texts beside them, the accounting check, the manifest.
+
+In: a filled `Staging`, the gates' result over what the rows hold, the counts. Out: the published folder. Guarantee:
+the counts that are published were checked against the rows that were staged.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import orjson
+
+from synthgen.dataset import (
+    CardFilters,
+    CardInfo,
+    CardPolicy,
+    CardPrompt,
+    CardTeacher,
+    Staging,
+    dataset_card,
+    publish,
+)
+from synthgen.errors import SynthgenError
+from synthgen.journal import JournalIndex
+from synthgen.pipeline.gates import Gates
+from synthgen.pipeline.resolve import Resolved
+from synthgen.pipeline.verdicts import Counts
+from synthgen.policy import licence_expression, licence_texts, notice_lines, policy_json
+from synthgen.types import JSONValue
+
+__all__ = ["package_version", "publish_run"]
+
+_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+
+
+def package_version() -> str:
+    """Version of the installed package, or of the checkout it runs from."""
+    try:
+        return version("synthgen")
+    except PackageNotFoundError:
+        return "0+checkout"
+
+
+def publish_run(
+    out: Path,
+    staging: Staging,
+    resolved: Resolved,
+    gates: Gates,
+    index: JournalIndex,
+    counts: Counts,
+    phase: Callable[[str], None],
+) -> None:
+    """Cut the shards and commit them with card, policy files and manifest.
+
+    Raises:
+        StorageError: the disk refuses.
+        SynthgenError: the accounting does not add up (a bug; nothing is published).
+    """
+    phase("shards")
+    staging.finish(metadata={"recipe": resolved.loaded.digest, "policy": gates.result.outcome})
+    rows = _check_accounting(staging, counts)
+    publish(
+        out,
+        staging,
+        texts=_texts(resolved, gates, counts, rows),
+        manifest=_manifest(resolved, gates, index, counts),
+        phase=phase,
+    )
+
+
+def _check_accounting(staging: Staging, counts: Counts) -> dict[str, int]:
+    """Rows staged by kind, compared with the counts of verdicts."""
+    rows = dict.fromkeys(("data/train", "data/test", "rejected", "quarantine"), 0)
+    for path, count in staging.rows.items():
+        for kind in rows:
+            if path.startswith(kind):
+                rows[kind] += count
+    staged = {
+        "accepted": rows["data/train"] + rows["data/test"],
+        "rejected": rows["rejected"],
+        "quarantined": rows["quarantine"],
+    }
+    for outcome, count in staged.items():
+        if counts.outcomes.get(outcome, 0) != count:
+            raise SynthgenError(
+                f"accounting: {counts.outcomes.get(outcome, 0)} candidates were {outcome}, {count} are staged; "
+                "please report this"
+            )
+    return rows
+
+
+def _texts(resolved: Resolved, gates: Gates, counts: Counts, rows: Mapping[str, int]) -> dict[str, bytes]:
+    policy = policy_json(gates.registry, gates.ask, gates.result)
+    texts = {
+        "README.md": dataset_card(_card(resolved, gates, counts, rows)).encode(),
+        "POLICY.json": orjson.dumps(policy, option=_PRETTY),
+        "NOTICE": ("\n".join(notice_lines(gates.registry, gates.result)) + "\n").encode(),
+    }
+    for name, text in licence_texts(gates.registry, gates.result).items():
+        texts[f"LICENSES/{name}"] = text.encode()
+    return texts
+
+
+def _card(resolved: Resolved, gates: Gates, counts: Counts, rows: Mapping[str, int]) -> CardInfo:
+    recipe, chain = resolved.loaded.recipe, resolved.chain
+    prompts = [
+        CardPrompt(step.name, step.prompt.name, str(step.prompt.version)) for step in resolved.tree.steps
+    ]
+    if resolved.judge:
+        prompts.append(CardPrompt("judge", resolved.judge.prompt.name, str(resolved.judge.prompt.version)))
+    return CardInfo(
+        name=recipe.name,
+        version=package_version(),
+        description=recipe.description,
+        train_rows=rows["data/train"],
+        test_rows=rows["data/test"],
+        rejected_rows=rows["rejected"],
+        counts={"planned": counts.planned, **counts.outcomes},
+        license=licence_expression(gates.registry, gates.result),
+        teachers=tuple(
+            CardTeacher(
+                alias=item.part.alias,
+                model=item.part.hf or item.part.model,
+                route=item.part.route,
+                role=item.part.role,
+                license=" AND ".join(item.decision.licences) or None,
+            )
+            for item in gates.result.parts
+        ),
+        prompts=tuple(prompts),
+        filters=CardFilters(chain.name, str(chain.version), tuple(step.id for step in chain.steps)),
+        policy=CardPolicy(
+            uses=gates.ask.uses,
+            decision=gates.result.outcome,
+            obligations=tuple(str(obligation) for obligation in gates.result.obligations),
+            registry_date=gates.registry.released.isoformat(),
+        ),
+        rejected_by={"/".join(key): count for key, count in sorted(counts.reasons.items())},
+    )
+
+
+def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Counts) -> dict[str, JSONValue]:
+    chain = resolved.chain
+    prompts: dict[str, JSONValue] = {
+        step.name: {"name": step.prompt.name, "version": step.prompt.version, "digest": step.prompt.digest}
+        for step in resolved.tree.steps
+    }
+    return {
+        "name": resolved.loaded.recipe.name,
+        "synthgen": package_version(),
+        "recipe": resolved.loaded.digest,
+        "policy_registry": gates.registry.version,
+        "policy_enforced": True,
+        "evaluated": gates.ask.today.isoformat(),
+        "chain": {"name": chain.name, "version": chain.version, "digest": chain.digest},
+        "prompts": prompts,
+        "complete": counts.outcomes.get("pending", 0) == 0,
+        "counts": {"planned": counts.planned, **counts.outcomes},
+        "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
+        "journal": index.summary(),
+    }

@@ -1,0 +1,105 @@
+"""How a run ended: the exit code, why, and the numbers people and programs ask for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from synthgen.asking import Asker
+from synthgen.errors import BudgetReached, Interrupted, StoppedShort, StorageError, SynthgenError
+from synthgen.journal import Ledger
+from synthgen.pipeline.progress import Progress
+from synthgen.pipeline.resolve import Resolved
+from synthgen.pipeline.usage import usage_json
+from synthgen.types import JSONValue
+
+__all__ = ["Report", "make_report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The end of a run or re-cut. `problem` None means finished; else its exit code and message say why not.
+
+    `counts`: outcome -> candidates, with `planned` as their sum. `reasons`: `stage/reason` -> candidates dropped.
+    """
+
+    out: Path
+    name: str
+    counts: Mapping[str, int]
+    reasons: Mapping[str, int]
+    sent: int
+    usage: JSONValue
+    elapsed_s: float
+    problem: SynthgenError | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command; 0 also when candidates failed or were rejected."""
+        return 0 if self.problem is None else self.problem.exit_code
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """What `--json` prints."""
+        return {
+            "out": str(self.out),
+            "name": self.name,
+            "exit_code": self.exit_code,
+            "problem": None if self.problem is None else str(self.problem),
+            "warnings": list(self.warnings),
+            "counts": dict(self.counts),
+            "reasons": dict(self.reasons),
+            "sent": self.sent,
+            "usage": self.usage,
+            "elapsed_s": round(self.elapsed_s, 3),
+        }
+
+
+OUTCOMES = ("accepted", "rejected", "failed", "quarantined", "surplus", "pending")
+
+
+def make_report(
+    out: Path,
+    resolved: Resolved,
+    progress: Progress,
+    asker: Asker,
+    ledger: Ledger,
+    *,
+    interrupted: bool,
+    storage: SynthgenError | None,
+    unstored: int,
+) -> Report:
+    """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest."""
+    counts = {name: progress.counts.outcomes.get(name, 0) for name in OUTCOMES}
+    problem: SynthgenError | None = None
+    stopped = {alias: lane.stopped for alias, lane in asker.lanes.items() if lane.stopped}
+    target = resolved.loaded.recipe.target
+    if storage is not None:
+        lost = f"; {unstored} paid answers could not be stored" if unstored else ""
+        problem = StorageError(f"{storage}{lost}")
+    elif interrupted:
+        problem = Interrupted("interrupted; the same command goes on where it stopped")
+    elif asker.budget.reached is not None and counts["pending"]:
+        problem = BudgetReached(str(asker.budget.reached))
+    elif stopped and counts["pending"]:
+        reasons = "; ".join(f"teacher {alias}: {stop.reason}: {stop}" for alias, stop in stopped.items())
+        problem = StoppedShort(f"stopped: {reasons}; {counts['pending']} candidates are pending")
+    elif counts["pending"]:
+        problem = StoppedShort(
+            f"{counts['pending']} candidates are pending; the same command asks them again"
+        )
+    elif target is not None and counts["accepted"] < target:
+        problem = StoppedShort(
+            f"target missed: {counts['accepted']} of {target} records, and the plan is used up"
+        )
+    return Report(
+        out=out,
+        name=resolved.loaded.recipe.name,
+        counts={"planned": sum(counts.values()), **counts},
+        reasons={
+            "/".join(key): n
+            for key, n in sorted(progress.counts.reasons.items(), key=lambda i: (-i[1], i[0]))
+        },
+        sent=asker.sent,
+        usage=usage_json(ledger, asker.budget.cap_usd),
+        elapsed_s=progress.elapsed_s,
+        problem=problem,
+    )

@@ -1,0 +1,249 @@
+"""From a loaded recipe to everything a run needs, before a socket is opened or a file written.
+
+In: a `LoadedRecipe`. Out: `Resolved`: teachers with identity and price, prompts, the tree, the judge, the filter chain,
+the record shape, the parts policy decides on. Errors name file and line of the recipe's key.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from synthgen.asking import TeacherSpec, find_price
+from synthgen.assets import find_asset
+from synthgen.errors import RecipeError, UsageError
+from synthgen.pipeline.judging import Judge
+from synthgen.pipeline.tree import Step, Tree
+from synthgen.policy import Part, default_route, load_registry
+from synthgen.recipe.load import LoadedRecipe
+from synthgen.recipe.model import SamplingConfig, StepConfig, TeacherConfig
+from synthgen.refine import Chain, load_chain
+from synthgen.schema import RecordShape
+from synthgen.templates import Prompt, compile_record, compile_template, load_prompt
+from synthgen.types import Sampling, TeacherIdentity, digest
+
+__all__ = ["FilesAt", "Resolved", "keep_files", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class FilesAt:
+    """Where the prompts and chains a recipe names by path lie: beside the recipe, or as copies in a run folder."""
+
+    base: Path
+    copies: Path | None = None
+
+    def find(self, kind: str, name: str) -> Path:
+        """The file of a prompt or chain.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.copies and (copy := self.copies / _copy_name(kind, name)).is_file():
+            return copy
+        return find_asset("prompts" if kind == "prompts" else "filters", name, beside=self.base)
+
+
+def _copy_name(kind: str, name: str) -> str:
+    return f"{kind}-{digest([kind, name])[:12]}.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A recipe ready to be planned, asked and refined."""
+
+    loaded: LoadedRecipe
+    files: FilesAt
+    specs: Mapping[str, TeacherSpec]
+    tree: Tree
+    judge: Judge | None
+    chain: Chain
+    shape: RecordShape
+    parts: tuple[Part, ...]
+
+    @property
+    def leaves_per_row(self) -> int:
+        """Candidates of a row as far as they are known before asking: samples multiply, lists are not counted."""
+        total = 1
+        for step in self.tree.steps:
+            total *= step.samples
+        return total
+
+
+def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path | None = None) -> Resolved:
+    """Resolve and cross-check a recipe; `cap_usd` makes prices and `max_tokens` mandatory.
+
+    Raises:
+        RecipeError: a prompt, chain, route or price is missing or inconsistent.
+    """
+    recipe = loaded.recipe
+    files = FilesAt(loaded.base, copies)
+    specs = {alias: _spec(loaded, alias, config) for alias, config in recipe.teachers.items()}
+    steps = tuple(
+        _step(loaded, files, index, step, specs, cap_usd) for index, step in enumerate(recipe.steps)
+    )
+    record = compile_record(recipe.output.record, where=loaded.where("output", "record"))
+    judge = _judge(loaded, files, specs, cap_usd)
+    shape = RecordShape(reasoning="reasoning" in steps[-1].capture)
+    return Resolved(
+        loaded=loaded,
+        files=files,
+        specs=specs,
+        tree=Tree(steps, specs, record, recipe.seed),
+        judge=judge,
+        chain=_chain(loaded, files, recipe.refine.chain),
+        shape=shape,
+        parts=tuple(_parts(loaded, specs)),
+    )
+
+
+def _spec(loaded: LoadedRecipe, alias: str, config: TeacherConfig) -> TeacherSpec:
+    base_url = str(getattr(config, "base_url", "") or "")  # a provider in this process has none
+    route = config.route or default_route(load_registry(), config.provider, base_url)
+    if route is None:
+        where = loaded.where("teachers", alias)
+        raise RecipeError(
+            f"{where}.route: is required where base_url is not the vendor's own: whose terms hold there? "
+            "(`self-hosted` for your own server, else the id of the host, see `synthgen list teachers`)"
+        )
+    revision = config.hf.partition("@")[2] if config.hf else ""
+    identity = TeacherIdentity(
+        config.provider, route, config.pool or base_url, config.model, revision or None
+    )
+    endpoint = urlsplit(base_url).netloc.rpartition("@")[2] if base_url else "in-process"
+    price = find_price(config, urlsplit(base_url).hostname if base_url else None)
+    return TeacherSpec(alias, identity, config, price, endpoint)
+
+
+def _step(
+    loaded: LoadedRecipe,
+    files: FilesAt,
+    index: int,
+    step: StepConfig,
+    specs: Mapping[str, TeacherSpec],
+    cap_usd: float | None,
+) -> Step:
+    prompt = _prompt(loaded, files, ("steps", index, "prompt"), step.prompt)
+    weights = step.weights()
+    shares = list(accumulate(weight / sum(weights.values()) for weight in weights.values()))
+    shares[-1] = 2.0  # above every draw, whatever the rounding
+    rename = {
+        name: compile_template(text, where=loaded.where("steps", index, "with", name))
+        for name, text in step.with_.items()
+    }
+    sampling = {
+        alias: _sampling(loaded, ("steps", index), step.sampling, specs[alias], cap_usd) for alias in weights
+    }
+    if step.structured and prompt.reply.schema is None:
+        where = loaded.where("steps", index, "structured")
+        raise RecipeError(f"{where}: the prompt {prompt.name!r} asks for no JSON")
+    return Step(
+        name=step.name,
+        prompt=prompt,
+        choices=tuple(zip(weights, shares, strict=True)),
+        samples=step.samples,
+        rename=rename,
+        sampling=sampling,
+        capture=("reasoning",) if step.capture.reasoning else (),
+        response_schema=prompt.reply.schema if step.structured else None,
+    )
+
+
+def _judge(
+    loaded: LoadedRecipe, files: FilesAt, specs: Mapping[str, TeacherSpec], cap_usd: float | None
+) -> Judge | None:
+    config = loaded.recipe.refine.judge
+    if config is None:
+        return None
+    prompt = _prompt(loaded, files, ("refine", "judge", "prompt"), config.prompt)
+    missing = {"instruction", "response"} - set(prompt.inputs)
+    if missing:
+        where = loaded.where("refine", "judge", "prompt")
+        raise RecipeError(f"{where}: a judge prompt takes instruction and response; {prompt.name!r} does not")
+    spec = specs[config.teacher]
+    sampling = _sampling(loaded, ("refine", "judge"), config.sampling, spec, cap_usd)
+    return Judge(spec, prompt, sampling, config.rule(), config.ship_score)
+
+
+def _sampling(
+    loaded: LoadedRecipe,
+    at: tuple[str | int, ...],
+    own: SamplingConfig,
+    spec: TeacherSpec,
+    cap_usd: float | None,
+) -> Sampling:
+    sampling = own.over(spec.config.sampling)
+    where = loaded.where("teachers", spec.alias)
+    needed = spec.config.provider == "anthropic" or (cap_usd is not None and not _is_free(spec))
+    if cap_usd is not None and spec.price is None:
+        raise RecipeError(
+            f"{where}.price: is required with a budget: no table price is known for {spec.config.model!r}; "
+            "write price: {input: USD per million tokens, output: ...}"
+        )
+    if needed and sampling.max_tokens is None:
+        why = "with a budget" if cap_usd is not None else "by this provider"
+        raise RecipeError(
+            f"{where}.sampling.max_tokens: is required {why} (or set it on {loaded.where(*at)})"
+        )
+    return sampling
+
+
+def _is_free(spec: TeacherSpec) -> bool:
+    return spec.price is not None and spec.price.input == spec.price.output == 0
+
+
+def _prompt(loaded: LoadedRecipe, files: FilesAt, at: tuple[str | int, ...], name: str) -> Prompt:
+    try:
+        return load_prompt(files.find("prompts", name))
+    except UsageError as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"{loaded.where(*at)}: {error}") from error
+
+
+def _chain(loaded: LoadedRecipe, files: FilesAt, name: str) -> Chain:
+    try:
+        path = None if name == "none" else files.find("filters", name)
+    except UsageError as error:
+        raise RecipeError(f"{loaded.where('refine', 'chain')}: {error}") from error
+    return load_chain(name if path is None else str(path))
+
+
+def _parts(loaded: LoadedRecipe, specs: Mapping[str, TeacherSpec]) -> Iterator[Part]:
+    """Every teacher in every role it has in the recipe."""
+    recipe = loaded.recipe
+    for alias in sorted({alias for step in recipe.steps for alias in step.weights()}):
+        yield _part(loaded, specs[alias], "teacher")
+    judge = recipe.refine.judge
+    if judge:
+        yield _part(loaded, specs[judge.teacher], "judge-shipped" if judge.ship_score else "judge-filter")
+
+
+def _part(loaded: LoadedRecipe, spec: TeacherSpec, role: str) -> Part:
+    source = loaded.recipe.source
+    return Part(
+        alias=spec.alias,
+        provider=spec.config.provider,
+        route=spec.identity.route,
+        model=spec.config.model,
+        hf=spec.config.hf,
+        role=role,  # type: ignore[arg-type]  # one of two literals, above
+        row_license=source.license,
+        seed_relation=source.relation,
+    )
+
+
+def keep_files(resolved: Resolved, folder: Path) -> None:
+    """Copy prompts and chains the recipe names by path into the run, so that it can be refined anywhere, for ever."""
+    recipe = resolved.loaded.recipe
+    named = [("prompts", step.prompt) for step in recipe.steps] + [("filters", recipe.refine.chain)]
+    if recipe.refine.judge:
+        named.append(("prompts", recipe.refine.judge.prompt))
+    for kind, name in named:
+        if "/" in name or name.endswith((".yaml", ".yml")):
+            folder.mkdir(parents=True, exist_ok=True)
+            target = folder / _copy_name(kind, name)
+            source = resolved.files.find(kind, name)
+            if source != target:
+                shutil.copyfile(source, target)

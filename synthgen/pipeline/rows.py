@@ -1,0 +1,81 @@
+"""Root rows: who they are, whatever their order.
+
+In: the stream of a source. Out: `Row`s with an identity that survives reordering: the row's own `id` field where it
+has one, else its content; the n-th row of equal identity gets n as well. Memory: one 16-byte key a row.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from synthgen.journal import Entry
+from synthgen.sources import BadRow, SourceRow
+from synthgen.types import JSONValue, digest
+
+__all__ = ["Counter", "Row", "identify", "row_entry", "row_from_entry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A source row. `problem` is set where its line could not be read; then it has no fields.
+
+    `occurrences[k]` tells sample k's first question apart from identical questions of earlier rows; it is
+    filled when the row is admitted, in plan order. `entry_key` names its journal entry: it changes when the
+    fields behind an `id` change.
+    """
+
+    id: str
+    fields: Mapping[str, JSONValue]
+    where: str
+    problem: str | None = None
+    occurrences: tuple[int, ...] = ()
+
+    @property
+    def entry_key(self) -> str:
+        """Key of the row's `S` entry in the journal."""
+        return digest([self.id, self.where, self.problem, dict(self.fields)])
+
+
+class Counter:
+    """How often each digest was seen before."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, int] = {}
+
+    def next(self, key: str) -> int:
+        """0 for the first time, then 1, 2, ..."""
+        raw = bytes.fromhex(key)
+        count = self._seen.get(raw, 0)
+        self._seen[raw] = count + 1
+        return count
+
+
+def identify(source: Iterable[SourceRow | BadRow]) -> Iterator[Row]:
+    """Give every source row its identity."""
+    seen = Counter()
+    for row in source:
+        if isinstance(row, BadRow):
+            key = digest(["bad", row.where, row.problem])
+            yield Row(digest([key, seen.next(key)]), {}, row.where, row.problem)
+            continue
+        own = row.fields.get("id")
+        key = digest(["row", dict(row.fields)] if own is None else ["id", own])
+        yield Row(digest([key, seen.next(key)]), row.fields, row.where)
+
+
+def row_entry(row: Row) -> Entry:
+    """The `S` entry of a row."""
+    return {
+        "k": row.entry_key,
+        "t": "S",
+        "id": row.id,
+        "where": row.where,
+        "problem": row.problem,
+        "fields": dict(row.fields),
+    }
+
+
+def row_from_entry(entry: Entry) -> Row:
+    """The row an `S` entry holds."""
+    fields, problem = entry["fields"], entry["problem"]
+    assert isinstance(fields, dict)  # as `row_entry` wrote it
+    return Row(str(entry["id"]), fields, str(entry["where"]), None if problem is None else str(problem))

@@ -1,0 +1,102 @@
+"""The run folder: where things lie, apart from what `dataset` publishes.
+
+In: a path. Out: the files of design "a run is a folder": recipe.yaml (effective, exact), recipes/ (earlier ones),
+plan.json, journal/, events.jsonl. Writers use temporary name, fsync, rename.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+
+from synthgen.dataset import write_bytes
+from synthgen.errors import StorageError, UsageError
+from synthgen.journal import JournalIndex, Reply, read_reply
+from synthgen.pipeline.plan import Plan
+from synthgen.recipe.load import LoadedRecipe, load_recipe
+from synthgen.recipe.yaml_file import read_yaml
+from synthgen.types import JSONValue, digest
+
+__all__ = ["RunFolder"]
+
+_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+
+
+class RunFolder:
+    """Paths of one run, and the small files in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal = path / "journal"
+        self.recipe = path / "recipe.yaml"
+        self.recipe_files = path / "recipe_files"
+        self.plan = path / "plan.json"
+        self.events = path / "events.jsonl"
+        self.order = self.journal / "rows.bin"
+
+    def require(self) -> None:
+        """Check that this is a run.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if not self.recipe.is_file() or not self.journal.is_dir():
+            raise UsageError(f"{self.path}: not a run folder (no recipe.yaml and journal/ in it)")
+
+    def load_recipe(self) -> LoadedRecipe:
+        """The effective recipe of this run, as it was last generated."""
+        self.require()
+        return load_recipe(self.recipe)
+
+    def recipe_changed(self, loaded: LoadedRecipe) -> bool:
+        """Whether an earlier, different recipe stands here."""
+        return self.recipe.is_file() and _stored_digest(self.recipe) != loaded.digest
+
+    def write_recipe(self, loaded: LoadedRecipe) -> None:
+        """Store the effective recipe; a different earlier one moves to `recipes/<digest>.yaml`."""
+        if self.recipe_changed(loaded):
+            earlier = self.path / "recipes" / f"{_stored_digest(self.recipe)}.yaml"
+            try:
+                earlier.parent.mkdir(exist_ok=True)
+                self.recipe.replace(earlier)
+            except OSError as error:
+                raise StorageError(f"{earlier}: cannot be written: {error.strerror}") from error
+        write_bytes(self.recipe, loaded.text.encode())
+
+    def write_plan(self, plan: Plan) -> None:
+        """Store what was promised."""
+        write_bytes(self.plan, orjson.dumps(plan.as_json(), option=_PRETTY))
+
+    def write_order(self, order: bytes) -> None:
+        """Store the plan order: 16-byte keys of the journal's row entries."""
+        write_bytes(self.order, order)
+
+    def write_usage(self, usage: JSONValue) -> None:
+        """Store tokens and money of the whole run so far."""
+        write_bytes(self.path / "usage.json", orjson.dumps(usage, option=_PRETTY))
+
+    def read_order(self) -> list[str]:
+        """Keys of the journal's row entries in plan order.
+
+        Raises:
+            UsageError: the run was never asked to the end of its plan or drained.
+        """
+        if not self.order.is_file():
+            raise UsageError(f"{self.path}: this run has not been asked yet: run `synthgen generate` first")
+        raw = self.order.read_bytes()
+        return [raw[at : at + 16].hex() for at in range(0, len(raw), 16)]
+
+    @staticmethod
+    def reply_of(index: JournalIndex) -> Callable[[str], Reply | None]:
+        """Look up replies in a journal."""
+
+        def look_up(key: str) -> Reply | None:
+            entry = index.reply(key)
+            return None if entry is None else read_reply(entry)
+
+        return look_up
+
+
+def _stored_digest(recipe: Path) -> str:
+    """Digest of a stored recipe's content."""
+    return digest(read_yaml(recipe).value)

@@ -1,0 +1,241 @@
+"""What is in a run: its counts and samples, or the whole story of one record.
+
+In: a run folder. Out: plain values for faces to print. Published rows are read from the shards; failed, pending and
+surplus candidates from the journal. Calls no teacher and writes nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import cast
+
+import orjson
+import polars as pl
+
+from synthgen.dataset import is_published, read_manifest
+from synthgen.errors import UsageError
+from synthgen.journal import JournalIndex, Reply
+from synthgen.pipeline.admit import screen
+from synthgen.pipeline.gates import open_gates
+from synthgen.pipeline.judging import JUDGE_STEP
+from synthgen.pipeline.resolve import Resolved, resolve
+from synthgen.pipeline.rows import Counter, row_from_entry
+from synthgen.pipeline.runfolder import RunFolder
+from synthgen.pipeline.tree import Leaf
+from synthgen.refine import SeenTexts
+from synthgen.types import JSONValue, Message, Request
+
+__all__ = ["RowStory", "RunSummary", "StepStory", "row_story", "summarise"]
+
+Record = dict[str, JSONValue]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """`samples` and `rejects` are records as stored; `published` is false for a folder without a manifest."""
+
+    run: Path
+    published: bool
+    counts: Mapping[str, int]
+    reasons: Mapping[str, int]
+    usage: JSONValue
+    samples: tuple[Record, ...]
+    rejects: tuple[Record, ...]
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """What `--json` prints."""
+        return {
+            "run": str(self.run),
+            "published": self.published,
+            "counts": dict(self.counts),
+            "reasons": dict(self.reasons),
+            "usage": self.usage,
+            "samples": [dict(record) for record in self.samples],
+            "rejects": [dict(record) for record in self.rejects],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StepStory:
+    """One request of a record. `reply` None: not answered. `cost_usd` None: unknown."""
+
+    step: str
+    teacher: str
+    messages: tuple[Message, ...]
+    request_key: str
+    reply: Reply | None
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """What `--json` prints."""
+        reply = self.reply
+        completion = reply.completion if reply else None
+        usage = completion.usage if completion else None
+        return {
+            "step": self.step,
+            "teacher": self.teacher,
+            "request_key": self.request_key,
+            "messages": [message.as_json() for message in self.messages],
+            "text": completion.text if completion else None,
+            "reasoning": completion.reasoning if completion else None,
+            "finish_reason": completion.finish_reason if completion else None,
+            "failure": f"{reply.reason}: {reply.message}" if reply and reply.reason else None,
+            "input_tokens": usage.input_tokens if usage else None,
+            "output_tokens": usage.output_tokens if usage else None,
+            "cost_usd": reply.cost_usd if reply else None,
+            "attempts": reply.at.attempts if reply else 0,
+            "latency_s": reply.at.latency_s if reply else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RowStory:
+    """Everything about one candidate: where it came from, each step, what the filters and the judge said."""
+
+    id: str
+    outcome: str
+    source: str
+    fields: Mapping[str, JSONValue]
+    steps: tuple[StepStory, ...]
+    verdicts: tuple[str, ...]
+    record: Record | None
+    cost_usd: float | None
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """What `--json` prints."""
+        return {
+            "id": self.id,
+            "outcome": self.outcome,
+            "source": self.source,
+            "fields": dict(self.fields),
+            "steps": [step.as_json() for step in self.steps],
+            "verdicts": list(self.verdicts),
+            "record": self.record,
+            "cost_usd": self.cost_usd,
+        }
+
+
+def summarise(run: Path, samples: int) -> RunSummary:
+    """Counts, reasons, spend, the first records of each shard folder.
+
+    Raises:
+        UsageError: neither a run nor a published dataset.
+    """
+    published = is_published(run)
+    if not published:
+        RunFolder(run).require()
+    manifest = read_manifest(run) if published else {}
+    usage = run / "usage.json"
+    return RunSummary(
+        run=run,
+        published=published,
+        counts=cast(dict[str, int], manifest.get("counts", {})),
+        reasons=cast(dict[str, int], manifest.get("reasons", {})),
+        usage=orjson.loads(usage.read_bytes()) if usage.is_file() else None,
+        samples=tuple(_head(run / "data", samples)),
+        rejects=tuple(_head(run / "rejected", 1)),
+    )
+
+
+def _head(folder: Path, rows: int) -> list[Record]:
+    files = sorted(folder.glob("*.parquet"))
+    return pl.scan_parquet(files).head(rows).collect().to_dicts() if files and rows else []
+
+
+def row_story(run: Path, prefix: str) -> RowStory:
+    """The story of the record whose id starts with `prefix`.
+
+    Raises:
+        UsageError: not a run, no such candidate, or several.
+    """
+    folder = RunFolder(run)
+    resolved = resolve(folder.load_recipe(), copies=folder.recipe_files)
+    index = JournalIndex(folder.journal)
+    try:
+        found = _find(folder, resolved, index, prefix)
+        return _story(run, folder, resolved, index, found)
+    finally:
+        index.close()
+
+
+def _find(folder: RunFolder, resolved: Resolved, index: JournalIndex, prefix: str) -> Leaf:
+    reply_of = folder.reply_of(index)
+    seen = Counter()
+    found: list[Leaf] = []
+    for key in folder.read_order():
+        entry = index.row(key)
+        if entry is None:
+            continue
+        row = resolved.tree.admit(row_from_entry(entry), seen)
+        found += [leaf for leaf in resolved.tree.leaves(row, reply_of) if leaf.id.startswith(prefix)]
+    if not found:
+        raise UsageError(f"{folder.path}: no candidate whose id starts with {prefix!r}")
+    if len(found) > 1:
+        raise UsageError(f"{folder.path}: {len(found)} candidates start with {prefix!r}; give more of the id")
+    return found[0]
+
+
+def _story(run: Path, folder: RunFolder, resolved: Resolved, index: JournalIndex, leaf: Leaf) -> RowStory:
+    steps = [
+        StepStory(a.ask.step.name, a.ask.alias, a.ask.request.messages, a.reply.key, a.reply)
+        for a in leaf.asked
+    ]
+    judge = resolved.judge
+    if judge and leaf.messages:
+        request: Request = judge.request(leaf.messages)
+        reply = folder.reply_of(index)(request.key())
+        if reply is not None:
+            steps.append(StepStory(JUDGE_STEP, judge.spec.alias, request.messages, reply.key, reply))
+    outcome, record = _published(run, leaf.id)
+    costs = [step.reply.cost_usd for step in steps if step.reply]
+    return RowStory(
+        id=leaf.id,
+        outcome=outcome or (leaf.state if leaf.state in ("failed", "pending") else "not published"),
+        source=leaf.row.where,
+        fields=leaf.fields,
+        steps=tuple(steps),
+        verdicts=tuple(_verdicts(resolved, leaf, record)),
+        record=record,
+        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+    )
+
+
+def _published(run: Path, leaf_id: str) -> tuple[str | None, Record | None]:
+    for name, outcome in (("data", "accepted"), ("rejected", "rejected"), ("quarantine", "quarantined")):
+        files = sorted((run / name).glob("*.parquet"))
+        if files:
+            rows = pl.scan_parquet(files).filter(pl.col("id") == leaf_id).collect().to_dicts()
+            if rows:
+                return outcome, rows[0]
+    return None, None
+
+
+def _verdicts(resolved: Resolved, leaf: Leaf, record: Record | None) -> list[str]:
+    """What each stage said: the filters are asked again (they are pure), the rest stands in the record."""
+    lines: list[str] = []
+    if leaf.state != "candidate":
+        lines.append(f"{leaf.stage}: {leaf.reason}" + (f" ({leaf.detail})" if leaf.detail else ""))
+    else:
+        gates = open_gates(resolved, date.today())  # noqa: DTZ011  # only names are compared here
+        problem = gates.mismatch(leaf)
+        lines.append(f"policy: {problem or 'served by the teacher that was asked'}")
+        with SeenTexts(None, None) as seen:
+            verdict = screen([leaf], lambda _: None, resolved.chain, seen)[0]
+        for step in resolved.chain.steps:
+            if verdict.stage == f"filter:{step.id}":
+                lines.append(
+                    f"filter:{step.id}: {verdict.reason}" + (f" ({verdict.detail})" if verdict.detail else "")
+                )
+                break
+            lines.append(f"filter:{step.id}: kept")
+        lines += [f"flag: {flag}" for flag in verdict.flags]
+    if record and record.get("stage"):
+        score = record.get("score")
+        lines.append(
+            f"{record['stage']}: {record['reason']}"
+            + (f", score {score}" if score is not None else "")
+            + (f" ({record['detail']})" if record.get("detail") else "")
+        )
+    for score in cast(list[dict[str, JSONValue]], (record or {}).get("scores") or []):
+        lines.append(f"score {score['name']}: {score['score']}")
+    return list(dict.fromkeys(lines))

@@ -1,0 +1,232 @@
+"""A row's tree: steps, samples and list items, as one pure function of the replies known so far.
+
+In: a root row and a way to look up replies. Out: the questions to ask next while asking, the leaves (candidates) when
+refining; both halves walk the same tree, so they cannot disagree. Leaves come in plan order: samples in number order,
+items in list order, depth first. `Leaf.id` = blake2b-128(root row, path) and does not depend on row order.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from synthgen.asking import TeacherSpec
+from synthgen.journal import Reply
+from synthgen.pipeline.rows import Counter, Row
+from synthgen.templates import (
+    Prompt,
+    RecordTemplate,
+    Template,
+    TemplateError,
+    Unusable,
+    parse_reply,
+    render_messages,
+)
+from synthgen.types import JSONValue, Message, Request, Sampling, digest
+
+__all__ = ["Ask", "Asked", "Leaf", "Node", "Step", "Tree"]
+
+State = Literal["candidate", "pending", "failed", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of the recipe, resolved. `choices`: alias and cumulative share of the teachers' weights."""
+
+    name: str
+    prompt: Prompt
+    choices: tuple[tuple[str, float], ...]
+    samples: int
+    rename: Mapping[str, Template]
+    sampling: Mapping[str, Sampling]
+    capture: tuple[str, ...]
+    response_schema: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A row on its way: it is about to enter step `depth`."""
+
+    row: Row
+    depth: int
+    path: tuple[str, ...]
+    fields: Mapping[str, JSONValue]
+    asked: tuple["Asked", ...]
+    item: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question a node wants answered."""
+
+    node: Node
+    step: Step
+    sample: int
+    alias: str
+    request: Request
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Where this question stands in the tree."""
+        return (*self.node.path, f"{self.step.name}#{self.sample}")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question with its reply."""
+
+    ask: Ask
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Where a branch ends. `messages` is set for candidates; rejects that never became one have none."""
+
+    id: str
+    row: Row
+    state: State
+    asked: tuple[Asked, ...]
+    fields: Mapping[str, JSONValue]
+    step: str
+    sample: int
+    messages: tuple[Message, ...] = ()
+    stage: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+class Tree:
+    """The steps of a recipe as a way to grow rows."""
+
+    def __init__(
+        self, steps: tuple[Step, ...], specs: Mapping[str, TeacherSpec], record: RecordTemplate, seed: int
+    ) -> None:
+        self.steps = steps
+        self.specs = specs
+        self.record = record
+        self.seed = seed
+
+    def admit(self, row: Row, seen: Counter) -> Row:
+        """The row with the occurrence numbers of its first questions; call once a row, in plan order."""
+        if row.problem is not None:
+            return row
+        occurrences: dict[str, int] = {}
+        numbers = []
+        for ask in self.asks(self.root(replace(row, occurrences=(0,) * self.steps[0].samples))):
+            if isinstance(ask, Leaf):
+                continue
+            content = digest(ask.request.content())
+            if content not in occurrences:
+                occurrences[content] = seen.next(content)
+            numbers.append(occurrences[content])
+        return replace(row, occurrences=tuple(numbers))
+
+    def root(self, row: Row) -> Node:
+        """The node a row starts from."""
+        return Node(row, 0, (), row.fields, (), 0)
+
+    def asks(self, node: Node) -> list[Ask | Leaf]:
+        """The questions of a node, one a sample, or the one leaf that says why there are none."""
+        step = self.steps[node.depth]
+        if node.row.problem is not None:
+            return [self._leaf(node, step, 0, "rejected", "source", "malformed_row", node.row.problem)]
+        try:
+            renamed = {name: template.render(node.fields) for name, template in step.rename.items()}
+            messages = render_messages(step.prompt, {**node.fields, **renamed})
+        except TemplateError as error:
+            return [self._leaf(node, step, 0, "rejected", "render", "missing_field", str(error))]
+        return [self._ask(node, step, sample, messages) for sample in range(step.samples)]
+
+    def _ask(self, node: Node, step: Step, sample: int, messages: tuple[Message, ...]) -> Ask:
+        path = (*node.path, f"{step.name}#{sample}")
+        alias = self._choose(step, node.row, path)
+        if node.asked:
+            occurrence = f"{node.asked[-1].reply.key}:{node.item}"
+        else:
+            occurrence = str(node.row.occurrences[sample])
+        request = Request(
+            messages=messages,
+            teacher=self.specs[alias].identity,
+            sampling=step.sampling[alias],
+            response_schema=step.response_schema,
+            capture=step.capture,
+            sample=sample,
+            occurrence=occurrence,
+        )
+        return Ask(node, step, sample, alias, request)
+
+    def _choose(self, step: Step, row: Row, path: tuple[str, ...]) -> str:
+        """The teacher of one question: by weight, decided by seed, row and path alone."""
+        if len(step.choices) == 1:
+            return step.choices[0][0]
+        text = f"{self.seed}\n{row.id}\n{'/'.join(path)}".encode()
+        draw = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) / 2**64
+        return next(alias for alias, share in step.choices if draw < share)
+
+    def grow(self, ask: Ask, reply: Reply) -> list[Node | Leaf]:
+        """What a reply leads to: nodes of the next step, or leaves."""
+        node = replace(ask.node, path=ask.path, asked=(*ask.node.asked, Asked(ask, reply)))
+        if reply.completion is None:
+            return [self._leaf(node, ask.step, ask.sample, "failed", "ask", reply.reason, reply.message)]
+        completion = reply.completion
+        parsed = parse_reply(ask.step.prompt, completion.text)
+        if isinstance(parsed, Unusable):
+            reason = "truncated" if completion.finish_reason == "length" else parsed.reason
+            return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", reason, parsed.detail)]
+        grown: list[Node | Leaf] = []
+        for item, values in enumerate(parsed.items):
+            path = node.path if ask.step.prompt.reply.kind != "list" else (*node.path, f"[{item}]")
+            child = replace(
+                node, depth=node.depth + 1, path=path, fields={**node.fields, **values}, item=item
+            )
+            last = child.depth == len(self.steps)
+            grown.append(self._candidate(child, ask, parsed.thinking) if last else child)
+        return grown
+
+    def _candidate(self, node: Node, ask: Ask, thinking: str | None) -> Leaf:
+        """The finished record; `thinking` is what stood in a thinking block inside the reply's text."""
+        completion = node.asked[-1].reply.completion
+        assert completion is not None  # a failed reply never becomes a candidate
+        reasoning = (completion.reasoning or thinking) if "reasoning" in ask.step.capture else None
+        try:
+            messages = self.record.build(node.fields, reasoning=reasoning)
+        except TemplateError as error:
+            return self._leaf(node, ask.step, ask.sample, "rejected", "record", "missing_field", str(error))
+        leaf = self._leaf(node, ask.step, ask.sample, "candidate", None, None, None)
+        return replace(leaf, messages=messages)
+
+    def leaves(self, row: Row, reply_of: Callable[[str], Reply | None]) -> Iterator[Leaf]:
+        """All leaves of a row as far as the replies go; an unanswered question is one pending leaf."""
+        yield from self._leaves(self.root(row), reply_of)
+
+    def _leaves(self, node: Node, reply_of: Callable[[str], Reply | None]) -> Iterator[Leaf]:
+        for ask in self.asks(node):
+            if isinstance(ask, Leaf):
+                yield ask
+                continue
+            reply = reply_of(ask.request.key())
+            if reply is None:
+                at = replace(node, path=ask.path)
+                yield self._leaf(at, ask.step, ask.sample, "pending", "ask", "pending", None)
+                continue
+            for grown in self.grow(ask, reply):
+                if isinstance(grown, Leaf):
+                    yield grown
+                else:
+                    yield from self._leaves(grown, reply_of)
+
+    @staticmethod
+    def _leaf(
+        node: Node,
+        step: Step,
+        sample: int,
+        state: State,
+        stage: str | None,
+        reason: str | None,
+        detail: str | None,
+    ) -> Leaf:
+        leaf_id = digest([node.row.id, *node.path])
+        return Leaf(
+            leaf_id, node.row, state, node.asked, node.fields, step.name, sample, (), stage, reason, detail
+        )

@@ -1,0 +1,45 @@
+"""Tokens and money of a run, as the journal's ledger has them: summed over all sessions, nothing counted twice."""
+
+from dataclasses import asdict
+from typing import cast
+
+from synthgen.journal import Ledger, Tally
+from synthgen.types import JSONValue
+
+__all__ = ["usage_json"]
+
+
+def usage_json(ledger: Ledger, cap_usd: float | None) -> JSONValue:
+    """The content of usage.json. `cost_usd` is null where a price was unknown at purchase.
+
+    `lost` are sends whose reply never came (they may have been paid: their reservations stay counted against the
+    cap), `unusable` replies that were paid and could not be read.
+    """
+    by = [
+        {"step": step, "teacher": teacher, **_tally(tally)}
+        for (step, teacher), tally in sorted(ledger.tallies.items())
+    ]
+    total = Tally()
+    for tally in ledger.tallies.values():
+        for name, value in asdict(tally).items():
+            setattr(total, name, getattr(total, name) + value)
+    return cast(
+        JSONValue,
+        {
+            "format": 1,
+            "by_step_and_teacher": by,
+            "total": _tally(total),
+            "lost": {"requests": ledger.lost, "reserved_usd": ledger.lost_usd},
+            "unusable": {"replies": ledger.unusable, "reserved_usd": ledger.unusable_usd},
+            "spent_usd": ledger.spent_usd,
+            "cap_usd": cap_usd,
+        },
+    )
+
+
+def _tally(tally: Tally) -> dict[str, JSONValue]:
+    values = asdict(tally)
+    unpriced = values.pop("unpriced")
+    if unpriced:
+        values["cost_usd"] = None
+    return values

@@ -1,0 +1,72 @@
+"""Verdicts and their accounting: planned = accepted + rejected + failed + quarantined + surplus + pending, always."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from synthgen.journal import Reply
+from synthgen.pipeline.tree import Leaf
+from synthgen.types import Message
+
+__all__ = ["Counts", "Outcome", "Target", "Verdict", "prompt_and_answer"]
+
+Outcome = Literal["accepted", "rejected", "failed", "quarantined", "surplus", "pending"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a leaf, and why. `outcome` None: it passed everything so far and awaits its judgement."""
+
+    leaf: Leaf
+    outcome: Outcome | None
+    stage: str | None = None
+    reason: str | None = None
+    score: float | None = None
+    detail: str | None = None
+    scores: tuple[tuple[str, float], ...] = ()
+    flags: tuple[str, ...] = ()
+    judgement: Reply | None = None
+
+
+@dataclass(slots=True)
+class Target:
+    """How many records are wanted and how many there are."""
+
+    wanted: int | None
+    accepted: int = 0
+
+    @property
+    def met(self) -> bool:
+        """Whether nothing more is wanted."""
+        return self.wanted is not None and self.accepted >= self.wanted
+
+
+@dataclass(slots=True)
+class Counts:
+    """The accounting of a run: planned is always the sum of the outcomes."""
+
+    outcomes: dict[str, int] = field(default_factory=dict)
+    reasons: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def add(self, verdict: Verdict) -> None:
+        """Count one final verdict."""
+        outcome = verdict.outcome or "pending"
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if outcome in ("rejected", "quarantined", "failed"):
+            key = (verdict.stage or "?", verdict.reason or "?")
+            self.reasons[key] = self.reasons.get(key, 0) + 1
+
+    @property
+    def planned(self) -> int:
+        """All candidates."""
+        return sum(self.outcomes.values())
+
+
+def prompt_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
+    """The turns before the last answer, joined, and the last answer."""
+    last = max(
+        (i for i, message in enumerate(messages) if message.role == "assistant"), default=len(messages)
+    )
+    answer = messages[last].content if last < len(messages) else ""
+    asked = [message.content for message in messages[:last] if message.role != "assistant"]
+    return "\n\n".join(asked), answer

@@ -1,0 +1,177 @@
+"""Asking, wave by wave: rows are read lazily, grown through their steps, and handed on when their wave is closed.
+
+In: root rows in source order. Out: closed waves in that order. Guarantees: at most `AHEAD` waves are open; with a
+target only as many rows are admitted as the acceptance rate so far calls for; a row's reply leads to its next step as
+soon as it is there; a row that cannot be asked now is simply left pending.
+"""
+
+import asyncio
+import math
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from synthgen.asking import Asker, NotAsked
+from synthgen.journal import Journal
+from synthgen.pipeline.progress import Progress
+from synthgen.pipeline.rows import Counter, Row, row_entry
+from synthgen.pipeline.tree import Ask, Leaf, Node, Tree
+from synthgen.pipeline.verdicts import Target
+
+__all__ = ["Wave", "Waves"]
+
+AHEAD = 8
+_YIELD_EVERY = 16
+
+
+@dataclass(slots=True)
+class Wave:
+    """A contiguous block of rows; `closed` is set when no row of it has anything left to ask."""
+
+    number: int
+    rows: list[Row]
+    unfinished: int
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Waves:
+    """Feeds rows to the asker. Take `next_closed()` while `feed()` runs; call `settled` for every wave."""
+
+    def __init__(
+        self,
+        rows: Iterator[Row],
+        tree: Tree,
+        asker: Asker,
+        journal: Journal,
+        progress: Progress,
+        target: Target,
+        *,
+        size: int,
+        leaves_per_row: int,
+    ) -> None:
+        self.order = bytearray()  # entry keys of admitted rows, 16 bytes each, in plan order
+        self.exhausted = False
+        self._rows = rows
+        self._tree = tree
+        self._asker = asker
+        self._journal = journal
+        self._progress = progress
+        self._target = target
+        self._size = size
+        self._seen = Counter()
+        self._window = asyncio.Semaphore(64 + 4 * sum(lane.concurrency for lane in asker.lanes.values()))
+        self._queue: asyncio.Queue[Wave | None] = asyncio.Queue()
+        self._started_rows = 0
+        self._settled_rows = 0
+        self._started = 0
+        self._settled = 0
+        self._per_row = float(leaves_per_row)
+        self._moved = asyncio.Event()
+
+    async def feed(self, group: asyncio.TaskGroup) -> None:
+        """Admit rows until the source ends, the target is met, or nothing more can be asked."""
+        try:
+            while await self._may_start():
+                block = list(islice(self._rows, self._next_size()))
+                if not block:
+                    self.exhausted = True
+                    return
+                await self._start(block, group)
+        finally:
+            self._queue.put_nowait(None)
+
+    async def next_closed(self) -> Wave | None:
+        """The next wave in plan order, once it is closed; None after the last."""
+        wave = await self._queue.get()
+        if wave is not None:
+            await wave.closed.wait()
+        return wave
+
+    def settled(self, wave: Wave) -> None:
+        """The verdicts of a wave are final (and counted in the target)."""
+        self._settled += 1
+        self._settled_rows += len(wave.rows)
+        if self._target.wanted is not None:
+            # A wave without any acceptance halves the expectation instead of zeroing it.
+            self._per_row = max(
+                self._target.accepted / self._settled_rows, self._per_row / 2**self._settled, 1e-3
+            )
+        self._moved.set()
+
+    def rest(self) -> int:
+        """Rows of the source that were never admitted; reads it to its end."""
+        return sum(1 for _ in self._rows)
+
+    async def _may_start(self) -> bool:
+        while True:
+            if self._target.met or self._asker.exhausted:
+                return False
+            open_waves = self._started - self._settled
+            if open_waves == 0 or (open_waves < AHEAD and self._wants_more(open_waves)):
+                return True
+            self._moved.clear()
+            await self._moved.wait()
+
+    def _wants_more(self, open_waves: int) -> bool:
+        if self._target.wanted is None:
+            return True
+        expected = (self._started_rows - self._settled_rows) * self._per_row
+        return open_waves == 1 and expected < self._target.wanted - self._target.accepted
+
+    def _next_size(self) -> int:
+        if self._target.wanted is None:
+            return self._size
+        expected = (self._started_rows - self._settled_rows) * self._per_row
+        missing = self._target.wanted - self._target.accepted - expected
+        return max(1, min(self._size, math.ceil(missing / self._per_row)))
+
+    async def _start(self, block: list[Row], group: asyncio.TaskGroup) -> None:
+        rows = []
+        for number, row in enumerate(block):
+            rows.append(self._tree.admit(row, self._seen))
+            if number % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+        new = [row for row in rows if not self._journal.index.has_row(row.entry_key)]
+        if new:
+            self._journal.append(*map(row_entry, new))
+        self.order += b"".join(bytes.fromhex(row.entry_key) for row in rows)
+        wave = Wave(self._started, rows, len(rows))
+        self._started += 1
+        self._started_rows += len(rows)
+        self._progress.rows_admitted += len(rows)
+        self._queue.put_nowait(wave)
+        for row in rows:
+            await self._window.acquire()
+            group.create_task(self._grow(row, wave))
+
+    async def _grow(self, row: Row, wave: Wave) -> None:
+        try:
+            await self._visit(self._tree.root(row))
+        except NotAsked:
+            pass  # pending: its replies so far are in the journal
+        finally:
+            self._window.release()
+            self._progress.rows_done += 1
+            wave.unfinished -= 1
+            if wave.unfinished == 0:
+                wave.closed.set()
+                self._moved.set()
+
+    async def _visit(self, node: Node) -> None:
+        asks = [ask for ask in self._tree.asks(node) if not isinstance(ask, Leaf)]
+        await self._all([self._answer(ask) for ask in asks])
+
+    async def _answer(self, ask: Ask) -> None:
+        reply = await self._asker.ask(ask.request, step=ask.step.name, alias=ask.alias)
+        grown = self._tree.grow(ask, reply)
+        await self._all([self._visit(node) for node in grown if isinstance(node, Node)])
+
+    @staticmethod
+    async def _all(branches: list[Coroutine[None, None, None]]) -> None:
+        """Run branches side by side to their ends: one that cannot go on must not cancel a sibling that is paid."""
+        if len(branches) == 1:
+            await branches[0]
+            return
+        for problem in await asyncio.gather(*branches, return_exceptions=True):
+            if problem is not None:
+                raise problem

@@ -1,0 +1,214 @@
+"""A recipe file, plus overrides, to a validated `LoadedRecipe`.
+
+In: a path or a mapping, `--set a.b=c` texts, the environment. Out: the recipe, its effective text (overrides
+applied, `${ENV}` still unexpanded, so that no credential reaches disk) and its digest. Errors carry file:line.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import yaml
+from pydantic import BaseModel
+
+from synthgen.errors import RecipeError, UsageError
+from synthgen.plugins import load_plugin, plugin_names
+from synthgen.recipe.model import Recipe, SourceConfig, TeacherConfig
+from synthgen.recipe.yaml_file import Document, parse_yaml, read_yaml, validate
+from synthgen.types import JSONValue, digest
+
+__all__ = ["LoadedRecipe", "load_recipe"]
+
+_ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_COMMON_SOURCE_KEYS = ("license", "relation", "limit")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRecipe:
+    """`base` is the folder relative paths in the recipe start from; `where` locates a key for messages."""
+
+    recipe: Recipe
+    document: Document
+    base: Path
+    text: str
+    digest: str
+
+    def where(self, *loc: str | int) -> str:
+        """`file:line: key.path` of a key, for errors found after loading."""
+        return f"{self.document.where(loc)}: {'.'.join(str(part) for part in loc)}"
+
+
+def load_recipe(
+    source: Path | str | Mapping[str, JSONValue],
+    overrides: Sequence[str] = (),
+    *,
+    base: Path | None = None,
+    env: Mapping[str, str] = os.environ,
+) -> LoadedRecipe:
+    """Load, override, interpolate and validate a recipe.
+
+    Raises:
+        RecipeError: everything that is wrong with it, one line each.
+        UsageError: an override is not of the form `a.b=c`.
+    """
+    if isinstance(source, Mapping):
+        text = yaml.safe_dump(dict(source), sort_keys=False, allow_unicode=True)
+        document, folder = parse_yaml(text, "recipe"), Path.cwd()
+    else:
+        path = Path(source)
+        document, folder = read_yaml(path), path.parent
+        text = path.read_text(encoding="utf-8")
+    if not isinstance(document.value, dict):
+        raise RecipeError(f"{document.path}:1: a recipe is a mapping of keys to values")
+    for override in overrides:
+        _apply(document.value, override)
+    if overrides:
+        text = yaml.safe_dump(document.value, sort_keys=False, allow_unicode=True)
+    effective = digest(document.value)
+    expanded = Document(document.path, _expand(document, document.value, (), env), document.lines)
+    return LoadedRecipe(_build(expanded), expanded, base or folder, text, effective)
+
+
+def _apply(value: dict[str, JSONValue], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UsageError(f"--set {override}: write it as key.path=value")
+    at: JSONValue = value
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(at, list):
+            if not key.isdigit() or int(key) >= len(at):
+                raise UsageError(f"--set {override}: {key!r} is not an index of a list of {len(at)}")
+            if last:
+                at[int(key)] = yaml.safe_load(text)
+            at = at[int(key)]
+        elif isinstance(at, dict):
+            if last:
+                at[key] = yaml.safe_load(text)
+            elif not isinstance(at.get(key), dict | list):
+                at[key] = {}
+            at = at[key]
+        else:
+            raise UsageError(f"--set {override}: {'.'.join(keys[:depth])} holds a plain value")
+
+
+def _expand(
+    document: Document, value: JSONValue, loc: tuple[str | int, ...], env: Mapping[str, str]
+) -> JSONValue:
+    if isinstance(value, dict):
+        return {key: _expand(document, item, (*loc, key), env) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(document, item, (*loc, i), env) for i, item in enumerate(value)]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        if match[1] not in env:
+            raise RecipeError(f"{document.where(loc)}: environment variable {match[1]} is not set")
+        return env[match[1]]
+
+    return _ENV.sub(look_up, value)
+
+
+def _build(document: Document) -> Recipe:
+    value = cast(dict[str, JSONValue], document.value)
+    problems: list[str] = []
+    prepared: dict[str, object] = dict(value)
+    teachers = value.get("teachers")
+    if isinstance(teachers, dict):
+        found: dict[str, object] = {}
+        for alias in teachers:
+            try:
+                found[alias] = _teacher(document, alias)
+            except RecipeError as error:
+                problems.append(str(error))
+        prepared["teachers"] = found
+    if isinstance(value.get("source"), dict):
+        try:
+            prepared["source"] = _source(document)
+        except RecipeError as error:
+            problems.append(str(error))
+            prepared.pop("source")
+    try:
+        recipe = validate(Recipe, Document(document.path, cast(JSONValue, prepared), document.lines))
+    except RecipeError as error:
+        secondary = (
+            ("teachers: dictionary should have", "source: is required", "teacher ") if problems else ()
+        )
+        problems += [line for line in str(error).splitlines() if not any(mark in line for mark in secondary)]
+        raise RecipeError("\n".join(problems or [str(error)])) from error
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return recipe
+
+
+def _teacher(document: Document, alias: str) -> TeacherConfig:
+    given = cast(dict[str, JSONValue], cast(dict[str, JSONValue], document.value)["teachers"])[alias]
+    at = ("teachers", alias)
+    if not isinstance(given, dict):
+        raise RecipeError(
+            f"{document.where(at)}: teachers.{alias}: must be a mapping with `provider` and `model`"
+        )
+    provider = given.get("provider")
+    if not isinstance(provider, str):
+        known = ", ".join(plugin_names("provider"))
+        raise RecipeError(f"{document.where(at)}: teachers.{alias}.provider: is required; known: {known}")
+    try:
+        model = load_plugin("provider", provider).params
+    except UsageError as error:
+        raise RecipeError(
+            f"{document.where((*at, 'provider'))}: teachers.{alias}.provider: {error}"
+        ) from error
+    teacher = validate(model, document, at=at)
+    assert isinstance(teacher, TeacherConfig)  # what the provider kind promises
+    return teacher
+
+
+def _source(document: Document) -> SourceConfig:
+    given = dict(cast(dict[str, JSONValue], cast(dict[str, JSONValue], document.value)["source"]))
+    common = {name: given.pop(name) for name in _COMMON_SOURCE_KEYS if name in given}
+    where = document.where(("source",))
+    if len(given) != 1:
+        kinds, found = ", ".join(plugin_names("source")), ", ".join(given) or "none"
+        raise RecipeError(f"{where}: source: name exactly one kind of source ({kinds}); found: {found}")
+    ((kind, _),) = given.items()
+    try:
+        model = load_plugin("source", kind).params
+    except UsageError as error:
+        raise RecipeError(f"{document.where(('source', kind))}: source.{kind}: {error}") from error
+    if kind in ("inline", "sample"):
+        common.setdefault("license", "own")
+    if "license" not in common:
+        raise RecipeError(
+            f"{where}: source.license: is required for files: `own`, or the SPDX id of the text"
+        )
+    params = _source_params(document, kind, model)
+    prepared = cast(JSONValue, {"kind": kind, "params": params, **common})
+    lines = {loc[1:]: line for loc, line in document.lines.items() if loc[:1] == ("source",)}
+    return validate(SourceConfig, Document(document.path, prepared, lines))
+
+
+def _source_params(document: Document, kind: str, model: type[BaseModel]) -> BaseModel:
+    given = cast(dict[str, JSONValue], cast(dict[str, JSONValue], document.value)["source"])[kind]
+    if isinstance(given, dict):
+        return validate(model, document, at=("source", kind))
+    # The shorthand (`jsonl: rows.jsonl`) is not a mapping: wrap it, so that errors still name the line.
+    return validate_shorthand(model, document, given, ("source", kind))
+
+
+def validate_shorthand(
+    model: type[BaseModel], document: Document, given: JSONValue, at: tuple[str | int, ...]
+) -> BaseModel:
+    """Validate a value that is not a mapping as `model`, with the same error lines as `validate`."""
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in at)
+        raise RecipeError(f"{document.where(at)}: {where}: {text}") from error

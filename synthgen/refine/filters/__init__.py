@@ -1,0 +1,1 @@
+"""The built-in filters: one module per family, one `Plugin` per filter, named in `synthgen.plugins`."""

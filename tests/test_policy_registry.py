@@ -1,0 +1,177 @@
+"""The registry as data: lint of the packaged files, errors of wrong ones, names of models, routes of hosts."""
+
+import shutil
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from synthgen.errors import UsageError
+from synthgen.policy import default_route, load_registry, resolve, same_identity
+from synthgen.policy import registry as registry_module
+from synthgen.policy.registry import Rule
+
+REGISTRY = load_registry()
+PACKAGED = Path(registry_module.__file__).parent / "data"
+
+
+@pytest.mark.parametrize("rule", REGISTRY.rules.values(), ids=lambda rule: str(rule.id))
+def test_rule_has_source_dates_and_a_short_clause(rule: Rule) -> None:
+    assert rule.source.doc
+    assert rule.source.section
+    assert rule.source.url or rule.source.doc == "synthgen default"
+    assert rule.as_of <= REGISTRY.released < rule.review_by
+    assert 1 <= len(rule.clause.split()) <= 40
+
+
+@pytest.mark.parametrize("rule", REGISTRY.rules.values(), ids=lambda rule: str(rule.id))
+def test_rule_is_effective_before_it_was_seen(rule: Rule) -> None:
+    effective = rule.source.effective
+
+    assert not isinstance(effective, date) or effective <= rule.as_of
+
+
+def test_permission_rests_only_on_text_that_was_read() -> None:
+    unread = [
+        rule.id
+        for rule in REGISTRY.rules.values()
+        if rule.evidence in ("S", "M")
+        and rule.layer != "identity"
+        and {"allow", "allow_with_obligations"} & set(rule.decision.values())
+    ]
+
+    assert unread == []
+
+
+def edited(tmp_path: Path, file: str, old: str, new: str) -> Path:
+    folder = tmp_path / "data"
+    shutil.copytree(PACKAGED, folder)
+    path = folder / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("routes/openai.toml", 'clause = "Output may not', 'claus = "Output may not', "claus: Extra inputs"),
+        ("routes/openai.toml", 'applies = ["train-*"', 'applies = ["trian-*"', "matches no use"),
+        ("routes/openai.toml", '"train-general" = "deny"', '"train-general" = "maybe"', "Input should be"),
+        ("routes/openai.toml", 'permitted-exception-b"]', 'permitted-exception-z"]', "is not defined"),
+        ("routes/openai.toml", '"evaluate-only"]', "]", "openai-api: no rule speaks on evaluate-only"),
+        ("routes/openai.toml", 'evidence = "V"', "", "evidence: Field required"),
+        (
+            "routes/openai.toml",
+            'id = "openai.sharing.disclose"',
+            'id = "openai.services.3.3e"',
+            "defined twice",
+        ),
+        ("routes/openai.toml", 'clause = "Output', 'clause = "' + "word " * 40 + "Output", "1 to 40 words"),
+        ("licences/llama3.3.toml", 'op = ">"', 'op = "matches"', "Input should be"),
+        ("licences/llama3.3.toml", "value = 700_000_000", 'value = "many"', "cannot be compared"),
+        ("models/meta.toml", '["llama3.3"]', '["llama9"]', "licence 'llama9' is not defined"),
+        ("routes/openai.toml", "[[route]]", "[[route]", "cannot be read"),
+        ("registry.toml", "schema_version = 1", "schema_version = 2", "schema_version"),
+    ],
+)
+def test_wrong_registry_is_refused_with_the_file(
+    tmp_path: Path, file: str, old: str, new: str, message: str
+) -> None:
+    folder = edited(tmp_path, file, old, new)
+
+    with pytest.raises(UsageError, match=message):
+        load_registry(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("meta-llama/Llama-2-7b-chat-hf", "llama2"),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", "llama3"),
+        ("meta-llama/Llama-3.1-8B-Instruct@main", "llama3.1"),
+        ("llama3.2:1b", "llama3.2"),
+        ("Qwen/Qwen2.5-7B-Instruct", "qwen2.5"),
+        ("Qwen/Qwen2.5-3B-Instruct", "qwen2.5-3b"),
+        ("Qwen/Qwen2.5-32B-Instruct", "qwen2.5"),
+        ("Qwen/Qwen2.5-72B-Instruct", "qwen2.5-72b"),
+        ("Qwen/Qwen3-30B-A3B-Thinking-2507-FP8", "qwen3"),
+        ("google/gemma-3-27b-it", "gemma"),
+        ("google/gemma-4-12b-it", "gemma4"),
+        ("deepseek-ai/DeepSeek-V3", "deepseek-v3-2024"),
+        ("deepseek-ai/DeepSeek-V3-0324", "deepseek-v3-mit"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "r1-distill-llama-8b"),
+        ("mistralai/Mistral-7B-Instruct-v0.3", "mistral-open"),
+        ("openai/gpt-oss-20b", "gpt-oss"),
+        ("smollm2-135m", "smollm"),
+        ("mistralai/Mistral-Large-Instruct-2407", None),
+        ("Qwen/Qwen3-Max", None),
+        ("someone/Llama-3.3-70B-Instruct", None),
+        ("llama-3.3-70b-uncensored", None),
+        ("a/b/c", None),
+        ("./qwen3-8b", None),
+    ],
+)
+def test_weights_are_known_by_their_exact_version(name: str, family: str | None) -> None:
+    found = resolve(REGISTRY, name, None, "self-hosted")
+
+    assert (found.id if found else None) == family
+
+
+def test_openrouter_keeps_open_and_closed_gpt_apart() -> None:
+    opened = resolve(REGISTRY, "openai/gpt-oss-120b", None, "openrouter")
+    closed = resolve(REGISTRY, "openai/gpt-5.4", None, "openrouter")
+
+    assert opened is not None
+    assert closed is not None
+    assert (opened.id, closed.id) == ("gpt-oss", "openai-hosted")
+
+
+@pytest.mark.parametrize(
+    ("requested", "served", "same"),
+    [
+        ("gpt-4o-mini", "gpt-4o-mini", True),
+        ("gpt-4o-mini", None, True),
+        ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", True),
+        ("gpt-4o-mini-2024-07-18", "gpt-4o-mini", True),
+        ("openai/gpt-5.4", "gpt-5.4", True),
+        ("claude-sonnet-4-6", "claude-sonnet-4-6-20260115", True),
+        ("mistral-small-latest", "mistral-small-2506", True),
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("gpt-4o-2024-05-13", "gpt-4o-2024-08-06", False),
+        ("gpt-4o", "claude-sonnet-4-6", False),
+        ("my-alias", "my-alias-2024-07-18", False),
+        ("deepseek-chat", "deepseek-v3.2", False),
+        ("anthropic/gpt-5.4", "openai/gpt-5.4", False),
+    ],
+)
+def test_served_model_is_the_requested_one(requested: str, served: str | None, same: bool) -> None:
+    assert same_identity(REGISTRY, requested, served) is same
+
+
+def test_served_as_accepts_a_declared_name() -> None:
+    assert same_identity(REGISTRY, "deepseek-chat", "deepseek-v3.2", ("deepseek-v3.2",))
+
+
+@pytest.mark.parametrize(
+    ("provider", "url", "route"),
+    [
+        ("openai", "https://api.openai.com/v1", "openai-api"),
+        ("anthropic", "https://api.anthropic.com", "anthropic-api"),
+        ("openai", "https://api.deepseek.com", "deepseek-api"),
+        ("openai", "https://api.mistral.ai/v1", "mistral-api"),
+        ("openai", "https://generativelanguage.googleapis.com/v1beta/openai/", "gemini-api"),
+        ("openai", "https://openrouter.ai/api/v1", "openrouter"),
+        ("local", None, "self-hosted"),
+        ("vllm", "http://127.0.0.1:8000/v1", None),
+        ("openai", "http://api.openai.com/v1", None),
+        ("openai", "https://api.openai.com.evil.example/v1", None),
+        ("openai", "https://proxy.example/api.openai.com", None),
+        ("openai", None, None),
+    ],
+)
+def test_only_the_vendors_own_host_stands_for_a_route(
+    provider: str, url: str | None, route: str | None
+) -> None:
+    assert default_route(REGISTRY, provider, url) == route
