@@ -318,3 +318,16 @@ async def test_the_base_url_may_come_with_or_without_version_and_slash(
         outcome = await teacher.answer(ask())
 
     assert isinstance(outcome, Answer)
+
+
+async def test_the_environments_proxy_carries_requests_to_other_hosts(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Loopback() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("no_proxy", "")
+        async with client.teacher("http://teacher.invalid/v1") as teacher:
+            outcome = await teacher.answer(ask())
+
+    assert isinstance(outcome, Answer)
+    assert proxy.requests[0].headers["host"] == "teacher.invalid"

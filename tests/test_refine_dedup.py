@@ -11,6 +11,7 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synthgen.errors import StorageError
 from synthgen.recipe.model import NearConfig
 from synthgen.refine import dedup
 from synthgen.refine.dedup import VERDICTS, SeenTexts, bands
@@ -232,6 +233,11 @@ def test_the_text_file_lies_in_the_spool_and_leaves_nothing_behind(tmp_path: Pat
         texts.add(view(("q", PARAGRAPH)))
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spool_that_cannot_be_used_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="temporary file"):
+        SeenTexts(NearConfig(), tmp_path / "missing")
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0])

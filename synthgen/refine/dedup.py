@@ -23,6 +23,7 @@ from types import TracebackType
 import numpy as np
 import polars as pl
 
+from synthgen.errors import StorageError
 from synthgen.recipe.model import NearConfig
 from synthgen.refine.shingles import I64, U32, U64, jaccard, shingle, sign
 
@@ -66,11 +67,17 @@ class SeenTexts:
 
     `spool`: the folder of the anonymous text file; None means the system's temporary folder. Use it as a
     context manager, or call `close`.
+
+    Raises:
+        StorageError: the text file cannot be opened.
     """
 
     def __init__(self, near: NearConfig | None, spool: Path | None = None) -> None:
         self._near = near
-        self._texts = _Spool(spool)
+        try:
+            self._texts = _Spool(spool)
+        except OSError as error:
+            raise _storage_error(error) from error
         self._kept: dict[bytes, int] = {}
         self._near_of: dict[bytes, tuple[int, float]] = {}  # a copy of a near duplicate gets its verdict
         self._index = _BandIndex()
@@ -91,9 +98,16 @@ class SeenTexts:
         self._texts.close()
 
     def add(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The `VERDICTS` of the frame's rows, aligned with it; what was kept is remembered."""
+        """The `VERDICTS` of the frame's rows, aligned with it; what was kept is remembered.
+
+        Raises:
+            StorageError: the text file cannot be written or read.
+        """
         view = frame.select(pl.col("id"), pl.col("prompt").fill_null(""), pl.col("completion").fill_null(""))
-        parts = [self._add(view.slice(start, _SLICE)) for start in range(0, view.height, _SLICE)]
+        try:
+            parts = [self._add(view.slice(start, _SLICE)) for start in range(0, view.height, _SLICE)]
+        except OSError as error:
+            raise _storage_error(error) from error
         return pl.concat(parts) if parts else VERDICTS.to_frame()
 
     def _add(self, view: pl.DataFrame) -> pl.DataFrame:
@@ -236,6 +250,12 @@ class _BandIndex:
 def _sorted_run(key_X: U64, row_X: I64) -> tuple[U64, I64]:
     order = np.lexsort((row_X, key_X))
     return key_X[order], row_X[order]
+
+
+def _storage_error(error: OSError) -> StorageError:
+    return StorageError(
+        f"the duplicate index cannot use its temporary file: {error.strerror}; free space there or set TMPDIR"
+    )
 
 
 class _Spool:
