@@ -436,8 +436,21 @@ def _scripted(first: Sequence[str], repeated: Sequence[str]) -> Script:
     return script
 
 
+def _judging(model: str, words: int) -> Callable[[Body], str]:
+    """Requests to `model` get a score from 1 to 5 drawn from their text, others the usual words."""
+
+    def reply(body: Body) -> str:
+        text = answer_text(body, words)
+        if body.get("model") != model:
+            return text
+        return json.dumps({"reason": text, "score": 1 + len(text) % 5})
+
+    return reply
+
+
 async def _main(options: argparse.Namespace) -> None:
     server = Loopback(
+        reply=_judging(options.judge_model, options.words) if options.judge_model else None,
         words=options.words,
         latency_s=options.latency,
         script=_scripted(options.first, options.every),
@@ -463,6 +476,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--words", type=int, default=40)
     parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--served-model")
+    parser.add_argument("--judge-model")
     parser.add_argument("--first", nargs="*", default=[], metavar="ACT")
     parser.add_argument("--every", action="append", default=[], metavar="K:ACT")
     asyncio.run(_main(parser.parse_args(arguments)))

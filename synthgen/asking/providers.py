@@ -4,9 +4,9 @@ In: a `RemoteTeacherConfig` from the recipe, and environment variables it names.
 recipe cannot hold a key (there is no field for one, and URLs with a user are refused); a missing key is found
 before anything is sent; importing this module loads neither aiohttp nor an SDK.
 
-A key named by `api_key_env` must exist. Without `api_key_env`, `openai` and `anthropic` use the vendor's variable: it
-must exist for the vendor's own host, and for any other `base_url` its absence means "send no credential". `vllm`
-sends none unless one is named. Rejected: guessing the dialect from the URL.
+A key named by `api_key_env` must exist. Without `api_key_env`, the vendor's variable is used at the vendor's own host
+and must exist; any other `base_url` gets no credential: one vendor's key is never shown to another host unasked.
+Rejected: guessing the dialect from the URL.
 """
 
 import os
@@ -91,6 +91,11 @@ class RemoteTeacherConfig(TeacherConfig):
         vendor = self.vendor_host
         return vendor is not None and (self.host == vendor or self.host.endswith(f".{vendor}"))
 
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that holds the credential to send, None for no credential."""
+        return self.api_key_env if self.at_vendor or "api_key_env" in self.model_fields_set else None
+
 
 class OpenAIConfig(RemoteTeacherConfig):
     """OpenAI, or any server that speaks its chat completions; `upstream` pins hosts behind OpenRouter."""
@@ -162,26 +167,22 @@ def check_key(config: TeacherConfig) -> None:
 
 def credentials(config: TeacherConfig) -> list[str]:
     """The secret values this teacher uses, for whoever has to keep them out of a text."""
-    if not isinstance(config, RemoteTeacherConfig) or config.api_key_env is None:
+    if not isinstance(config, RemoteTeacherConfig) or not config.key_variable:
         return []
-    key = os.environ.get(config.api_key_env, "").strip()
+    key = os.environ.get(config.key_variable, "").strip()
     return [key] if key else []
 
 
 def _key(config: RemoteTeacherConfig, environ: Mapping[str, str]) -> str | None:
-    name = config.api_key_env
+    name = config.key_variable
     if name is None:
         return None
     key = environ.get(name, "").strip()
-    if key:
-        if not _HEADER_SAFE.fullmatch(key):
-            raise MissingKeyError(
-                f"environment variable {name} holds characters no key has (space, line break)"
-            )
-        return key
-    if "api_key_env" in config.model_fields_set or config.at_vendor:
+    if not key:
         raise MissingKeyError(f"environment variable {name} is not set: teacher {config.model!r} needs it")
-    return None
+    if not _HEADER_SAFE.fullmatch(key):
+        raise MissingKeyError(f"environment variable {name} holds characters no key has (space, line break)")
+    return key
 
 
 def connect(config: RemoteTeacherConfig) -> RemoteTeacher:
