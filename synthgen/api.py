@@ -6,8 +6,8 @@ In: paths, mappings, plain values. Out: typed results. Each function works in a 
 """
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import TypeVar
@@ -123,21 +123,21 @@ def _run(work: Coroutine[None, None, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return _loop_run(work)
-    results: list[T] = []
-    errors: list[BaseException] = []
+    running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T] | None]] = Future()
 
-    def in_thread() -> None:
+    async def announced() -> T:
+        running.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
+    with ThreadPoolExecutor(1, thread_name_prefix="synthgen") as thread:
+        result = thread.submit(_loop_run, announced())
         try:
-            results.append(_loop_run(work))
-        except BaseException as error:  # handed to the caller below
-            errors.append(error)
-
-    thread = threading.Thread(target=in_thread, name="synthgen")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+            return result.result()
+        except KeyboardInterrupt:  # reaches only this thread: pass it on, else the run would go on unseen
+            loop, task = running.result()
+            if task is not None:
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def _loop_run(work: Coroutine[None, None, T]) -> T:

@@ -190,8 +190,11 @@ class Request:
 
     def input_tokens_bound(self) -> int:
         """Upper bound on input tokens: a token is at least one byte; 16 a message for its frame."""
-        text = sum(len(m.content.encode()) + 16 for m in self.messages)
-        return text + len((self.tools or "").encode()) + len((self.response_schema or "").encode())
+        texts = [self.tools or "", self.response_schema or ""]
+        for message in self.messages:
+            texts += (message.content, message.reasoning or "", message.name or "")
+            texts += (f"{call.id}{call.name}{call.arguments}" for call in message.tool_calls)
+        return sum(len(text.encode()) for text in texts) + 16 * len(self.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,15 @@ class Usage:
     cached_input_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """The shape stored in the journal."""
+        return {
+            "input_tokens": self.input_tokens,
+            "cached_input_tokens": self.cached_input_tokens,
+            "output_tokens": self.output_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+        }
 
 
 @dataclass(frozen=True, slots=True)

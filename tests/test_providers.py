@@ -109,7 +109,9 @@ def test_a_vendors_key_is_not_shown_to_another_host_unasked(monkeypatch: pytest.
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-vendor")
 
     assert config(base_url="http://127.0.0.1:1").key_variable is None
-    assert config(base_url="http://127.0.0.1:1", api_key_env="OPENAI_API_KEY").key_variable == "OPENAI_API_KEY"
+    assert (
+        config(base_url="http://127.0.0.1:1", api_key_env="OPENAI_API_KEY").key_variable == "OPENAI_API_KEY"
+    )
 
 
 def test_connecting_without_a_needed_key_fails_before_anything_is_sent() -> None:

@@ -5,7 +5,8 @@ it is not there. Order of the gates: journal (already bought?) -> lane (may it b
 money?) -> intent durable -> send -> reply durable -> return. Guarantees: an answer is in the journal before anyone
 sees it; a key is never in flight twice; a row waiting for its retry holds no place in the lane.
 A request that cannot be sent in this session (lane stopped, budget reached, draining) raises `NotAsked`: its row
-stays pending. Policy gate 1 has passed before an `Asker` exists.
+stays pending. A request fails for good when the teacher refuses it, or when its tries are used up while others got
+answers; a server that answers nobody makes no failures. Policy gate 1 has passed before an `Asker` exists.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ __all__ = ["Asker", "NotAsked", "TeacherSpec"]
 
 # A lane whose first replies are all "bad request" has a recipe problem, not twenty row problems.
 _FIRST_REPLIES = 20
+_KEPT_BODY_BYTES = 1 << 20
 
 
 class NotAsked(Exception):
@@ -57,7 +59,10 @@ class TeacherSpec:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One request on its way."""
+    """One request on its way.
+
+    `tries` are sends that count against it, `backoffs` those after which it had to wait: `wait_s`, the last time.
+    """
 
     request: Request
     key: str
@@ -65,7 +70,9 @@ class _Attempt:
     spec: TeacherSpec
     lane: Lane
     tries: int = 0
-    waits: int = 0
+    backoffs: int = 0
+    wait_s: float = 0.0
+    failing_since: float | None = None
     sent_at: float = 0.0
     latency_s: float = 0.0
 
@@ -94,10 +101,9 @@ class Asker:
         self._specs = specs
         self._connect = connect
         self._teachers: dict[str, Teacher] = {}
-        self._open: dict[str, asyncio.Task[Reply]] = {}
+        self._open: dict[str, asyncio.Event] = {}  # keys in flight, set when they are over
         self._halted: str | None = None
-        self._halt = asyncio.Event()
-        self._failed_first: dict[str, int] = dict.fromkeys(specs, 0)
+        self._first_refusals = dict.fromkeys(specs, 0)  # of lanes that have not answered yet
 
     @property
     def halted(self) -> str | None:
@@ -114,7 +120,8 @@ class Asker:
         """Send nothing more; what is in flight is paid and goes on. Waiting rows become pending at once."""
         if self._halted is None:
             self._halted = reason
-            self._halt.set()
+            for lane in self.lanes.values():
+                lane.end(reason, reason)
 
     async def ask(self, request: Request, *, step: str, alias: str) -> Reply:
         """The reply to `request`, from the journal or from the teacher.
@@ -123,130 +130,144 @@ class Asker:
             NotAsked: it is not in the journal and cannot be sent now.
         """
         key = request.key()
-        stored = self.journal.index.reply(key)
-        if stored is not None:
-            return read_reply(stored)
-        task = self._open.get(key)
-        if task is None:
-            attempt = _Attempt(request, key, step, self._specs[alias], self.lanes[alias])
-            task = asyncio.ensure_future(self._ask(attempt))
-            self._open[key] = task
-            task.add_done_callback(lambda _: self._open.pop(key, None))
-            try:
-                return await task
-            finally:
-                task.cancel()  # no effect once done; a cancelled row cancels its request
-        return await asyncio.shield(task)
+        while True:
+            stored = self.journal.index.reply(key)
+            if stored is not None:
+                return read_reply(stored)
+            if key not in self._open:
+                break
+            await self._open[key].wait()
+        self._open[key] = over = asyncio.Event()
+        try:
+            return await self._ask(_Attempt(request, key, step, self._specs[alias], self.lanes[alias]))
+        except LaneStopped as stop:
+            raise NotAsked(stop.reason) from stop
+        finally:
+            del self._open[key]
+            over.set()
 
     async def _ask(self, attempt: _Attempt) -> Reply:
         while True:
             reserved_usd, outcome = await self._send(attempt)
-            wait_s = await self._settle(attempt, outcome, reserved_usd)
-            if wait_s is None:
-                entry = self.journal.index.reply(attempt.key)
-                assert entry is not None  # `_settle` has just committed it
+            entry = self._settle(attempt, outcome, reserved_usd)
+            if entry is not None:
+                await self._commit(entry)
                 return read_reply(entry)
-            await self._pause(wait_s)
+            await attempt.lane.wait_outside(attempt.wait_s)
 
     async def _send(self, attempt: _Attempt) -> tuple[float, Outcome]:
         """One attempt, through lane and budget."""
         request, lane = attempt.request, attempt.lane
         tokens = request.input_tokens_bound() // 4 + (request.sampling.max_tokens or 0)
-        self._refuse_if_halted()
-        try:
-            await lane.enter(tokens)
-        except LaneStopped as stop:
-            raise NotAsked(stop.reason) from stop
+        await lane.enter(tokens)
         used: int | None = None
         try:
-            self._refuse_if_halted()
             reserved_usd = attempt.spec.worst_usd(request)
             await self._reserve(reserved_usd)
-            try:
-                self._refuse_if_halted()
-                await self._commit({"k": attempt.key, "t": "I", "usd": reserved_usd})
-            except NotAsked:
-                self.budget.settle(reserved_usd, 0.0)
-                raise
-            attempt.tries += 1
-            attempt.sent_at = time.time()
-            started = time.perf_counter()
-            self.sent += 1
-            outcome = await self._teacher(attempt.spec).answer(request)
-            attempt.latency_s = time.perf_counter() - started
+            outcome = await self._send_reserved(attempt, reserved_usd)
+            self._learn(attempt, outcome)  # before the place is free for the next
             if isinstance(outcome, Answer) and outcome.completion.usage:
                 used = outcome.completion.usage.input_tokens + outcome.completion.usage.output_tokens
         finally:
             lane.leave(reserved=tokens, used=used)
         return reserved_usd, outcome
 
-    async def _settle(self, attempt: _Attempt, outcome: Outcome, reserved_usd: float) -> float | None:
-        """Store what the attempt brought; seconds to wait before the next one, or None when it is over."""
-        lane, key = attempt.lane, attempt.key
+    async def _send_reserved(self, attempt: _Attempt, reserved_usd: float) -> Outcome:
+        """One attempt whose money is reserved: the intent first, then the wire."""
+        sent = False
+        try:
+            attempt.lane.require_open()
+            await self._commit({"k": attempt.key, "t": "I", "usd": reserved_usd})
+            sent = True
+            self.sent += 1
+            attempt.tries += 1
+            attempt.sent_at = time.time()
+            started = time.perf_counter()
+            outcome = await self._teacher(attempt.spec).answer(attempt.request)
+        except (LaneStopped, NotAsked):
+            self.budget.settle(reserved_usd, 0.0)
+            raise
+        except asyncio.CancelledError:
+            # Out of the wire the answer may be on its way; out of the commit the intent is, but nothing else.
+            self._drop(attempt.key, reserved_usd, "cancelled", lost=sent)
+            raise
+        attempt.latency_s = time.perf_counter() - started
+        return outcome
+
+    def _learn(self, attempt: _Attempt, outcome: Outcome) -> None:
+        """What an outcome says of the lane, and how long this request has to wait."""
+        lane, alias = attempt.lane, attempt.spec.alias
+        match outcome:
+            case Answer(completion):
+                lane.succeeded()
+                lane.counts.output_tokens += completion.usage.output_tokens if completion.usage else 0
+                self._first_refusals.pop(alias, None)
+            case RowFailure(_, message):
+                lane.refused()
+                self._note_refusal(attempt, message)
+            case LaneStop(reason, message):
+                lane.stop(reason, message)
+            case Gate(reason, wait_s, exhausted):
+                attempt.tries -= 1
+                attempt.backoffs += 1
+                attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
+                lane.was_limited(attempt.wait_s, exhausted=exhausted)
+                self._give_up_if_dead(attempt, reason)
+            case Retry(reason, message, wait_s):
+                if reason == "connect":
+                    attempt.tries -= 1  # nobody was reached: that says nothing about the request
+                elif attempt.failing_since is None:
+                    attempt.failing_since = lane.clock()
+                attempt.backoffs += 1
+                attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
+                lane.failed()
+                self._give_up_if_dead(attempt, f"{reason}: {message}")
+
+    def _settle(self, attempt: _Attempt, outcome: Outcome, reserved_usd: float) -> Entry | None:
+        """Book what the attempt cost; the entry to store where it ends the request, None where that goes on."""
+        key = attempt.key
         match outcome:
             case Answer(completion):
                 cost = self._cost(attempt.spec, completion.usage, reserved_usd)
-                lane.succeeded()
-                lane.counts.answered += 1
-                lane.counts.output_tokens += completion.usage.output_tokens if completion.usage else 0
-                self._failed_first[attempt.spec.alias] = -1
                 # Settled before stored: if the disk fails now, the money is spent all the same.
                 self.budget.settle(reserved_usd, cost or 0.0)
-                await self._commit(answer_entry(key, completion, cost, attempt.circumstances()))
-                return None
+                return answer_entry(key, completion, cost, attempt.circumstances())
             case RowFailure(reason, message):
-                self.budget.settle(reserved_usd, 0.0)
-                await self._store_failure(attempt, reason, message)
-                return None
-            case LaneStop(reason, message):
                 self._drop(key, reserved_usd, reason, lost=False)
-                lane.stop(reason, message)
-                raise NotAsked(reason)
-            case Gate(reason, wait_s, exhausted):
+                return failure_entry(key, reason, message, attempt.circumstances())
+            case LaneStop(reason) | Gate(reason):
                 self._drop(key, reserved_usd, reason, lost=False)
-                lane.counts.rate_limited += 1
-                lane.was_limited(wait_s, exhausted=exhausted)
-                attempt.tries -= 1
-                attempt.waits += 1
-                self._give_up_if_dead(lane, attempt.spec, f"{reason}: no answer")
-                return self.policy.backoff_s(min(attempt.waits, 6), wait_s)
-            case Retry():
-                return await self._settle_retry(attempt, outcome, reserved_usd)
-
-    async def _settle_retry(self, attempt: _Attempt, outcome: Retry, reserved_usd: float) -> float | None:
-        lane = attempt.lane
-        lane.counts.errors += 1
-        if outcome.body is not None:
-            body = outcome.body[: 1 << 20].decode(errors="replace")
-            self.budget.settle(reserved_usd, reserved_usd)
-            self._append(
-                {"k": attempt.key, "t": "X", "reason": outcome.reason, "usd": reserved_usd, "body": body}
-            )
-        else:
-            self._drop(attempt.key, reserved_usd, outcome.reason, lost=outcome.maybe_paid)
-        if self.policy.exhausted(attempt.tries):
-            if lane.last_success > attempt.sent_at - time.time() + lane.clock() - 60:
-                # Others got answers in the last minute: the trouble is this request, not the server.
-                await self._store_failure(attempt, f"gave_up:{outcome.reason}", outcome.message)
                 return None
-            self._give_up_if_dead(lane, attempt.spec, f"{outcome.reason}: {outcome.message}")
-        return self.policy.backoff_s(attempt.tries, outcome.wait_s)
+            case Retry(reason, message, body=None, maybe_paid=lost):
+                self._drop(key, reserved_usd, reason, lost=lost)
+            case Retry(reason, message, body=bytes(body)):
+                self.budget.settle(reserved_usd, reserved_usd)
+                text = body[:_KEPT_BODY_BYTES].decode(errors="replace")
+                self._append({"k": key, "t": "X", "reason": reason, "usd": reserved_usd, "body": text})
+        if reason == "connect" or not self._is_hopeless(attempt):
+            return None
+        return failure_entry(key, f"gave_up:{reason}", message, attempt.circumstances())
 
-    async def _store_failure(self, attempt: _Attempt, reason: str, message: str) -> None:
+    def _is_hopeless(self, attempt: _Attempt) -> bool:
+        """Whether the tries are used up while others got answers: the trouble is this request, not the server."""
+        since = attempt.failing_since
+        return (
+            since is not None and self.policy.exhausted(attempt.tries) and attempt.lane.last_success > since
+        )
+
+    def _note_refusal(self, attempt: _Attempt, message: str) -> None:
         alias = attempt.spec.alias
-        await self._commit(failure_entry(attempt.key, reason, message, attempt.circumstances()))
-        if self._failed_first[alias] >= 0:
-            self._failed_first[alias] += 1
-            if self._failed_first[alias] >= _FIRST_REPLIES:
-                attempt.lane.stop(
-                    "bad_requests", f"the first {_FIRST_REPLIES} requests were all refused: {message}"
-                )
+        if alias in self._first_refusals:
+            self._first_refusals[alias] += 1
+            if self._first_refusals[alias] >= _FIRST_REPLIES:
+                said = f"the first {_FIRST_REPLIES} requests were all refused: {message}"
+                attempt.lane.stop("bad_requests", said)
 
-    def _give_up_if_dead(self, lane: Lane, spec: TeacherSpec, what: str) -> None:
-        silent_s = lane.clock() - lane.last_success
-        if silent_s > spec.config.give_up_after_s:
-            lane.stop("given_up", f"no success for {silent_s:.0f} s; last: {what}")
-            raise NotAsked("given_up")
+    @staticmethod
+    def _give_up_if_dead(attempt: _Attempt, what: str) -> None:
+        silent_s = attempt.lane.silent_s
+        if silent_s > attempt.spec.config.give_up_after_s:
+            attempt.lane.stop("given_up", f"no success for {silent_s:.0f} s; last: {what}")
 
     def _drop(self, key: str, reserved_usd: float, reason: str, *, lost: bool) -> None:
         """Close an attempt that brought no answer; a lost one keeps its money."""
@@ -266,6 +287,9 @@ class Asker:
         try:
             await self.budget.reserve(usd)
         except BudgetReached as error:
+            for alias, spec in self._specs.items():
+                if spec.price is None or spec.price.input or spec.price.output:
+                    self.lanes[alias].end("budget", str(error))
             raise NotAsked("budget") from error
 
     async def _commit(self, entry: Entry) -> None:
@@ -281,17 +305,6 @@ class Asker:
         except StorageError as error:
             self.halt("storage")
             raise NotAsked("storage") from error
-
-    def _refuse_if_halted(self) -> None:
-        if self._halted:
-            raise NotAsked(self._halted)
-
-    async def _pause(self, wait_s: float) -> None:
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._halt.wait()
-        except TimeoutError:
-            return
 
     def _teacher(self, spec: TeacherSpec) -> Teacher:
         if spec.alias not in self._teachers:

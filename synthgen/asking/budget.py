@@ -1,7 +1,8 @@
 """The cap: money is reserved before a request is sent and settled when its reply is stored.
 
 In: the worst price of each request, then what it cost. Out: permission, or `BudgetReached`. Guarantee: spent plus
-reserved never exceeds the cap. A reply that never came keeps its reservation.
+reserved never exceeds the cap (but for the rounding of sums, below 1e-12 USD), as long as no reply costs more than its
+worst price. A reply that never came keeps its reservation.
 """
 
 import asyncio
@@ -13,13 +14,14 @@ __all__ = ["Budget"]
 
 
 class Budget:
-    """Spent and reserved USD of one run. `cap_usd` None means no cap: then nothing is reserved."""
+    """Spent and reserved USD of one run. `cap_usd` None means no cap: then everything fits."""
 
     def __init__(self, cap_usd: float | None, spent_usd: float) -> None:
         self.cap_usd = cap_usd
         self.spent_usd = spent_usd
         self.reserved_usd = 0.0
         self.reached: BudgetReached | None = None
+        self._reservations = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def reserve(self, usd: float) -> None:
@@ -32,7 +34,7 @@ class Budget:
         if usd <= 0:
             return
         while self.reached is None and not self._fits(usd):
-            if self.reserved_usd <= 1e-12:
+            if not self._reservations:
                 self.reached = BudgetReached(
                     f"budget reached: {self.spent_usd:.6f} of {self.cap_usd:.6f} USD spent and the next request may cost "
                     f"{usd:.6f}; raise budget_usd (or --max-cost) and run the same command to go on"
@@ -43,12 +45,16 @@ class Budget:
             self._waiting.append(turn)
             await turn
         if self.reached is not None:
-            raise self.reached
+            raise self.reached.with_traceback(None)  # raised for many rows: it must not collect their frames
         self.reserved_usd += usd
+        self._reservations += 1
 
     def settle(self, reserved_usd: float, cost_usd: float) -> None:
         """The request is over: its reservation becomes its cost (0 for a rejected request)."""
-        self.reserved_usd = max(0.0, self.reserved_usd - reserved_usd)
+        if reserved_usd > 0:
+            self._reservations -= 1
+            # Counted, since a sum of floats does not come back to 0 by itself.
+            self.reserved_usd = self.reserved_usd - reserved_usd if self._reservations else 0.0
         self.spent_usd += cost_usd
         self._wake()
 

@@ -2,24 +2,28 @@
 
 In: requests that want to be sent, and what became of them. Out: permission to send, in order of arrival. A lane
 bounds concurrency, requests a minute and tokens a minute, waits as a whole when its server says that nothing remains
-or when over half of its last 32 replies were 429, and stops for good when key, quota or credit are gone.
-Waiters stand in one queue woken by one timer: no polling.
+or when over half of its last 32 replies were 429, and stops for good when key, quota or credit are gone. Waiters
+stand in one queue woken by one timer: no polling. When a lane ends, whoever waits for it is sent away at once.
 Rejected: aiolimiter and pyrate-limiter (no reservation and refund, a full minute's burst at the start).
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 __all__ = ["Bucket", "Lane", "LaneStopped"]
 
 _RECENT = 32
+# Shorter waits are rounding: a timer set for them would fire again and again.
+_NOW_S = 1e-6
 
 
 class LaneStopped(Exception):
-    """This lane answers nothing more in this run; its rows stay pending."""
+    """This lane sends nothing more in this session; its rows stay pending."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -29,8 +33,9 @@ class LaneStopped(Exception):
 class Bucket:
     """A token bucket that never lets more than `per_minute` pass in any 60 s.
 
-    `burst` may pass at once, the rest comes in evenly. The level may go below zero: a request larger than the burst
-    waits for a full bucket and then owes the rest.
+    `burst` may pass at once, the rest comes in evenly. The level may go below zero: an amount larger than the burst
+    waits for a full bucket and then owes the rest, so 60 s may hold as much more as the largest amount exceeds the
+    burst.
     """
 
     def __init__(self, per_minute: float, burst: float, now: float) -> None:
@@ -67,7 +72,7 @@ class LaneCounts:
 
 @dataclass(slots=True)
 class Lane:
-    """See the module. `clock` is monotonic seconds."""
+    """See the module. `clock` is monotonic seconds; `stopped` is set where the endpoint itself is the reason."""
 
     name: str
     concurrency: int
@@ -76,7 +81,10 @@ class Lane:
     clock: Callable[[], float] = time.monotonic
     counts: LaneCounts = field(default_factory=LaneCounts)
     stopped: LaneStopped | None = None
-    last_success: float = field(init=False)
+    last_success: float = field(init=False, default=-math.inf)
+    _troubled_at: float | None = field(init=False, default=None)
+    _end: LaneStopped | None = field(init=False, default=None)
+    _ended: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _requests: Bucket | None = field(init=False, default=None)
     _tokens: Bucket | None = field(init=False, default=None)
     _waiting: deque[tuple[asyncio.Future[None], int]] = field(init=False, default_factory=deque)
@@ -85,7 +93,7 @@ class Lane:
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        now = self.last_success = self.clock()
+        now = self.clock()
         if self.rpm:
             self._requests = Bucket(self.rpm, max(1.0, self.rpm / 60), now)
         if self.tpm:
@@ -97,8 +105,7 @@ class Lane:
         Raises:
             LaneStopped: the lane has ended, also while waiting.
         """
-        if self.stopped:
-            raise self.stopped
+        self.require_open()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, tokens))
         self._admit()
@@ -106,7 +113,8 @@ class Lane:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.leave()  # admitted in the same moment as cancelled
+                self._take(-1, -tokens)  # admitted in the same moment as cancelled
+            self._admit()
             raise
 
     def leave(self, *, reserved: int = 0, used: int | None = None) -> None:
@@ -116,28 +124,80 @@ class Lane:
             self._tokens.take(used - reserved)
         self._admit()
 
+    async def wait_outside(self, wait_s: float) -> None:
+        """Wait for a retry without holding a place.
+
+        Raises:
+            LaneStopped: the lane has ended, also while waiting.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._ended.wait()
+        self.require_open()
+
     def succeeded(self) -> None:
         """An answer came: the lane is alive."""
+        self.counts.answered += 1
         self.last_success = self.clock()
+        self.refused()
+
+    def refused(self) -> None:
+        """A reply that says no to this request alone: somebody is there."""
+        self._troubled_at = None
         self._recent.append(False)
 
-    def was_limited(self, wait_s: float | None, *, exhausted: bool) -> None:
-        """A 429 or 503: the whole lane waits when the server says so, or when most replies are like it."""
+    def failed(self) -> None:
+        """A broken reply, or none."""
+        self.counts.errors += 1
+        self._recent.append(False)
+        self._note_trouble()
+
+    def was_limited(self, wait_s: float, *, exhausted: bool) -> None:
+        """A 429 or 503: the whole lane waits when nothing remains, or when most replies are like it."""
+        self.counts.rate_limited += 1
         self._recent.append(True)
+        self._note_trouble()
         crowded = len(self._recent) == _RECENT and sum(self._recent) > _RECENT // 2
-        if wait_s and (exhausted or crowded):
+        if exhausted or crowded:
             self._paused_until = max(self._paused_until, self.clock() + wait_s)
             self._recent.clear()
 
+    @property
+    def silent_s(self) -> float:
+        """How long every reply has been trouble; 0 while the last one was none, and before the first."""
+        return 0.0 if self._troubled_at is None else self.clock() - self._troubled_at
+
     def stop(self, reason: str, message: str) -> None:
-        """End the lane: whoever waits, and whoever comes, gets `LaneStopped`."""
-        if self.stopped:
+        """End the lane because its endpoint answers nothing more."""
+        if self.stopped is None:
+            self.stopped = LaneStopped(reason, message)
+            self.end(reason, message)
+
+    def end(self, reason: str, message: str) -> None:
+        """Send nothing more: whoever waits, and whoever comes, gets `LaneStopped`; what is in flight goes on."""
+        if self._end is not None:
             return
-        self.stopped = LaneStopped(reason, message)
+        self._end = LaneStopped(reason, message)
+        self._ended.set()
         for turn, _ in self._waiting:
             if not turn.done():
-                turn.set_exception(self.stopped)
+                turn.set_exception(self._end)
         self._waiting.clear()
+        if self._timer:
+            self._timer.cancel()
+
+    def require_open(self) -> None:
+        """Check that the lane has not ended.
+
+        Raises:
+            LaneStopped: it has.
+        """
+        if self._end is not None:
+            raise self._end.with_traceback(None)  # raised for many rows: it must not collect their frames
+
+    def _note_trouble(self) -> None:
+        if self._troubled_at is None:
+            self._troubled_at = self.clock()
 
     def _admit(self) -> None:
         while self._waiting and self.counts.in_flight < self.concurrency:
@@ -151,17 +211,21 @@ class Lane:
                 wait_s = max(wait_s, self._requests.wait_s(1, now))
             if self._tokens:
                 wait_s = max(wait_s, self._tokens.wait_s(tokens, now))
-            if wait_s > 0:
+            if wait_s > _NOW_S:
                 self._wake_in(wait_s)
                 return
             self._waiting.popleft()
-            if self._requests:
-                self._requests.take(1)
-            if self._tokens:
-                self._tokens.take(tokens)
-            self.counts.in_flight += 1
-            self.counts.sent += 1
+            self._take(1, tokens)
             turn.set_result(None)
+
+    def _take(self, places: int, tokens: int) -> None:
+        """Take a place with its tokens; negative numbers give it back as if it had never been taken."""
+        self.counts.in_flight += places
+        self.counts.sent += places
+        if self._requests:
+            self._requests.take(places)
+        if self._tokens:
+            self._tokens.take(tokens)
 
     def _wake_in(self, wait_s: float) -> None:
         if self._timer:

@@ -30,7 +30,6 @@ from typing import IO
 import orjson
 from pydantic import Field
 
-import synthgen
 from synthgen.asking.local_lines import Ask, Cancel, Execution, Load, Reply, Setting, Turn
 from synthgen.asking.local_model import DEFAULT_MODEL, PACKAGED, check_model, context_length, model_path
 from synthgen.asking.outcome import Answer, LaneStop, Outcome, Retry, RowFailure, Teacher
@@ -283,7 +282,7 @@ def _start_worker(noise: IO[bytes]) -> subprocess.Popen[bytes]:
 
     Its own session: a signal to the group of the main process must not end answers that are being drained.
     """
-    above = str(Path(synthgen.__path__[0]).parent)
+    above = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [above, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "synthgen.asking.local_worker"],

@@ -1,7 +1,8 @@
 """How long to wait before the same request is sent again, and when to stop trying.
 
-In: how often it was tried and what the server said. Out: seconds, or None for "no more". tenacity's wait and stop
-objects state the policy; the asking loop does the waiting, because a row that waits must give up its place.
+In: how often it was tried and what the server said. Out: seconds to wait, and whether the tries are enough. tenacity's
+wait and stop objects state the policy; the asking loop does the waiting, because a row that waits must give up its
+place.
 """
 
 from dataclasses import dataclass, field
@@ -28,9 +29,12 @@ class RetryPolicy:
     stop: stop_base = field(default_factory=lambda: stop_after_attempt(6))
 
     def backoff_s(self, attempt: int, server_wait_s: float | None = None) -> float:
-        """Seconds before the attempt after the `attempt`-th (1-based): the server's time where it named one."""
-        if server_wait_s is not None:
-            return max(0.0, server_wait_s)
+        """Seconds before the attempt after the `attempt`-th (1-based): the server's time where it named one.
+
+        A server that names no time, or says "now", is not hammered: then jitter decides.
+        """
+        if server_wait_s is not None and server_wait_s > 0:
+            return server_wait_s
         return self.wait(_state(attempt))
 
     def exhausted(self, attempt: int) -> bool:

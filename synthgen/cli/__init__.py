@@ -5,13 +5,15 @@ In: arguments. Out: results on stdout (`--json` everywhere), everything for peop
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from synthgen.errors import SynthgenError, UsageError
+from synthgen.cli.terminal import safe
+from synthgen.errors import PolicyError, SynthgenError, UsageError
 
 __all__ = ["app", "main"]
 
@@ -36,7 +38,7 @@ def generate(
     recipe: Recipe,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder. Default: runs/<name>.")] = None,
     overrides: Overrides = None,
-    max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.", min=0)] = None,
     ask_only: Annotated[bool, typer.Option(help="Stop after the journal: publish nothing.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Ask again what failed for good.")] = False,
     as_json: AsJson = False,
@@ -58,6 +60,8 @@ def generate(
         )
         report = api.generate(loaded, out, options=options)
     print_report(report, as_json=as_json)
+    for warning in report.warnings:
+        print(f"warning: {safe(warning)}", file=sys.stderr)
     _end(report.problem)
 
 
@@ -65,7 +69,7 @@ def generate(
 def plan(
     recipe: Recipe,
     overrides: Overrides = None,
-    max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.", min=0)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what generate would ask, cost and be allowed to do. Sends nothing."""
@@ -75,7 +79,7 @@ def plan(
     promised = api.plan(recipe, overrides=overrides or (), max_cost_usd=max_cost)
     print_plan(promised, as_json=as_json)
     if not promised.allowed:
-        raise typer.Exit(4)
+        raise PolicyError("policy: generate would send nothing; the decisions above say why")
 
 
 @app.command("filter")
@@ -92,7 +96,9 @@ def filter_(
     origin: Annotated[str | None, typer.Option(help="Who wrote foreign answers: teacher@route.")] = None,
     origin_column: Annotated[str | None, typer.Option(help="Column that holds teacher@route.")] = None,
     row_license: Annotated[str, typer.Option(help="Licence of foreign prompts: own, or an SPDX id.")] = "own",
-    dry_run: Annotated[int | None, typer.Option(help="Judge only the first N rows, write nothing.")] = None,
+    dry_run: Annotated[
+        int | None, typer.Option(help="Look at the first N rows only, write nothing.", min=1)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Refine again without any teacher: a run (from its journal), or anybody's dataset."""
@@ -158,16 +164,23 @@ def _end(problem: SynthgenError | None) -> None:
 def main() -> None:
     """Entry point: one clear line and the documented exit code for everything that can go wrong."""
     try:
-        app(standalone_mode=False)
-    except SynthgenError as error:
-        print(f"synthgen: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        # Not `app()`: that turns a reader who hung up into exit code 1, which is kept for bugs.
+        command = typer.main.get_command(app)
+        with command.make_context("synthgen", sys.argv[1:]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except typer.Abort:
+    except SynthgenError as error:
+        print(f"synthgen: {safe(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("synthgen: interrupted; what was paid is stored", file=sys.stderr)
         sys.exit(130)
-    except (KeyboardInterrupt, BrokenPipeError) as stop:
-        sys.exit(130 if isinstance(stop, KeyboardInterrupt) else 0)
+    except BrokenPipeError:
+        # Whoever read stdout has gone; the interpreter must not try to flush it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except Exception as error:  # the boundary of the program
         _usage_or_bug(error)
 

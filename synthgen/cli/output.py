@@ -12,21 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from synthgen.cli.terminal import safe
 from synthgen.pipeline import Plan, Report, RowStory, RunSummary
 from synthgen.types import JSONValue
 
-__all__ = ["print_json", "print_plan", "print_report", "print_shown", "safe"]
+__all__ = ["print_json", "print_plan", "print_report", "print_shown"]
 
 OUTCOMES = ("planned", "accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 _SAMPLE_CHARS = 600
-
-
-def safe(text: str, limit: int | None = None) -> str:
-    """Text that cannot steer a terminal: control characters but newline and tab become escapes."""
-    shown = "".join(
-        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
-    return shown if limit is None or len(shown) <= limit else f"{shown[:limit]} […]"
 
 
 def print_json(value: JSONValue) -> None:
@@ -123,19 +116,16 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
 
 def _print_policy(console: Console, policy: JSONValue) -> None:
     decided = cast(dict[str, JSONValue], policy)
-    table = Table("teacher", "route", "decision", "rule", "source", "as of", box=None, pad_edge=False)
     for part in cast(list[dict[str, JSONValue]], decided["parts"]):
-        for rule in cast(list[dict[str, JSONValue]], part["rules"])[:3]:
+        console.print(Text(f"{part['teacher']} ({part['role']}) on {part['route']}: {part['decision']}"))
+        for rule in cast(list[dict[str, JSONValue]], part["rules"]):
             source = cast(dict[str, JSONValue], rule["source"])
-            table.add_row(
-                Text(f"{part['teacher']} ({part['role']})"),
-                Text(str(part["route"])),
-                Text(str(rule["decision"])),
-                Text(str(rule["rule"])),
-                Text(f"{source['doc']} {source['section']}, {source['effective']}"),
-                Text(f"{rule['as_of']} {rule['evidence']}"),
+            console.print(
+                Text(
+                    f"  {rule['decision']} by {rule['rule']} [{source['doc']} {source['section']}, "
+                    f"{source['effective']}; as of {rule['as_of']} {rule['evidence']}]"
+                )
             )
-    console.print(table)
     obligations = ", ".join(str(item) for item in cast(list[JSONValue], decided["obligations"]))
     console.print(f"policy: {decided['decision']}" + (f"; owed: {obligations}" if obligations else ""))
 
@@ -153,7 +143,8 @@ def print_shown(shown: RunSummary | RowStory, *, as_json: bool) -> None:
 def _print_summary(console: Console, summary: RunSummary) -> None:
     if not summary.published:
         console.print(f"{summary.run}: not published yet; run the same generate command to its end")
-    _print_funnel(console, summary.counts, summary.reasons)
+    if summary.counts:
+        _print_funnel(console, summary.counts, summary.reasons)
     _print_usage(console, summary.usage)
     for number, record in enumerate(summary.samples, start=1):
         console.print(f"\nsample {number}  {record['id']}")

@@ -1,8 +1,8 @@
 """Reading a journal: which keys are answered, at what offset, and what has been spent.
 
 In: a run's `journal/` folder. Out: `JournalIndex`: point reads by key, the ledger of money and tokens, damage found.
-Guarantees: memory is one small entry a key; a reply is only found once its line is whole. Opening never writes;
-`recover` (the writer's business) cuts a torn tail.
+Guarantees: memory is one small entry a key; a reply is only found once its line is whole; damage is reported and costs
+only the entry it hit. Opening never writes: cutting a torn tail is the writer's business.
 """
 
 import os
@@ -22,7 +22,10 @@ _SEGMENT_BITS = 40  # offsets below 1 TiB; the segment number sits above
 
 @dataclass(slots=True)
 class Tally:
-    """Tokens and money of one (step, teacher): what the teacher reported for the replies we hold."""
+    """Tokens and money of one (step, teacher): what the teacher reported for the replies we hold.
+
+    `failed` counts final failures; a failed request that is asked again on request and fails again counts twice.
+    """
 
     requests: int = 0
     failed: int = 0
@@ -80,7 +83,7 @@ class Ledger:
 
 def segment_paths(folder: Path) -> list[Path]:
     """Journal segments in order."""
-    return sorted(folder.glob("[0-9]*.jsonl"))
+    return sorted(path for path in folder.glob("*.jsonl") if path.stem.isdecimal())
 
 
 class JournalIndex:
@@ -93,31 +96,36 @@ class JournalIndex:
         self.good_end: dict[int, int] = {}
         self._replies: dict[bytes, int] = {}
         self._rows: dict[bytes, int] = {}
+        self._failed: set[bytes] = set()
         self._open: dict[bytes, list[float]] = {}
         self._files: dict[int, int] = {}
-        for path in segment_paths(folder):
-            self._load(path)
+        paths = segment_paths(folder)
+        for path in paths:
+            self._load(path, last=path == paths[-1])
         for reserved in self._open.values():
             self.ledger.lost += len(reserved)
             self.ledger.lost_usd += sum(reserved)
 
-    def _load(self, path: Path) -> None:
+    def _load(self, path: Path, *, last: bool) -> None:
         number = int(path.stem)
-        pending: list[str] = []
-        good_end = 0
+        end = 0
         try:
             with path.open("rb") as file:
                 for offset, length, entry in scan(file):
+                    end = offset + length
                     if entry is None:
-                        pending.append(f"{path.name} at byte {offset}: {length} damaged bytes skipped")
-                        continue
-                    self.damaged += pending  # damage followed by a good line is not a torn tail
-                    pending = []
-                    good_end = offset + length
-                    self.note(entry, number, offset)
+                        self._report_damage(path, offset, length)
+                    else:
+                        self.note(entry, number, offset)
+                size = os.fstat(file.fileno()).st_size
         except OSError as error:
             raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-        self.good_end[number] = good_end
+        if size > end and not last:  # only the segment that was being written can be torn
+            self._report_damage(path, end, size - end)
+        self.good_end[number] = end
+
+    def _report_damage(self, path: Path, offset: int, length: int) -> None:
+        self.damaged.append(f"{path.name} at byte {offset}: {length} damaged bytes skipped")
 
     def note(self, entry: Entry, segment: int, offset: int) -> None:
         """Remember where an entry stands; called while loading and after every commit."""
@@ -126,19 +134,21 @@ class JournalIndex:
         position = segment << _SEGMENT_BITS | offset
         if kind == "S":
             self._rows[key] = position
-        elif kind == "I":
+            return
+        if kind == "I":
             self._open.setdefault(key, []).append(cast(float, entry.get("usd") or 0.0))
-        else:
-            if key in self._open:
-                self._open[key].pop()
-                if not self._open[key]:
-                    del self._open[key]
-            self.ledger.add(entry)
-            if kind in ("R", "F"):
-                self._replies[key] = position
+            return
+        self.ledger.add(entry)
+        if kind in ("R", "A", "X") and (reserved := self._open.get(key)):
+            reserved.pop()
+            if not reserved:
+                del self._open[key]
+        if kind in ("R", "F"):
+            self._replies[key] = position
+            (self._failed.add if kind == "F" else self._failed.discard)(key)
 
-    def closed_by_us(self) -> None:
-        """Forget sends that were open when the journal was opened: they are in the ledger as lost."""
+    def begin_session(self) -> None:
+        """Forget the sends that are open: nobody will close them, and the ledger has them as lost."""
         self._open.clear()
 
     def __contains__(self, key: str) -> bool:
@@ -160,10 +170,11 @@ class JournalIndex:
 
     def forget_failures(self) -> int:
         """Make failed requests askable again; returns how many."""
-        failed = [key for key, at in self._replies.items() if self._read(at)["t"] == "F"]
-        for key in failed:
+        count = len(self._failed)
+        for key in self._failed:
             del self._replies[key]
-        return len(failed)
+        self._failed.clear()
+        return count
 
     def entries(self) -> Iterator[Entry]:
         """Every good entry in the order it was written."""
@@ -175,10 +186,7 @@ class JournalIndex:
 
     def _read(self, position: int) -> Entry:
         segment, offset = position >> _SEGMENT_BITS, position & ((1 << _SEGMENT_BITS) - 1)
-        file = self._files.get(segment)
-        if file is None:
-            file = os.open(self.folder / f"{segment:06d}.jsonl", os.O_RDONLY)
-            self._files[segment] = file
+        file = self._file(segment)
         size = 1 << 14
         while True:
             chunk = os.pread(file, size, offset)
@@ -190,6 +198,20 @@ class JournalIndex:
         if entry is None:
             raise StorageError(f"{self.folder}: entry at byte {offset} of segment {segment} is damaged")
         return entry
+
+    def _file(self, segment: int) -> int:
+        file = self._files.get(segment)
+        if file is not None:
+            return file
+        path = self.folder / f"{segment:06d}.jsonl"
+        try:
+            file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+        kept = self._files.setdefault(segment, file)
+        if kept != file:  # another thread was faster
+            os.close(file)
+        return kept
 
     def close(self) -> None:
         """Close the segment files."""

@@ -1,12 +1,15 @@
 """One journal line: `crc32hex8 SP json LF`, the JSON beginning with its key.
 
-In: an entry as a dict. Out: bytes, and back. Guarantee: a line whose bytes changed is told from a good one; a torn
-tail (a crash in the middle of a write) is told from damage in the middle.
+In: an entry as a dict. Out: bytes, and back. Guarantees: a line whose bytes changed is told from a good one, and costs
+no other entry, also where its line break is what was damaged; a torn tail (a crash in the middle of a write: a last
+line without its end) is told from damage.
 
 Kinds (`t`): `S` source row, `I` intent to send (durable before the send), `R` reply kept for good, `F` final failure,
-`A` an attempt that ended without an answer, `X` the body of a paid but unusable reply.
+`A` an attempt that ended without an answer, `X` the body of a paid but unusable reply. Each send is one `I` closed by
+one of `R`, `A`, `X`; an `I` without its end is a send whose reply was lost. `F` closes a request, not a send.
 """
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 from zlib import crc32
@@ -18,6 +21,9 @@ from synthgen.types import JSONValue
 __all__ = ["Entry", "decode", "encode", "scan"]
 
 Entry = dict[str, JSONValue]
+
+# Cannot occur inside an entry: there every quotation mark of a text is escaped, and JSON holds no spaces.
+_START = re.compile(rb'[0-9a-f]{8} \{"k":')
 
 
 def encode(entry: Entry) -> bytes:
@@ -40,8 +46,22 @@ def decode(line: bytes) -> Entry | None:
 
 
 def scan(file: BinaryIO) -> Iterator[tuple[int, int, Entry | None]]:
-    """Offset, length and entry of every line from the start of `file`; None for a bad line."""
+    """Offset, length and entry of every whole line from the start of `file`; None for a damaged one.
+
+    What stands behind the last line break, a torn tail, is left out.
+    """
     offset = 0
     for line in file:
-        yield offset, len(line), decode(line)
+        if not line.endswith(b"\n"):
+            return
+        entry = decode(line)
+        if entry is None:
+            # Where a line break was damaged, the next entry is whole all the same.
+            for start in (match.start() for match in _START.finditer(line, 1)):
+                entry = decode(line[start:])
+                if entry is not None:
+                    yield offset, start, None
+                    offset, line = offset + start, line[start:]
+                    break
+        yield offset, len(line), entry
         offset += len(line)

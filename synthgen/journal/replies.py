@@ -4,11 +4,11 @@ In: a completion or a failure with its circumstances. Out: an `R` or `F` entry; 
 frozen in the entry at purchase: later prices never change the past.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import cast
 
 from synthgen.journal.lines import Entry
-from synthgen.types import Completion, FinishReason, JSONValue, ToolCall, Usage
+from synthgen.types import Completion, FinishReason, ToolCall, Usage
 
 __all__ = ["Circumstances", "Reply", "answer_entry", "failure_entry", "read_reply"]
 
@@ -48,7 +48,7 @@ def answer_entry(key: str, completion: Completion, cost_usd: float | None, at: C
         "finish": completion.finish_reason,
         "reasoning": completion.reasoning,
         "tool_calls": [call.as_json() for call in completion.tool_calls],
-        "usage": cast(JSONValue, asdict(usage)) if usage else None,
+        "usage": usage.as_json() if usage else None,
         "usd": cost_usd,
         "model": completion.served_model,
         "upstream": completion.upstream,

@@ -46,14 +46,17 @@ def lock_run(folder: Path) -> Callable[[], None]:
         raise StorageError(f"{folder}: cannot be created: {error.strerror}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError as error:
         holder = os.pread(handle, 64, 0).decode(errors="replace").strip()
         os.close(handle)
         raise RunLocked(
             f"{folder.parent}: another synthgen (process {holder or 'unknown'}) works on this run; wait for it or stop it"
         ) from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(handle)
+        raise StorageError(f"{folder / 'LOCK'}: cannot be locked: {error.strerror}") from error
     return lambda: os.close(handle)
 
 
@@ -62,10 +65,13 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.index = JournalIndex(folder)
-        self.index.closed_by_us()
+        self.index.begin_session()
         self._loop = asyncio.get_running_loop()
         self._number, self._offset = self._recover(folder)
-        self._file = self._open_segment()
+        try:
+            self._file = _open_segment(folder, self._number)
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
         self._waiting: list[_Pending] = []
         self._wake = threading.Condition()
         self._closing = False
@@ -88,17 +94,6 @@ class Journal:
             raise StorageError(f"{paths[-1]}: cannot cut its torn tail: {error.strerror}") from error
         return number, good_end
 
-    def _open_segment(self) -> int:
-        path = self.index.folder / f"{self._number:06d}.jsonl"
-        try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            folder = os.open(self.index.folder, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
-        return file
-
     async def commit(self, *entries: Entry) -> None:
         """Append entries; returns when they are durable and readable.
 
@@ -107,7 +102,7 @@ class Journal:
         """
         done = self._loop.create_future()
         self._enqueue(list(entries), done)
-        await asyncio.shield(done)
+        await done
 
     def append(self, *entries: Entry) -> None:
         """Append entries without waiting: durable with, or before, the next `commit`.
@@ -118,15 +113,13 @@ class Journal:
         self._enqueue(list(entries), None)
 
     def _enqueue(self, entries: list[Entry], done: asyncio.Future[None] | None) -> None:
-        if self._failure is not None and done is not None:
-            # An answer that was under way when the disk failed: kept in memory for the last try in `close`.
-            done.set_exception(self._failure)
-        elif self._failure is not None:
-            raise self._failure
         pending = [_Pending(entry, encode(entry), None) for entry in entries]
         pending[-1].done = done
         with self._wake:
+            # Also after a failure: an answer that was under way then is kept for the last try in `close`.
             self._waiting += pending
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
             self._wake.notify()
 
     def _write_forever(self) -> None:
@@ -146,9 +139,9 @@ class Journal:
 
     def _write(self, batch: list[_Pending]) -> list[tuple[int, int]]:
         if self._offset >= SEGMENT_BYTES:
+            file = _open_segment(self.index.folder, self._number + 1)
             os.close(self._file)
-            self._number, self._offset = self._number + 1, 0
-            self._file = self._open_segment()
+            self._file, self._number, self._offset = file, self._number + 1, 0
         positions, offset = [], self._offset
         for pending in batch:
             positions.append((self._number, offset))
@@ -180,7 +173,8 @@ class Journal:
         with self._wake:
             self._failure = failure
             self._waiting = batch + self._waiting
-        self._loop.call_soon_threadsafe(self._refuse, [pending.done for pending in self._waiting], failure)
+            waiting = [pending.done for pending in self._waiting]
+        self._loop.call_soon_threadsafe(self._refuse, waiting, failure)
 
     @staticmethod
     def _refuse(waiting: list[asyncio.Future[None] | None], failure: StorageError) -> None:
@@ -194,18 +188,32 @@ class Journal:
         return self._failure
 
     async def close(self) -> int:
-        """Write what waits, stop the thread, close the files; returns how many entries could not be stored."""
+        """Write what waits, stop the thread, close the files; returns how many replies could not be stored."""
         with self._wake:
             self._closing = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
-        lost = 0
-        if self._waiting:  # the disk failed: one last try, for answers that came in after it
-            try:
-                self._write(self._waiting)
-            except OSError:
-                lost = sum(pending.entry["t"] in ("R", "F", "X") for pending in self._waiting)
-        os.close(self._file)
         await asyncio.sleep(0)  # let the last `_committed` callbacks run
+        lost = 0
+        # The disk failed: one last try, for what came in since then. A refused intent was never sent.
+        waiting = [pending for pending in self._waiting if pending.entry["t"] != "I"]
+        if waiting:
+            try:
+                os.ftruncate(self._file, self._offset)
+                self._committed(waiting, self._write(waiting))
+            except OSError:
+                lost = sum(pending.entry["t"] in ("R", "F", "X") for pending in waiting)
+        os.close(self._file)
         self.index.close()
         return lost
+
+
+def _open_segment(folder: Path, number: int) -> int:
+    """Open a segment for appending, its name durable."""
+    file = os.open(folder / f"{number:06d}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return file

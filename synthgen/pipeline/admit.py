@@ -11,6 +11,7 @@ from typing import cast
 
 import polars as pl
 
+from synthgen.journal import Reply
 from synthgen.pipeline.judging import Judge
 from synthgen.pipeline.tree import Leaf
 from synthgen.pipeline.verdicts import Outcome, Target, Verdict, prompt_and_answer
@@ -38,10 +39,17 @@ def _first_look(leaf: Leaf, mismatch: Callable[[Leaf], str | None]) -> Verdict:
     if leaf.state == "candidate":
         problem = mismatch(leaf)
         if problem is None:
-            return Verdict(leaf, None)
+            return Verdict(leaf, None, flags=_served_flags(leaf))
         return Verdict(leaf, "quarantined", "policy", "served_identity", detail=problem)
     outcome = cast(Outcome, leaf.state)
     return Verdict(leaf, outcome, leaf.stage, leaf.reason, detail=leaf.detail)
+
+
+def _served_flags(leaf: Leaf) -> tuple[str, ...]:
+    """A reply that names no model counts as the requested one's, and says so."""
+    completions = (asked.reply.completion for asked in leaf.asked)
+    unnamed = any(completion is not None and completion.served_model is None for completion in completions)
+    return ("served_model_missing",) if unnamed else ()
 
 
 def _after(verdict: Verdict, row: Mapping[str, object]) -> Verdict:
@@ -72,15 +80,31 @@ def _view(leaves: Sequence[Leaf]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=VIEW, orient="row")
 
 
-def settle(verdicts: Sequence[Verdict], judge: Judge | None, target: Target) -> list[Verdict]:
-    """Final verdicts in plan order; counts acceptances into `target`, and what lies beyond it as surplus."""
+def settle(
+    verdicts: Sequence[Verdict], judge: Judge | None, misjudged: Callable[[Reply], str | None], target: Target
+) -> list[Verdict]:
+    """Final verdicts in plan order; counts acceptances into `target`, and what lies beyond it as surplus.
+
+    `misjudged` says why a judgement's served identity is not the one that was vetted.
+    """
     final = []
     for verdict in verdicts:
         if target.met:
             final.append(Verdict(verdict.leaf, "surplus"))
             continue
         if verdict.outcome is None:
-            verdict = judge.apply(verdict) if judge else replace(verdict, outcome="accepted")
+            verdict = _decide(verdict, judge, misjudged)
         target.accepted += verdict.outcome == "accepted"
         final.append(verdict)
     return final
+
+
+def _decide(verdict: Verdict, judge: Judge | None, misjudged: Callable[[Reply], str | None]) -> Verdict:
+    if judge is None:
+        return replace(verdict, outcome="accepted")
+    problem = misjudged(verdict.judgement) if verdict.judgement else None
+    if problem is not None:
+        return replace(
+            verdict, outcome="quarantined", stage="policy", reason="judge_identity", detail=problem
+        )
+    return judge.apply(verdict)

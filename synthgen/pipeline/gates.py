@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from synthgen.errors import PolicyError
+from synthgen.errors import PolicyError, RecipeError, UsageError
+from synthgen.journal import Reply
 from synthgen.pipeline.records import Origin
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.tree import Leaf
@@ -66,6 +67,13 @@ class Gates:
                 return problem
         return None
 
+    def misjudged(self, judgement: Reply) -> str | None:
+        """Gate 2 for a judgement: why it may not decide about a record, or None."""
+        judge, completion = self.resolved.judge, judgement.completion
+        if judge is None or completion is None:
+            return None
+        return self._identity(judge.spec.alias, completion.served_model)
+
     def _identity(self, alias: str, served: str | None) -> str | None:
         if (alias, served) not in self._same:
             config = self.resolved.specs[alias].config
@@ -99,12 +107,14 @@ def open_gates(resolved: Resolved, today: date) -> Gates:
     """Load rules and overrides, decide every part.
 
     Raises:
-        RecipeError: the lock file is wrong.
-        UsageError: a declared use is unknown.
+        RecipeError: a declared use is unknown, or the lock file is wrong.
     """
     registry = load_registry()
     recipe = resolved.loaded.recipe
-    uses = parse_uses(tuple(recipe.use))
+    try:
+        uses = parse_uses(tuple(recipe.use))
+    except UsageError as error:
+        raise RecipeError(f"{resolved.loaded.where('use')}: {error}") from error
     lock = resolved.loaded.base / "policy.lock.toml"
     overrides = load_lock(lock, today, registry=registry, uses=uses)
     ask = Ask(uses, recipe.actor, recipe.student_base, today=today, overrides=overrides)

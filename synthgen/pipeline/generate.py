@@ -29,7 +29,7 @@ from synthgen.pipeline.progress import EventLog, Progress
 from synthgen.pipeline.publishing import publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import Report, make_report
-from synthgen.pipeline.resolve import Resolved, keep_files, resolve
+from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter
 from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.usage import usage_json
@@ -129,9 +129,9 @@ class _Run:
         )
         try:
             with staging:
-                self._announce_changes()
+                if self.folder.keep_files(self.resolved) or self.folder.recipe_changed(self.resolved.loaded):
+                    self._announce_changes()
                 self.folder.write_recipe(self.resolved.loaded)
-                keep_files(self.resolved, self.folder.recipe_files)
                 self.folder.write_plan(self.plan)
                 await self._ask_and_refine(staging)
                 self.folder.write_order(bytes(self.waves.order))
@@ -149,6 +149,9 @@ class _Run:
                     )
         except StorageError as problem:
             error = problem
+        except asyncio.CancelledError:
+            if not self._stop_at_once():
+                raise
         finally:
             with suppress(asyncio.CancelledError):
                 await self.asker.close()
@@ -163,22 +166,24 @@ class _Run:
             interrupted=self.interrupts > 0,
             storage=error or self.journal.failure,
             unstored=unstored,
+            warnings=self.gates.result.warnings,
         )
 
     def _announce_changes(self) -> None:
-        """One line when the recipe is not the one this run was started with."""
-        if not self.folder.recipe_changed(self.resolved.loaded):
-            return
-        answered = missing = 0
-        seen, tree = Counter(), self.resolved.tree
+        """One line on what the changed recipe (or a prompt of it) leaves to be asked."""
+        answered = missing = unjudged = 0
+        seen, tree, judge = Counter(), self.resolved.tree, self.resolved.judge
         reply_of = self.folder.reply_of(self.journal.index)
         for row in source_rows(self.resolved):
             for leaf in tree.leaves(tree.admit(row, seen), reply_of):
                 missing += leaf.state == "pending"
                 answered += leaf.state != "pending"
+                if judge and leaf.state == "candidate":
+                    unjudged += judge.request(leaf.messages).key() not in self.journal.index
+        judgements = f", and up to {unjudged} judgements" if unjudged else ""
         self.options.say(
             f"{self.folder.path}: the recipe has changed since the last run: {answered} of {answered + missing} "
-            f"candidates have their answers, {missing} will be asked"
+            f"candidates have their answers; to be asked: {missing}{judgements}"
         )
 
     async def _ask_and_refine(self, staging: Staging) -> None:
@@ -217,11 +222,11 @@ class _Run:
 
     async def _screen_waves(self, group: asyncio.TaskGroup) -> None:
         near = self.resolved.loaded.recipe.refine.dedup.near
-        seen = SeenTexts(near, None)
-        while (wave := await self.waves.next_closed()) is not None:
-            verdicts = await asyncio.to_thread(self._screen, wave, seen)
-            judged = group.create_task(self._judge(verdicts))
-            await self.settling.put((wave, judged))
+        with SeenTexts(near, None) as seen:
+            while (wave := await self.waves.next_closed()) is not None:
+                verdicts = await asyncio.to_thread(self._screen, wave, seen)
+                judged = group.create_task(self._judge(verdicts))
+                await self.settling.put((wave, judged))
         await self.settling.put(None)
 
     def _screen(self, wave: Wave, seen: SeenTexts) -> list[Verdict]:
@@ -251,7 +256,7 @@ class _Run:
     async def _settle_waves(self, staging: Staging) -> None:
         while (item := await self.settling.get()) is not None:
             wave, judged = item
-            final = settle(await judged, self.resolved.judge, self.target)
+            final = settle(await judged, self.resolved.judge, self.gates.misjudged, self.target)
             for verdict in final:
                 self.progress.counts.add(verdict)
             frames = frames_of(final, self.resolved.shape, self.gates.origin)
@@ -268,6 +273,14 @@ class _Run:
         while True:
             await asyncio.sleep(_EVENT_EVERY_S)
             self.events.write()
+
+    def _stop_at_once(self) -> bool:
+        """Whether we were cancelled by the user's second signal; then the session still ends in order."""
+        task = asyncio.current_task()
+        if self.interrupts < 2 or task is None:
+            return False
+        task.uncancel()
+        return True
 
     def _handle_signals(self) -> Callable[[], None]:
         """First SIGINT or SIGTERM: send nothing more and drain. Second: stop at once."""

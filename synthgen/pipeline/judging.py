@@ -69,9 +69,10 @@ class Judge:
         score = None if reply is None else self.score(reply)
         if score is None:
             return replace(verdict, outcome="rejected", stage=JUDGE_STEP, reason="unjudged")
-        if self.ship_score:
-            verdict = replace(verdict, scores=(*verdict.scores, (JUDGE_STEP, score)))
+        shipped = score if self.ship_score else None
+        if shipped is not None:
+            verdict = replace(verdict, scores=(*verdict.scores, (JUDGE_STEP, shipped)))
         compare, threshold = self.rule
         if _COMPARE[compare](score, threshold):
             return replace(verdict, outcome="accepted")
-        return replace(verdict, outcome="rejected", stage=JUDGE_STEP, reason="judge_below", score=score)
+        return replace(verdict, outcome="rejected", stage=JUDGE_STEP, reason="judge_below", score=shipped)

@@ -31,7 +31,6 @@ class Progress:
     counts: Counts = field(default_factory=Counts)
     lanes: Mapping[str, Lane] = field(default_factory=dict)
     budget: Budget | None = None
-    notes: list[str] = field(default_factory=list)
 
     @property
     def elapsed_s(self) -> float:

@@ -6,34 +6,32 @@ whose judge score is asked for and missing is rejected as `unjudged`: nothing is
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
 
-import orjson
 import polars as pl
+from pydantic import ValidationError
 
 from synthgen.dataset import (
     BadRow,
     Batch,
-    CardFilters,
-    CardInfo,
-    CardPolicy,
     Staging,
     check_target,
-    dataset_card,
     detect_shape,
     open_inputs,
     publish,
 )
-from synthgen.errors import PolicyError, UsageError
+from synthgen.errors import UsageError
 from synthgen.journal import JournalIndex, lock_run
 from synthgen.pipeline.admit import screen, settle
+from synthgen.pipeline.foreign import ForeignPolicy
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP
-from synthgen.pipeline.publishing import package_version, publish_run
+from synthgen.pipeline.publishing import publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import OUTCOMES, Report
 from synthgen.pipeline.resolve import Resolved, resolve
@@ -41,37 +39,23 @@ from synthgen.pipeline.rows import Counter, Row, row_from_entry
 from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
-from synthgen.policy import (
-    Ask,
-    GateResult,
-    Part,
-    Registry,
-    gate,
-    licence_expression,
-    licence_texts,
-    load_registry,
-    notice_lines,
-    parse_uses,
-    policy_json,
-    refusal,
-)
-from synthgen.recipe.model import Actor, JudgeConfig, NearConfig
+from synthgen.recipe.model import JudgeConfig, NearConfig
 from synthgen.refine import VIEW, Chain, SeenTexts, judge_verdicts, load_chain, run_chain
 from synthgen.schema import RecordShape, record_schema, rejected_schema
-from synthgen.types import JSONValue, digest
+from synthgen.types import digest
 
 __all__ = ["FilterOptions", "filter_foreign", "recut"]
 
 _WAVE = 1024
-_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
 @dataclass(frozen=True, slots=True)
 class FilterOptions:
     """How to refine. None keeps what the run's recipe says, or the default for foreign data.
 
-    `keep` with `score`: a comparison a stored score must satisfy (`">= 4"`). `use` and `origin`
-    (`teacher@route`) let policy decide on foreign data; without them its output says `policy: unevaluated`.
+    `keep` with `score`: a comparison a stored score must satisfy (`">= 4"`). `use` with `origin`
+    (`teacher@route`), or with a column that holds it, lets policy decide on foreign data; without them its output
+    says `policy: unevaluated`.
     `dry_run`: look at the first rows only and write nothing.
     """
 
@@ -100,44 +84,78 @@ def recut(run: Path, out: Path, options: FilterOptions) -> Report:
         SynthgenError: not a run, the recipe's policy forbids the use, or `out` cannot be written.
     """
     started = time.monotonic()
-    folder = RunFolder(run)
     if out.resolve() == run.resolve():
         raise UsageError(f"{out}: is the run itself; choose another folder with -o")
-    loaded = folder.load_recipe()
-    if options.use:
-        loaded = replace(loaded, recipe=loaded.recipe.model_copy(update={"use": list(options.use)}))
-    resolved = resolve(loaded, copies=folder.recipe_files)
-    if options.chain is not None:
-        resolved = replace(resolved, chain=load_chain(options.chain, Path.cwd()))
-    if resolved.judge:
-        rule = JudgeConfig(teacher="-", keep=options.keep).rule() if options.keep else resolved.judge.rule
-        resolved = replace(resolved, judge=replace(resolved.judge, rule=rule, missing_is_pending=False))
+    folder = RunFolder(run)
+    resolved = _resolve_again(folder, options)
     gates = open_gates(resolved, _today(options))
     gates.require()
     index = JournalIndex(folder.journal)
-    counts, recipe = Counts(), loaded.recipe
-    near = recipe.refine.dedup.near if options.near is not False else None
-    rows = _plan_order(folder, index, resolved)
-    target = Target(recipe.target)
-    if options.dry_run is not None:
-        with SeenTexts(near, None) as seen:
-            for verdicts in _waves(
-                resolved, gates, folder, index, islice(rows, options.dry_run), seen, target
-            ):
-                _count(counts, verdicts)
-        return _report(out, recipe.name, counts, index, started)
-    release = _claim(out)
     try:
+        counts = _recut(folder, out, resolved, gates, index, options)
+    finally:
+        index.close()
+    return _report(out, resolved.loaded.recipe.name, counts, index, started)
+
+
+def _resolve_again(folder: RunFolder, options: FilterOptions) -> Resolved:
+    """The run's recipe with the options laid over it."""
+    loaded = folder.load_recipe()
+    recipe = loaded.recipe
+    changes: dict[str, object] = {"use": list(options.use)} if options.use else {}
+    if options.near is False:
+        dedup = recipe.refine.dedup.model_copy(update={"near": None})
+        changes["refine"] = recipe.refine.model_copy(update={"dedup": dedup})
+    resolved = resolve(replace(loaded, recipe=recipe.model_copy(update=changes)), copies=folder.recipe_files)
+    if options.chain is not None:
+        resolved = replace(resolved, chain=load_chain(options.chain, Path.cwd()))
+    judge = resolved.judge
+    if options.keep and judge is None:
+        raise UsageError(f"{folder.path}: --keep needs scores, and the recipe of this run has no judge")
+    if judge is None:
+        return resolved
+    rule = _rule(options.keep) if options.keep else judge.rule
+    return replace(resolved, judge=replace(judge, rule=rule, missing_is_pending=False))
+
+
+def _rule(keep: str) -> tuple[str, float]:
+    """The comparison and number of `--keep`.
+
+    Raises:
+        UsageError: it is not a comparison with a number.
+    """
+    try:
+        return JudgeConfig(teacher="-", keep=keep).rule()
+    except ValidationError as error:
+        raise UsageError(f"--keep {keep!r}: write a comparison and a number, like '>= 4'") from error
+
+
+def _recut(
+    folder: RunFolder,
+    out: Path,
+    resolved: Resolved,
+    gates: Gates,
+    index: JournalIndex,
+    options: FilterOptions,
+) -> Counts:
+    counts, recipe = Counts(), resolved.loaded.recipe
+    rows = _plan_order(folder, index, resolved)
+    with SeenTexts(recipe.refine.dedup.near, None) as seen:
+        waves = _waves(resolved, gates, folder, index, islice(rows, options.dry_run), seen)
+        if options.dry_run is not None:
+            for verdicts in waves:
+                _count(counts, verdicts)
+            return counts
         with (
+            _claim(out),
             Staging(
                 out,
                 resolved.shape,
                 rows_per_shard=recipe.output.rows_per_shard,
                 test_share=recipe.output.test_share,
             ) as staging,
-            SeenTexts(near, None) as seen,
         ):
-            for verdicts in _waves(resolved, gates, folder, index, rows, seen, target):
+            for verdicts in waves:
                 _count(counts, verdicts)
                 frames = frames_of(verdicts, resolved.shape, gates.origin)
                 staging.add("accepted", frames.accepted)
@@ -145,10 +163,7 @@ def recut(run: Path, out: Path, options: FilterOptions) -> Report:
                 staging.add("quarantine", frames.quarantined)
                 staging.add("lineage", frames.lineage)
             publish_run(out, staging, resolved, gates, index, counts, lambda _: None)
-    finally:
-        release()
-        index.close()
-    return _report(out, recipe.name, counts, index, started)
+    return counts
 
 
 def _plan_order(folder: RunFolder, index: JournalIndex, resolved: Resolved) -> Iterator[Row]:
@@ -167,9 +182,9 @@ def _waves(
     index: JournalIndex,
     rows: Iterator[Row],
     seen: SeenTexts,
-    target: Target,
 ) -> Iterator[list[Verdict]]:
     reply_of = folder.reply_of(index)
+    target = Target(resolved.loaded.recipe.target)
     while block := list(islice(rows, _WAVE)):
         leaves = [leaf for row in block for leaf in resolved.tree.leaves(row, reply_of)]
         verdicts = screen(leaves, gates.mismatch, resolved.chain, seen)
@@ -181,7 +196,7 @@ def _waves(
                 else v
                 for v in verdicts
             ]
-        yield settle(verdicts, judge, target)
+        yield settle(verdicts, judge, gates.misjudged, target)
 
 
 def _count(counts: Counts, verdicts: Sequence[Verdict]) -> None:
@@ -214,7 +229,14 @@ def filter_foreign(inputs: Sequence[Path], out: Path, options: FilterOptions) ->
     started = time.monotonic()
     chain = load_chain(options.chain or "sft_default", Path.cwd())
     shape = detect_shape(inputs)
-    policy = _ForeignPolicy(options)
+    policy = ForeignPolicy(
+        options.use,
+        options.origin,
+        by_column=options.origin_column is not None,
+        row_license=options.row_license,
+        today=_today(options),
+    )
+    rule = _rule(options.keep) if options.keep else None
     near = None if options.near is False else NearConfig()
     counts = Counts()
     batches = open_inputs(
@@ -223,21 +245,19 @@ def filter_foreign(inputs: Sequence[Path], out: Path, options: FilterOptions) ->
         score_column=options.score if options.score != JUDGE_STEP else None,
         origin_column=options.origin_column,
     )
-    if options.dry_run is not None:
-        with SeenTexts(near, None) as seen:
+    with SeenTexts(near, None) as seen:
+        if options.dry_run is not None:
             for batch in _first(batches, options.dry_run):
-                _refine(batch, shape, chain, seen, options, policy, counts)
-        return _report(out, out.name, counts, None, started)
-    release = _claim(out)
-    try:
+                _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
+            return _report(out, out.name, counts, None, started)
         with (
+            _claim(out),
             Staging(
                 out, shape, rows_per_shard=options.rows_per_shard, test_share=options.test_share
             ) as staging,
-            SeenTexts(near, None) as seen,
         ):
             for batch in batches:
-                accepted, rejected = _refine(batch, shape, chain, seen, options, policy, counts)
+                accepted, rejected = _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
                 staging.add("accepted", accepted)
                 staging.add("rejected", rejected)
             if counts.planned == 0:
@@ -246,29 +266,23 @@ def filter_foreign(inputs: Sequence[Path], out: Path, options: FilterOptions) ->
             publish(
                 out,
                 staging,
-                texts=policy.texts(out.name, staging, chain, counts),
+                texts=policy.texts(out.name, staging.rows, chain, counts),
                 manifest=policy.manifest(chain, counts),
             )
-    finally:
-        release()
     return _report(out, out.name, counts, None, started)
 
 
-def _claim(out: Path) -> Callable[[], None]:
-    """Lock an output folder that is not a run; returns the function that gives it back."""
+@contextmanager
+def _claim(out: Path) -> Iterator[None]:
+    """Hold the lock of an output folder that is not a run; nothing of it stays."""
     release = lock_run(out / ".lock")
     try:
         check_target(out)
-    except BaseException:
-        release()
-        raise
-
-    def give_back() -> None:
+        yield
+    finally:
         release()
         (out / ".lock" / "LOCK").unlink(missing_ok=True)
         (out / ".lock").rmdir()
-
-    return give_back
 
 
 def _first(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
@@ -284,8 +298,9 @@ def _refine(
     shape: RecordShape,
     chain: Chain,
     seen: SeenTexts,
-    options: FilterOptions,
-    policy: "_ForeignPolicy",
+    rule: tuple[str, float] | None,
+    score: str,
+    policy: ForeignPolicy,
     counts: Counts,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Accepted and rejected rows of one batch, both in input order."""
@@ -295,9 +310,9 @@ def _refine(
     alive = view.filter(judged["reason"].is_null())
     dups = seen.add(alive).select("id", "stage", "reason", "score", pl.col("dup_of").alias("detail"))
     verdicts = pl.concat([judged.filter(pl.col("reason").is_not_null()), dups])
-    if options.keep is not None:
+    if rule is not None:
         verdicts = pl.concat(
-            [verdicts.filter(pl.col("reason").is_not_null()), _threshold(frame, verdicts, options)]
+            [verdicts.filter(pl.col("reason").is_not_null()), _threshold(frame, verdicts, rule, score)]
         )
     decided = frame.join(verdicts, on="id", how="left", maintain_order="left")
     accepted = decided.filter(pl.col("reason").is_null()).select(record_schema(shape).names())
@@ -310,20 +325,21 @@ def _refine(
     return accepted, rejected
 
 
-def _threshold(frame: pl.DataFrame, verdicts: pl.DataFrame, options: FilterOptions) -> pl.DataFrame:
+def _threshold(
+    frame: pl.DataFrame, verdicts: pl.DataFrame, rule: tuple[str, float], score: str
+) -> pl.DataFrame:
     """Verdicts of the score rule for the rows nothing else rejected."""
     alive = verdicts.filter(pl.col("reason").is_null()).select("id")
     scores = alive.join(
         frame.select("id", "scores")
         .explode("scores")
         .unnest("scores")
-        .filter(pl.col("name") == options.score)
+        .filter(pl.col("name") == score)
         .select("id", "score"),
         on="id",
         how="left",
         maintain_order="left",
     )
-    rule = JudgeConfig(teacher="-", keep=options.keep or ">= 0").rule()
     judged = judge_verdicts(scores, rule)
     return judged.select("id", "stage", "reason", "score", pl.lit(None, dtype=pl.String).alias("detail"))
 
@@ -358,97 +374,3 @@ def _bad_rows(bad: Sequence[BadRow], shape: RecordShape) -> pl.DataFrame:
         for row in bad
     ]
     return pl.DataFrame(rows, schema=rejected_schema(shape))
-
-
-class _ForeignPolicy:
-    """What policy says of data we did not generate: nothing, unless the user declares use and origin."""
-
-    def __init__(self, options: FilterOptions) -> None:
-        self.registry: Registry = load_registry()
-        self.ask: Ask | None = None
-        self.result: GateResult | None = None
-        self._options = options
-        if not options.use:
-            return
-        if not options.origin:
-            raise UsageError(
-                "--use needs --origin teacher@route: policy decides on who wrote the answers, and where"
-            )
-        teacher, _, route = options.origin.rpartition("@")
-        part = Part(
-            alias=teacher,
-            provider="foreign",
-            route=route,
-            model=teacher,
-            hf=None,
-            row_license=options.row_license,
-        )
-        self.ask = Ask(parse_uses(options.use), Actor(), today=_today(options))
-        self.result = gate(self.registry, [part], self.ask)
-        if not self.result.passed:
-            raise PolicyError(refusal(self.result, self.ask.uses))
-
-    @property
-    def outcome(self) -> str:
-        """The decision, or `unevaluated`."""
-        return self.result.outcome if self.result else "unevaluated"
-
-    def stamp(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows with the declared origin where they name none of their own."""
-        if not self.result:
-            return frame
-        item = self.result.parts[0]
-        return frame.with_columns(
-            pl.col("teacher").fill_null(item.part.model),
-            pl.col("route").fill_null(item.part.route),
-            pl.col("policy_id").fill_null(item.decision.policy_id),
-        )
-
-    def manifest(self, chain: Chain, counts: Counts) -> dict[str, JSONValue]:
-        """The manifest's own entries."""
-        return {
-            "synthgen": package_version(),
-            "policy_registry": self.registry.version,
-            "policy": self.outcome,
-            "chain": {"name": chain.name, "version": chain.version, "digest": chain.digest},
-            "counts": {"planned": counts.planned, **counts.outcomes},
-            "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
-        }
-
-    def texts(self, name: str, staging: Staging, chain: Chain, counts: Counts) -> dict[str, bytes]:
-        """Card and policy files."""
-        rows = staging.rows
-        card = CardInfo(
-            name=name,
-            version=package_version(),
-            train_rows=_rows(rows, "data/train"),
-            test_rows=_rows(rows, "data/test"),
-            rejected_rows=_rows(rows, "rejected/"),
-            counts={"planned": counts.planned, **counts.outcomes},
-            license=licence_expression(self.registry, self.result) if self.result else None,
-            filters=CardFilters(chain.name, str(chain.version), tuple(step.id for step in chain.steps)),
-            policy=self._card_policy(),
-            rejected_by={"/".join(key): count for key, count in sorted(counts.reasons.items())},
-        )
-        texts = {"README.md": dataset_card(card).encode()}
-        if self.result and self.ask:
-            policy = policy_json(self.registry, self.ask, self.result)
-            texts["POLICY.json"] = orjson.dumps(policy, option=_PRETTY)
-            texts["NOTICE"] = ("\n".join(notice_lines(self.registry, self.result)) + "\n").encode()
-            for licence, text in licence_texts(self.registry, self.result).items():
-                texts[f"LICENSES/{licence}"] = text.encode()
-        return texts
-
-    def _card_policy(self) -> CardPolicy | None:
-        if not self.result or not self.ask:
-            return None
-        return CardPolicy(
-            self.ask.uses,
-            self.result.outcome,
-            tuple(str(obligation) for obligation in self.result.obligations),
-            self.registry.released.isoformat(),
-        )
-
-
-def _rows(rows: Mapping[str, int], prefix: str) -> int:
-    return sum(count for path, count in rows.items() if path.startswith(prefix))

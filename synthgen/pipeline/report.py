@@ -1,7 +1,7 @@
 """How a run ended: the exit code, why, and the numbers people and programs ask for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen.asking import Asker
@@ -12,7 +12,7 @@ from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.usage import usage_json
 from synthgen.types import JSONValue
 
-__all__ = ["Report", "make_report"]
+__all__ = ["OUTCOMES", "Report", "make_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Report:
     usage: JSONValue
     elapsed_s: float
     problem: SynthgenError | None = None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -66,6 +66,7 @@ def make_report(
     interrupted: bool,
     storage: SynthgenError | None,
     unstored: int,
+    warnings: tuple[str, ...] = (),
 ) -> Report:
     """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest."""
     counts = {name: progress.counts.outcomes.get(name, 0) for name in OUTCOMES}
@@ -102,4 +103,5 @@ def make_report(
         usage=usage_json(ledger, asker.budget.cap_usd),
         elapsed_s=progress.elapsed_s,
         problem=problem,
+        warnings=warnings,
     )

@@ -4,7 +4,6 @@ In: a `LoadedRecipe`. Out: `Resolved`: teachers with identity and price, prompts
 the record shape, the parts policy decides on. Errors name file and line of the recipe's key.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -12,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from synthgen.asking import TeacherSpec, find_price
-from synthgen.assets import find_asset
+from synthgen.assets import Kind, find_asset
 from synthgen.errors import RecipeError, UsageError
 from synthgen.pipeline.judging import Judge
 from synthgen.pipeline.tree import Step, Tree
@@ -24,29 +23,30 @@ from synthgen.schema import RecordShape
 from synthgen.templates import Prompt, compile_record, compile_template, load_prompt
 from synthgen.types import Sampling, TeacherIdentity, digest
 
-__all__ = ["FilesAt", "Resolved", "keep_files", "resolve"]
+__all__ = ["FilesAt", "Resolved", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
 class FilesAt:
-    """Where the prompts and chains a recipe names by path lie: beside the recipe, or as copies in a run folder."""
+    """Where the prompts and chains a recipe names lie: bundled, beside the recipe, or as copies in a run folder."""
 
     base: Path
     copies: Path | None = None
 
-    def find(self, kind: str, name: str) -> Path:
+    def find(self, kind: Kind, name: str) -> Path:
         """The file of a prompt or chain.
 
         Raises:
             UsageError: there is none.
         """
-        if self.copies and (copy := self.copies / _copy_name(kind, name)).is_file():
+        if self.copies and (copy := self.copies / self.copy_name(kind, name)).is_file():
             return copy
-        return find_asset("prompts" if kind == "prompts" else "filters", name, beside=self.base)
+        return find_asset(kind, name, beside=self.base)
 
-
-def _copy_name(kind: str, name: str) -> str:
-    return f"{kind}-{digest([kind, name])[:12]}.yaml"
+    @staticmethod
+    def copy_name(kind: Kind, name: str) -> str:
+        """The name of a copy in a run folder."""
+        return f"{kind}-{digest([kind, name])[:12]}.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,20 @@ class Resolved:
     chain: Chain
     shape: RecordShape
     parts: tuple[Part, ...]
+
+    def named_files(self) -> dict[str, Path]:
+        """Name of its copy in a run folder -> file, for every prompt and chain the recipe names."""
+        recipe = self.loaded.recipe
+        prompts = [step.prompt for step in recipe.steps]
+        if recipe.refine.judge:
+            prompts.append(recipe.refine.judge.prompt)
+        chains = [] if recipe.refine.chain == "none" else [recipe.refine.chain]
+        kinds: tuple[tuple[Kind, list[str]], ...] = (("prompts", prompts), ("filters", chains))
+        return {
+            self.files.copy_name(kind, name): self.files.find(kind, name)
+            for kind, names in kinds
+            for name in names
+        }
 
     @property
     def leaves_per_row(self) -> int:
@@ -232,18 +246,3 @@ def _part(loaded: LoadedRecipe, spec: TeacherSpec, role: str) -> Part:
         row_license=source.license,
         seed_relation=source.relation,
     )
-
-
-def keep_files(resolved: Resolved, folder: Path) -> None:
-    """Copy prompts and chains the recipe names by path into the run, so that it can be refined anywhere, for ever."""
-    recipe = resolved.loaded.recipe
-    named = [("prompts", step.prompt) for step in recipe.steps] + [("filters", recipe.refine.chain)]
-    if recipe.refine.judge:
-        named.append(("prompts", recipe.refine.judge.prompt))
-    for kind, name in named:
-        if "/" in name or name.endswith((".yaml", ".yml")):
-            folder.mkdir(parents=True, exist_ok=True)
-            target = folder / _copy_name(kind, name)
-            source = resolved.files.find(kind, name)
-            if source != target:
-                shutil.copyfile(source, target)

@@ -1,7 +1,7 @@
 """The run folder: where things lie, apart from what `dataset` publishes.
 
-In: a path. Out: the files of design "a run is a folder": recipe.yaml (effective, exact), recipes/ (earlier ones),
-plan.json, journal/, events.jsonl. Writers use temporary name, fsync, rename.
+In: a path. Out: the files of "a run is a folder": recipe.yaml (effective, exact), recipes/ (earlier ones), what the
+recipe names (recipe_files/, policy.lock.toml), plan.json, journal/, events.jsonl. Writers use temporary name, fsync, rename.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from synthgen.dataset import write_bytes
 from synthgen.errors import StorageError, UsageError
 from synthgen.journal import JournalIndex, Reply, read_reply
 from synthgen.pipeline.plan import Plan
+from synthgen.pipeline.resolve import Resolved
+from synthgen.policy import LOCK_NAME
 from synthgen.recipe.load import LoadedRecipe, load_recipe
 from synthgen.recipe.yaml_file import read_yaml
 from synthgen.types import JSONValue, digest
@@ -63,6 +65,34 @@ class RunFolder:
                 raise StorageError(f"{earlier}: cannot be written: {error.strerror}") from error
         write_bytes(self.recipe, loaded.text.encode())
 
+    def keep_files(self, resolved: Resolved) -> bool:
+        """Copy what the recipe leans on, so that this run can be refined again anywhere, with any later version.
+
+        Prompts and chains go to `recipe_files/`, the policy lock beside the stored recipe. Returns whether one of
+        the prompts or chains differs from the copy of an earlier session.
+        """
+        changed = False
+        for name, source in resolved.named_files().items():
+            changed |= self._keep(source, self.recipe_files / name)
+        lock = resolved.loaded.base / LOCK_NAME
+        if lock.is_file():
+            self._keep(lock, self.path / LOCK_NAME)
+        else:
+            (self.path / LOCK_NAME).unlink(missing_ok=True)
+        return changed
+
+    @staticmethod
+    def _keep(source: Path, copy: Path) -> bool:
+        try:
+            content = source.read_bytes()
+            earlier = copy.read_bytes() if copy.is_file() else None
+            copy.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{copy}: cannot be written: {error.strerror}") from error
+        if content != earlier:
+            write_bytes(copy, content)
+        return earlier is not None and content != earlier
+
     def write_plan(self, plan: Plan) -> None:
         """Store what was promised."""
         write_bytes(self.plan, orjson.dumps(plan.as_json(), option=_PRETTY))
@@ -82,7 +112,9 @@ class RunFolder:
             UsageError: the run was never asked to the end of its plan or drained.
         """
         if not self.order.is_file():
-            raise UsageError(f"{self.path}: this run has not been asked yet: run `synthgen generate` first")
+            raise UsageError(
+                f"{self.path}: this run was not asked to its end: run the same `synthgen generate` again"
+            )
         raw = self.order.read_bytes()
         return [raw[at : at + 16].hex() for at in range(0, len(raw), 16)]
 

@@ -186,11 +186,11 @@ def _story(run: Path, folder: RunFolder, resolved: Resolved, index: JournalIndex
         reply = folder.reply_of(index)(request.key())
         if reply is not None:
             steps.append(StepStory(JUDGE_STEP, judge.spec.alias, request.messages, reply.key, reply))
-    outcome, record = _published(run, leaf.id)
+    outcome, record = _published(run, leaf)
     costs = [step.reply.cost_usd for step in steps if step.reply]
     return RowStory(
         id=leaf.id,
-        outcome=outcome or (leaf.state if leaf.state in ("failed", "pending") else "not published"),
+        outcome=outcome or _unlisted(run, leaf, judged=judge is None or len(steps) > len(leaf.asked)),
         source=leaf.row.where,
         fields=leaf.fields,
         steps=tuple(steps),
@@ -200,11 +200,21 @@ def _story(run: Path, folder: RunFolder, resolved: Resolved, index: JournalIndex
     )
 
 
-def _published(run: Path, leaf_id: str) -> tuple[str | None, Record | None]:
+def _unlisted(run: Path, leaf: Leaf, *, judged: bool) -> str:
+    """What became of a candidate that is in no shard."""
+    if leaf.state in ("failed", "pending"):
+        return leaf.state
+    if not is_published(run):
+        return "not published"
+    counts = cast(dict[str, int], read_manifest(run).get("counts", {}))
+    return "pending" if counts.get("pending") and not judged else "surplus"
+
+
+def _published(run: Path, leaf: Leaf) -> tuple[str | None, Record | None]:
     for name, outcome in (("data", "accepted"), ("rejected", "rejected"), ("quarantine", "quarantined")):
         files = sorted((run / name).glob("*.parquet"))
         if files:
-            rows = pl.scan_parquet(files).filter(pl.col("id") == leaf_id).collect().to_dicts()
+            rows = pl.scan_parquet(files).filter(pl.col("id") == leaf.id).collect().to_dicts()
             if rows:
                 return outcome, rows[0]
     return None, None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from synthgen.asking import Asker, NotAsked
+from synthgen.errors import StorageError
 from synthgen.journal import Journal
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.rows import Counter, Row, row_entry
@@ -77,6 +78,9 @@ class Waves:
                     self.exhausted = True
                     return
                 await self._start(block, group)
+        except StorageError:
+            # The journal refuses rows; it reports that itself. What is in flight is paid: it must not be cancelled.
+            self._asker.halt("storage")
         finally:
             self._queue.put_nowait(None)
 

@@ -6,18 +6,19 @@ applied, `${ENV}` still unexpanded, so that no credential reaches disk) and its 
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from synthgen.assets import suggest
 from synthgen.errors import RecipeError, UsageError
 from synthgen.plugins import load_plugin, plugin_names
 from synthgen.recipe.model import Recipe, SourceConfig, TeacherConfig
-from synthgen.recipe.yaml_file import Document, parse_yaml, read_yaml, validate
+from synthgen.recipe.yaml_file import Document, dotted, parse_yaml, read_yaml, validate
 from synthgen.types import JSONValue, digest
 
 __all__ = ["LoadedRecipe", "load_recipe"]
@@ -38,7 +39,7 @@ class LoadedRecipe:
 
     def where(self, *loc: str | int) -> str:
         """`file:line: key.path` of a key, for errors found after loading."""
-        return f"{self.document.where(loc)}: {'.'.join(str(part) for part in loc)}"
+        return f"{self.document.where(loc)}: {dotted(loc)}"
 
 
 def load_recipe(
@@ -77,6 +78,7 @@ def _apply(value: dict[str, JSONValue], override: str) -> None:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise UsageError(f"--set {override}: write it as key.path=value")
+    new = parse_yaml(text, f"--set {path}").value
     at: JSONValue = value
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
@@ -84,11 +86,11 @@ def _apply(value: dict[str, JSONValue], override: str) -> None:
             if not key.isdigit() or int(key) >= len(at):
                 raise UsageError(f"--set {override}: {key!r} is not an index of a list of {len(at)}")
             if last:
-                at[int(key)] = yaml.safe_load(text)
+                at[int(key)] = new
             at = at[int(key)]
         elif isinstance(at, dict):
             if last:
-                at[key] = yaml.safe_load(text)
+                at[key] = new
             elif not isinstance(at.get(key), dict | list):
                 at[key] = {}
             at = at[key]
@@ -141,9 +143,30 @@ def _build(document: Document) -> Recipe:
         )
         problems += [line for line in str(error).splitlines() if not any(mark in line for mark in secondary)]
         raise RecipeError("\n".join(problems or [str(error)])) from error
+    problems += _disagreements(document, recipe)
     if problems:
         raise RecipeError("\n".join(problems))
     return recipe
+
+
+def _disagreements(document: Document, recipe: Recipe) -> Iterator[str]:
+    """What no key says wrong by itself: steps of one name, teachers that are not there."""
+    asked: list[tuple[tuple[str | int, ...], str]] = []
+    first: dict[str, int] = {}
+    for index, step in enumerate(recipe.steps):
+        asked += [(("steps", index, "teacher"), alias) for alias in step.weights()]
+        if first.setdefault(step.name, index) != index:
+            where = document.where(("steps", index, "name"))
+            yield f"{where}: steps[{index}].name: step {first[step.name] + 1} is called {step.name!r} as well"
+    if recipe.refine.judge:
+        asked.append((("refine", "judge", "teacher"), recipe.refine.judge.teacher))
+    known = list(recipe.teachers)
+    for loc, alias in asked:
+        if alias not in recipe.teachers:
+            yield (
+                f"{document.where(loc)}: {dotted(loc)}: no teacher {alias!r} under `teachers`"
+                f"{suggest(alias, known)}; defined: {', '.join(known)}"
+            )
 
 
 def _teacher(document: Document, alias: str) -> TeacherConfig:
@@ -187,9 +210,8 @@ def _source(document: Document) -> SourceConfig:
             f"{where}: source.license: is required for files: `own`, or the SPDX id of the text"
         )
     params = _source_params(document, kind, model)
-    prepared = cast(JSONValue, {"kind": kind, "params": params, **common})
-    lines = {loc[1:]: line for loc, line in document.lines.items() if loc[:1] == ("source",)}
-    return validate(SourceConfig, Document(document.path, prepared, lines))
+    prepared = cast(JSONValue, {"source": {"kind": kind, "params": params, **common}})
+    return validate(SourceConfig, Document(document.path, prepared, document.lines), at=("source",))
 
 
 def _source_params(document: Document, kind: str, model: type[BaseModel]) -> BaseModel:
@@ -197,18 +219,15 @@ def _source_params(document: Document, kind: str, model: type[BaseModel]) -> Bas
     if isinstance(given, dict):
         return validate(model, document, at=("source", kind))
     # The shorthand (`jsonl: rows.jsonl`) is not a mapping: wrap it, so that errors still name the line.
-    return validate_shorthand(model, document, given, ("source", kind))
+    return _validate_shorthand(model, document, given, ("source", kind))
 
 
-def validate_shorthand(
+def _validate_shorthand(
     model: type[BaseModel], document: Document, given: JSONValue, at: tuple[str | int, ...]
 ) -> BaseModel:
     """Validate a value that is not a mapping as `model`, with the same error lines as `validate`."""
-    from pydantic import ValidationError
-
     try:
         return model.model_validate(given)
     except ValidationError as error:
         text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        where = ".".join(str(part) for part in at)
-        raise RecipeError(f"{document.where(at)}: {where}: {text}") from error
+        raise RecipeError(f"{document.where(at)}: {dotted(at)}: {text}") from error

@@ -8,12 +8,15 @@ providers extend `TeacherConfig`. `load_recipe` resolves those models, so that t
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
 from synthgen.types import JSONValue, Sampling
 
 __all__ = [
+    "NAME",
+    "SEED_RELATIONS",
     "Actor",
+    "CaptureConfig",
     "DedupConfig",
     "JudgeConfig",
     "Limits",
@@ -228,17 +231,3 @@ class Recipe(Strict):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _names_agree(self) -> "Recipe":
-        names = [step.name for step in self.steps]
-        if len(set(names)) != len(names):
-            raise ValueError(f"steps: two steps share a name: {', '.join(names)}")
-        asked = {alias for step in self.steps for alias in step.weights()}
-        if self.refine.judge:
-            asked.add(self.refine.judge.teacher)
-        for alias in sorted(asked - set(self.teachers)):
-            raise ValueError(
-                f"teacher {alias!r} is not defined under `teachers`; defined: {', '.join(self.teachers)}"
-            )
-        return self

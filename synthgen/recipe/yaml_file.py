@@ -6,6 +6,7 @@ refused with the nearest allowed one, `${ENV}` never expanded here.
 Rejected: ruamel.yaml (keeps lines too, but a second YAML dialect beside the one our users' tools read).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from synthgen.assets import suggest
 from synthgen.errors import RecipeError
 from synthgen.types import JSONValue
 
-__all__ = ["Document", "parse_yaml", "read_yaml", "validate"]
+__all__ = ["Document", "dotted", "parse_yaml", "read_yaml", "validate"]
 
 Loc = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -98,6 +99,10 @@ def _build(node: yaml.Node, loc: Loc, lines: dict[Loc, int], loader: yaml.SafeLo
     if node.tag in _TEXT_TAGS:
         return str(node.value)
     scalar = loader.construct_object(node)
+    if isinstance(scalar, int) and not -(2**63) <= scalar < 2**63:
+        raise RecipeError(f"{path}:{node.start_mark.line + 1}: {node.value} is beyond 64 bits")
+    if isinstance(scalar, float) and not math.isfinite(scalar):
+        raise RecipeError(f"{path}:{node.start_mark.line + 1}: {node.value} is not a finite number")
     if scalar is None or isinstance(scalar, bool | int | float | str):
         return scalar
     raise RecipeError(f"{path}:{node.start_mark.line + 1}: unsupported YAML value {node.value!r}")
@@ -114,7 +119,7 @@ def validate(model: type[M], document: Document, *, at: Loc = ()) -> M:
         value = value[part]  # type: ignore[index]  # `at` comes from the document itself
     if not isinstance(value, dict):
         raise RecipeError(
-            f"{document.where(at)}: {_dotted(at) or 'the file'}: must be a mapping of keys to values"
+            f"{document.where(at)}: {dotted(at) or 'the file'}: must be a mapping of keys to values"
         )
     try:
         return model.model_validate(value)
@@ -140,16 +145,25 @@ def _explain(model: type[BaseModel], document: Document, at: Loc, error: Validat
             given = problem["input"]
             if isinstance(given, bool | int | float | str):
                 text += f" (got {given!r})"
-        messages.append(f"{document.where(known_at)}: {_dotted(known_at)}: {text}")
+        messages.append(f"{document.where(known_at)}: {dotted(known_at)}: {text}")
     return messages
 
 
 def _in_document(document: Document, loc: Loc) -> Loc:
-    """`loc` without the parts pydantic adds for unions and validators."""
+    """`loc` without the parts pydantic adds for unions and validators.
+
+    Looked for in the value, not among the lines: an override has no line.
+    """
     at: Loc = ()
+    value = document.value
     for part in loc:
-        if (*at, part) in document.lines:
-            at = (*at, part)
+        children: dict[str | int, JSONValue] = {}
+        if isinstance(value, dict):
+            children.update(value)
+        elif isinstance(value, list):
+            children.update(enumerate(value))
+        if part in children:
+            at, value = (*at, part), children[part]
     return at
 
 
@@ -180,7 +194,8 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     return None
 
 
-def _dotted(loc: Loc) -> str:
+def dotted(loc: Loc) -> str:
+    """A key path as people write it: `steps[0].teacher`."""
     out = ""
     for part in loc:
         out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else part

@@ -20,7 +20,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Ngrams", "Shingles", "Tokens", "jaccard", "ngrams", "shingle", "sign", "tokenise"]
+__all__ = [
+    "I64",
+    "U32",
+    "U64",
+    "Ngrams",
+    "Shingles",
+    "Tokens",
+    "jaccard",
+    "ngrams",
+    "shingle",
+    "sign",
+    "tokenise",
+]
 
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]

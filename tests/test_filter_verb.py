@@ -1,0 +1,332 @@
+"""`filter`: anybody's data in every known format, and a run once more, without any teacher."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from synthgen.assets import find_asset
+from synthgen.dataset import verify
+from tests.loopback import Loopback
+from tests.runs import cli, graded, published_bytes, recipe, records, save, save_rows
+
+QUESTION, ANSWER = "Why is the sky blue?", "Because air scatters short waves of light more than long ones."
+# The same conversation in every format; the second row is empty of an answer, the third repeats the first.
+FORMATS = {
+    "messages": {
+        "messages": [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+    },
+    "prompt_completion": {"prompt": QUESTION, "completion": ANSWER},
+    "alpaca": {"instruction": QUESTION, "output": ANSWER},
+    "sharegpt": {"conversations": [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": ANSWER}]},
+}
+OTHER = "How do boats float?"
+REPLY = "They push away as much water as they weigh, and the water pushes back."
+
+
+def variants(row: dict[str, object]) -> list[dict[str, object]]:
+    """The row, one with an empty answer, one like the first, one of its own."""
+    text = json.dumps(row)
+    empty = text.replace(ANSWER, "").replace(QUESTION, "What is empty?")
+    return [
+        json.loads(text) for text in (text, empty, text, text.replace(QUESTION, OTHER).replace(ANSWER, REPLY))
+    ]
+
+
+@pytest.fixture(params=["jsonl", "parquet"])
+def suffix(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def written(folder: Path, rows: list[dict[str, object]], suffix: str = "jsonl") -> Path:
+    path = folder / f"rows.{suffix}"
+    if suffix == "jsonl":
+        return save_rows(path, rows)
+    pl.DataFrame(rows).write_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
+def test_every_format_is_refined(row: dict[str, object], suffix: str, tmp_path: Path) -> None:
+    path = written(tmp_path, variants(row), suffix)
+
+    result = cli("filter", path, "-o", tmp_path / "out", "--json")
+
+    assert result.code == 0
+    assert result.json["counts"]["accepted"] == 2
+    assert result.json["reasons"] == {"dedup:exact/exact_duplicate": 1, "filter:length/empty": 1}
+    assert [m["content"] for m in records(tmp_path / "out")[0]["messages"]] == [QUESTION, ANSWER]
+    assert [m["content"] for m in records(tmp_path / "out")[1]["messages"]] == [OTHER, REPLY]
+    assert verify(tmp_path / "out") == []
+
+
+def test_the_result_has_the_same_bytes_wherever_it_is_written(tmp_path: Path) -> None:
+    path = written(tmp_path, variants(FORMATS["messages"]))
+
+    for name in ("one", "two"):
+        assert cli("filter", path, "-o", tmp_path / name).code == 0
+
+    assert published_bytes(tmp_path / "one") == published_bytes(tmp_path / "two")
+
+
+def test_filtering_into_the_same_folder_again_replaces_it(tmp_path: Path) -> None:
+    path = written(tmp_path, variants(FORMATS["messages"]))
+    cli("filter", path, "-o", tmp_path / "out")
+
+    result = cli("filter", path, "-o", tmp_path / "out", "--chain", "none")
+
+    assert result.code == 0
+    assert len(records(tmp_path / "out")) == 3
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
+def test_a_malformed_row_is_a_reject_with_its_place(tmp_path: Path) -> None:
+    path = written(tmp_path, [FORMATS["messages"], {"messages": "none"}])
+    path.write_text(path.read_text() + "{broken\n")
+
+    assert cli("filter", path, "-o", tmp_path / "out").code == 0
+
+    rejects = records(tmp_path / "out", "rejected")
+    assert [(row["stage"], row["reason"]) for row in rejects] == [("source", "malformed_row")] * 2
+    assert [row["source"].rpartition(":")[2] for row in rejects] == ["2", "3"]
+
+
+def test_near_duplicates_are_kept_on_demand(tmp_path: Path) -> None:
+    words = " ".join(f"word{n}" for n in range(60))
+    rows = [{"prompt": QUESTION, "completion": f"{words} {end}"} for end in ("alpha", "omega")]
+    path = written(tmp_path, rows)  # type: ignore[arg-type]  # texts are objects
+
+    cli("filter", path, "-o", tmp_path / "out", "--chain", "none")
+    cli("filter", path, "-o", tmp_path / "all", "--chain", "none", "--no-near")
+
+    assert (len(records(tmp_path / "out")), len(records(tmp_path / "all"))) == (1, 2)
+    assert [row["reason"] for row in records(tmp_path / "out", "rejected")] == ["near_duplicate"]
+
+
+def test_a_score_column_decides_and_a_row_without_one_is_unjudged(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"{QUESTION} {n}", "completion": f"{ANSWER} {n}", "quality": score}
+        for n, score in enumerate([5, 2, None])
+    ]
+    path = written(tmp_path, rows)  # type: ignore[arg-type]  # as above
+    options = ["--no-near", "--score", "quality", "--keep", ">= 4"]
+
+    result = cli("filter", path, "-o", tmp_path / "out", *options, "--json")
+
+    assert result.json["counts"]["accepted"] == 1
+    assert result.json["reasons"] == {"judge/judge_below": 1, "judge/unjudged": 1}
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path, variants(FORMATS["messages"]))
+
+    result = cli("filter", path, "--dry-run", "3", "--json")
+
+    assert result.json["counts"]["planned"] == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_without_a_use_the_output_says_that_policy_was_not_evaluated(tmp_path: Path) -> None:
+    cli("filter", written(tmp_path, variants(FORMATS["messages"])), "-o", tmp_path / "out")
+
+    assert json.loads((tmp_path / "out" / "manifest.json").read_bytes())["policy"] == "unevaluated"
+    assert "unevaluated" in (tmp_path / "out" / "README.md").read_text()
+    assert not (tmp_path / "out" / "POLICY.json").exists()
+
+
+def test_a_declared_use_and_origin_are_decided_and_stamped(tmp_path: Path) -> None:
+    path = written(tmp_path, variants(FORMATS["messages"]))
+
+    result = cli(
+        "filter",
+        path,
+        "-o",
+        tmp_path / "out",
+        "--use",
+        "train-general",
+        "--origin",
+        "Qwen/Qwen3-8B@self-hosted",
+    )
+
+    (first, _) = records(tmp_path / "out")
+    assert result.code == 0
+    assert (first["teacher"], first["route"]) == ("Qwen/Qwen3-8B", "self-hosted")
+    assert first["policy_id"] in (tmp_path / "out" / "POLICY.json").read_text()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_bytes())["policy"].startswith("allow")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "expected"),
+    [
+        (["--use", "train-general", "--origin", "gpt-4o@openai-api"], 4, "gpt-4o on openai-api"),
+        (["--use", "train-general", "--origin", "nobody@nowhere"], 4, "deny"),
+        (["--use", "train-general"], 2, "--use needs --origin"),
+        (["--use", "train-general", "--origin", "qwen"], 2, "write it as teacher@route"),
+        (["--use", "train-generl", "--origin", "a@b"], 2, "did you mean 'train-general'?"),
+        (["--keep", "good"], 2, "write a comparison and a number"),
+        (["--chain", "sft_defalt"], 2, "did you mean 'sft_default'?"),
+    ],
+)  # fmt: skip
+def test_what_may_not_or_cannot_be_done_writes_nothing(
+    tmp_path: Path, options: list[str], code: int, expected: str
+) -> None:
+    path = written(tmp_path, variants(FORMATS["messages"]))
+
+    result = cli("filter", path, "-o", tmp_path / "out", *options)
+
+    assert result.code == code
+    assert expected in result.err
+    assert "Traceback" not in result.err
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_an_origin_column_is_decided_row_by_row(tmp_path: Path) -> None:
+    good = [{**row, "from": "Qwen/Qwen3-8B@self-hosted"} for row in variants(FORMATS["prompt_completion"])]
+    bad = [*good, {"prompt": "Who?", "completion": "Nobody knows that.", "from": "gpt-4o@openai-api"}]
+    options = ["--use", "train-general", "--origin-column", "from"]
+
+    allowed = cli("filter", written(tmp_path, good), "-o", tmp_path / "good", *options)
+    denied = cli("filter", written(tmp_path, bad), "-o", tmp_path / "bad", *options)
+
+    assert (allowed.code, denied.code) == (0, 4)
+    assert len({row["policy_id"] for row in records(tmp_path / "good")}) == 1
+    assert "gpt-4o on openai-api" in denied.err
+    assert not (tmp_path / "bad" / "manifest.json").exists()
+
+
+def test_a_declared_origin_does_not_cover_a_row_that_names_another(tmp_path: Path) -> None:
+    row = {**FORMATS["prompt_completion"], "teacher": "gpt-4o", "route": "openai-api"}
+    options = ["--use", "train-general", "--origin", "Qwen/Qwen3-8B@self-hosted"]
+
+    result = cli("filter", written(tmp_path, [row]), "-o", tmp_path / "out", *options)
+
+    assert result.code == 4
+
+
+@pytest.mark.parametrize("content", [None, '{"text": "plain"}\n', ""])
+def test_inputs_without_a_known_format_are_exit_2(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "rows.jsonl"
+    if content is not None:
+        path.write_text(content)
+
+    result = cli("filter", path, "-o", tmp_path / "out")
+
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    with Loopback(reply=graded) as running:
+        yield running
+
+
+@pytest.fixture
+def judged_run(server: Loopback, tmp_path: Path) -> Path:
+    """A run of twenty rows with judgements from 1 to 5, all kept."""
+    refine = {"chain": "none", "judge": {"teacher": "qwen", "keep": ">= 1"}}
+    path = save(tmp_path / "r.yaml", recipe(server, 20, refine=refine))
+    assert cli("generate", path, "-o", tmp_path / "run").code == 0
+    return tmp_path / "run"
+
+
+def test_a_run_is_cut_again_from_its_journal_without_a_request(
+    server: Loopback, judged_run: Path, tmp_path: Path
+) -> None:
+    asked = len(server.requests)
+
+    result = cli(
+        "filter", judged_run, "-o", tmp_path / "cut", "--chain", "strict", "--keep", ">= 4", "--json"
+    )
+
+    scores = [row["scores"][0]["score"] for row in records(tmp_path / "cut") if row["scores"]]
+    assert result.code == 0
+    assert len(server.requests) == asked
+    assert 0 < len(records(tmp_path / "cut")) < 20
+    assert min(scores) >= 4
+    assert json.loads((tmp_path / "cut" / "manifest.json").read_bytes())["chain"]["name"] == "strict"
+
+
+def test_a_cut_with_the_same_settings_is_the_run_itself(judged_run: Path, tmp_path: Path) -> None:
+    cli("filter", judged_run, "-o", tmp_path / "cut")
+
+    assert published_bytes(tmp_path / "cut") == published_bytes(judged_run)
+
+
+def test_a_cut_works_where_prompts_and_source_are_gone(server: Loopback, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    rows = {"source": {"jsonl": "rows.jsonl", "license": "own"}}
+    path = save(
+        work / "r.yaml",
+        recipe(server, **rows, steps=[{"name": "a", "prompt": "./p.yaml", "teacher": "qwen"}]),
+    )
+    save_rows(work / "rows.jsonl", [{"instruction": QUESTION}])
+    (work / "p.yaml").write_text(
+        find_asset("prompts", "answer").read_text().replace("name: answer", "name: p")
+    )
+    assert cli("generate", path, "-o", tmp_path / "run").code == 0
+    for file in work.iterdir():
+        file.unlink()
+
+    assert cli("filter", tmp_path / "run", "-o", tmp_path / "cut").code == 0
+    assert published_bytes(tmp_path / "cut") == published_bytes(tmp_path / "run")
+
+
+def test_a_candidate_without_a_judgement_is_rejected_in_a_cut(server: Loopback, tmp_path: Path) -> None:
+    """The strict chain kept the judge from seeing some; a cut without a chain cannot ask for them."""
+    refine = {"chain": str(long_answers(tmp_path)), "judge": {"teacher": "qwen", "keep": ">= 1"}}
+    path = save(tmp_path / "r.yaml", recipe(server, 4, refine=refine))
+    cli("generate", path, "-o", tmp_path / "run")
+
+    result = cli("filter", tmp_path / "run", "-o", tmp_path / "cut", "--chain", "none", "--json")
+
+    assert result.json["reasons"] == {"judge/unjudged": 4}
+
+
+def long_answers(folder: Path) -> Path:
+    chain = {"name": "long", "version": 1, "description": "d", "licence": "Apache-2.0"}
+    return save(folder / "long.yaml", {**chain, "steps": [{"length": {"min_chars": 10_000}}]})
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "expected"),
+    [
+        (["--use", "no-such-use"], 2, "unknown use"),
+        (["--chain", "no_such_chain"], 2, "no bundled filter named"),
+        (["--keep", "4"], 2, "write a comparison and a number"),
+    ],
+)
+def test_a_wrong_option_of_a_cut_is_one_line(
+    judged_run: Path, tmp_path: Path, options: list[str], code: int, expected: str
+) -> None:
+    result = cli("filter", judged_run, "-o", tmp_path / "cut", *options)
+
+    assert (result.code, len(result.err.splitlines())) == (code, 1)
+    assert expected in result.err
+
+
+def test_keep_on_a_run_without_a_judge_is_refused(server: Loopback, tmp_path: Path) -> None:
+    cli("generate", save(tmp_path / "r.yaml", recipe(server, 1)), "-o", tmp_path / "run")
+
+    result = cli("filter", tmp_path / "run", "-o", tmp_path / "cut", "--keep", ">= 4")
+
+    assert result.code == 2
+    assert "has no judge" in result.err
+
+
+def test_a_run_cannot_be_cut_into_itself(judged_run: Path) -> None:
+    result = cli("filter", judged_run, "-o", judged_run)
+
+    assert result.code == 2
+    assert "is the run itself" in result.err
+
+
+def test_a_dry_run_of_a_cut_writes_nothing(judged_run: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+
+    result = cli("filter", judged_run, "--dry-run", "5", "--json")
+
+    assert result.json["counts"]["planned"] == 5
+    assert sorted(tmp_path.rglob("*")) == before

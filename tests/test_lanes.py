@@ -1,0 +1,408 @@
+"""Lanes: limits that hold in every window, one queue, one timer, and no place lost. Time is simulated."""
+
+import asyncio
+import selectors
+from collections.abc import Coroutine
+from typing import TypeVar
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from synthgen.asking.lanes import Bucket, Lane, LaneStopped
+
+T = TypeVar("T")
+
+
+class SimulatedTime(selectors.SelectSelector):
+    """Where nothing is ready, jumps to the next timer instead of waiting for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.jumps = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout:
+            self.now += timeout
+            self.jumps += 1
+        return ready
+
+
+class Simulation(asyncio.SelectorEventLoop):
+    """An event loop whose clock is simulated."""
+
+    def __init__(self) -> None:
+        self.simulated = SimulatedTime()
+        super().__init__(self.simulated)
+
+    def time(self) -> float:
+        return self.simulated.now
+
+
+def simulate(story: Coroutine[None, None, T]) -> T:
+    with asyncio.Runner(loop_factory=Simulation) as runner:
+        return runner.run(story)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def lane_of(concurrency: int = 10, *, rpm: int | None = None, tpm: int | None = None) -> Lane:
+    return Lane("big", concurrency, rpm=rpm, tpm=tpm, clock=now)
+
+
+def most_in_a_minute(passed: list[tuple[float, float]]) -> float:
+    """The largest sum of amounts in any 60 s, the end left out."""
+    return max(sum(amount for at, amount in passed if start <= at < start + 60 - 1e-6) for start, _ in passed)
+
+
+async def enter_all(
+    lane: Lane, arrivals: list[tuple[float, int]], hold_s: float
+) -> list[tuple[float, float]]:
+    """Requests that come after a gap and hold their place; when each passed, with its tokens."""
+    passed: list[tuple[float, float]] = []
+
+    async def one(tokens: int) -> None:
+        await lane.enter(tokens)
+        passed.append((now(), tokens))
+        await asyncio.sleep(hold_s)
+        lane.leave(reserved=tokens)
+
+    async with asyncio.TaskGroup() as group:
+        for gap_s, tokens in arrivals:
+            await asyncio.sleep(gap_s)
+            group.create_task(one(tokens))
+    return passed
+
+
+GAPS = st.one_of(st.just(0.0), st.floats(0, 90))
+
+
+# Limits
+
+
+@given(
+    rpm=st.integers(1, 250),
+    floods=st.lists(st.tuples(GAPS, st.integers(1, 200)), min_size=1, max_size=4),
+    hold_s=st.floats(0, 5),
+)
+@example(rpm=200, floods=[(0.0, 450)], hold_s=0.0)
+@settings(max_examples=100, deadline=None)
+def test_no_minute_holds_more_than_rpm_requests(
+    rpm: int, floods: list[tuple[float, int]], hold_s: float
+) -> None:
+    arrivals = [
+        (gap_s if first else 0.0, 0) for gap_s, size in floods for first in [True] + [False] * (size - 1)
+    ]
+
+    async def story() -> list[tuple[float, float]]:
+        return await enter_all(lane_of(64, rpm=rpm), arrivals, hold_s)
+
+    passed = simulate(story())
+
+    assert len(passed) == len(arrivals)
+    assert most_in_a_minute([(at, 1) for at, _ in passed]) <= rpm
+
+
+@given(tpm=st.integers(10, 50_000), shares=st.lists(st.floats(0, 1), min_size=1, max_size=60), gaps=st.data())
+@settings(max_examples=100, deadline=None)
+def test_no_minute_holds_more_than_tpm_tokens(tpm: int, shares: list[float], gaps: st.DataObject) -> None:
+    arrivals = [(gaps.draw(GAPS), int(share * tpm / 10)) for share in shares]
+
+    async def story() -> list[tuple[float, float]]:
+        return await enter_all(lane_of(64, tpm=tpm), arrivals, 1.0)
+
+    assert most_in_a_minute(simulate(story())) <= tpm
+
+
+def test_a_full_queue_uses_the_whole_rate() -> None:
+    async def story() -> float:
+        started = now()
+        await enter_all(lane_of(64, rpm=600), [(0.0, 0)] * 1200, 0.0)
+        return now() - started
+
+    assert simulate(story()) == pytest.approx(120, rel=0.03)
+
+
+def test_a_request_larger_than_the_burst_passes_and_is_owed() -> None:
+    async def story() -> list[tuple[float, float]]:
+        return await enter_all(lane_of(tpm=1000), [(0.0, 500), (0.0, 10)], 0.0)
+
+    (first, _), (second, _) = simulate(story())
+
+    assert first == 1000.0
+    assert second - first == pytest.approx((500 - 100 + 10) / (901 / 60))
+
+
+def test_tokens_that_were_not_used_come_back() -> None:
+    async def story() -> float:
+        lane = lane_of(tpm=1000)
+        await lane.enter(500)
+        lane.leave(reserved=500, used=5)
+        await lane.enter(90)
+        return now()
+
+    assert simulate(story()) == pytest.approx(1000.0, abs=1e-3)
+
+
+def test_tokens_used_beyond_the_reservation_are_owed() -> None:
+    async def story() -> float:
+        lane = lane_of(tpm=1000)
+        await lane.enter(0)
+        lane.leave(reserved=0, used=1001)
+        await lane.enter(100)
+        return now() - 1000.0
+
+    assert simulate(story()) == pytest.approx(1001 / (901 / 60))
+
+
+@given(per_minute=st.integers(1, 10_000), amounts=st.lists(st.integers(0, 20_000), max_size=30))
+def test_a_bucket_always_opens_again(per_minute: int, amounts: list[int]) -> None:
+    bucket, at = Bucket(per_minute, per_minute / 10, 0.0), 0.0
+    for amount in amounts:
+        at += bucket.wait_s(amount, at)
+        assert bucket.wait_s(amount, at) == pytest.approx(0, abs=1e-3)
+        bucket.take(amount)
+
+
+# The queue
+
+
+def test_requests_pass_in_order_of_arrival() -> None:
+    async def story() -> list[float]:
+        return [
+            tokens for _, tokens in await enter_all(lane_of(2, rpm=60), [(0.0, n) for n in range(20)], 0.5)
+        ]
+
+    assert simulate(story()) == list(range(20))
+
+
+def test_a_small_request_does_not_overtake_a_large_one() -> None:
+    async def story() -> list[float]:
+        passed = await enter_all(lane_of(tpm=1000), [(0.0, 100), (0.0, 900), (0.0, 1)], 0.0)
+        return [tokens for _, tokens in passed]
+
+    assert simulate(story()) == [100, 900, 1]
+
+
+def test_never_more_than_concurrency_are_in_flight() -> None:
+    async def story() -> int:
+        lane, most = lane_of(3), 0
+
+        async def one() -> None:
+            nonlocal most
+            await lane.enter(0)
+            most = max(most, lane.counts.in_flight)
+            await asyncio.sleep(1)
+            lane.leave()
+
+        await asyncio.gather(*(one() for _ in range(20)))
+        return most
+
+    assert simulate(story()) == 3
+
+
+def test_waiting_costs_one_timer_and_no_polling() -> None:
+    async def story() -> int:
+        await enter_all(lane_of(64, rpm=60), [(0.0, 0)] * 50, 0.0)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Simulation)
+        return loop.simulated.jumps
+
+    assert simulate(story()) <= 2 * 50
+
+
+# Pauses
+
+
+def replies(lane: Lane, *, answers: int, limited: int, wait_s: float = 30.0) -> None:
+    for _ in range(answers):
+        lane.succeeded()
+    for _ in range(limited):
+        lane.was_limited(wait_s, exhausted=False)
+
+
+@pytest.mark.parametrize(
+    ("answers", "limited", "pause_s"), [(16, 16, 0.0), (15, 17, 30.0), (0, 31, 0.0), (0, 32, 30.0)]
+)
+def test_a_lane_pauses_when_over_half_of_its_last_32_replies_were_429(
+    answers: int, limited: int, pause_s: float
+) -> None:
+    async def story() -> float:
+        lane = lane_of()
+        replies(lane, answers=answers, limited=limited)
+        await lane.enter(0)
+        return now() - 1000.0
+
+    assert simulate(story()) == pytest.approx(pause_s)
+
+
+def test_broken_replies_count_among_the_last_32() -> None:
+    async def story() -> float:
+        lane = lane_of()
+        for _ in range(16):
+            lane.failed()
+        replies(lane, answers=0, limited=16)
+        await lane.enter(0)
+        return now()
+
+    assert simulate(story()) == 1000.0
+
+
+def test_a_lane_pauses_when_its_server_says_that_nothing_remains() -> None:
+    async def story() -> float:
+        lane = lane_of()
+        lane.was_limited(7.0, exhausted=True)
+        await lane.enter(0)
+        return now() - 1000.0
+
+    assert simulate(story()) == pytest.approx(7.0)
+
+
+def test_a_later_shorter_pause_does_not_end_a_longer_one() -> None:
+    async def story() -> float:
+        lane = lane_of()
+        lane.was_limited(7.0, exhausted=True)
+        lane.was_limited(1.0, exhausted=True)
+        await lane.enter(0)
+        return now() - 1000.0
+
+    assert simulate(story()) == pytest.approx(7.0)
+
+
+def test_silence_is_counted_from_the_first_trouble_and_ends_with_an_answer() -> None:
+    async def story() -> list[float]:
+        lane, seen = lane_of(), []
+        await asyncio.sleep(3600)
+        seen.append(lane.silent_s)
+        lane.failed()
+        await asyncio.sleep(10)
+        lane.failed()
+        seen.append(lane.silent_s)
+        lane.succeeded()
+        seen.append(lane.silent_s)
+        return seen
+
+    assert simulate(story()) == [0.0, 10.0, 0.0]
+
+
+# The end
+
+
+async def outcome_of(waiter: Coroutine[None, None, None]) -> str:
+    try:
+        await waiter
+    except LaneStopped as stop:
+        return f"{stop.reason} at {now() - 1000.0:g}"
+    return f"passed at {now() - 1000.0:g}"
+
+
+def test_a_stop_sends_all_waiters_away_at_once() -> None:
+    async def story() -> list[str]:
+        lane = lane_of(1, rpm=1)
+        await lane.enter(0)
+        waiting = [asyncio.ensure_future(outcome_of(lane.enter(0))) for _ in range(3)]
+        waiting.append(asyncio.ensure_future(outcome_of(lane.wait_outside(900))))
+        await asyncio.sleep(5)
+        lane.stop("quota", "no credit")
+        return [*await asyncio.gather(*waiting), await outcome_of(lane.enter(0))]
+
+    assert simulate(story()) == ["quota at 5"] * 5
+
+
+def test_an_end_leaves_the_endpoint_unblamed() -> None:
+    async def story() -> tuple[str, bool]:
+        lane = lane_of()
+        lane.end("interrupted", "interrupted")
+        return await outcome_of(lane.enter(0)), lane.stopped is None
+
+    assert simulate(story()) == ("interrupted at 0", True)
+
+
+def test_a_stopped_lane_does_not_collect_the_frames_of_those_it_sends_away() -> None:
+    async def story() -> int:
+        lane = lane_of()
+        lane.stop("auth", "no")
+        for _ in range(100):
+            await outcome_of(lane.enter(0))
+        with pytest.raises(LaneStopped) as caught:
+            await lane.enter(0)
+        return len(caught.traceback)
+
+    assert simulate(story()) < 10
+
+
+def test_waiting_outside_holds_no_place() -> None:
+    async def story() -> str:
+        lane = lane_of(1)
+        waiting = asyncio.ensure_future(outcome_of(lane.wait_outside(60)))
+        await asyncio.sleep(0)
+        await lane.enter(0)
+        lane.leave()
+        return await waiting
+
+    assert simulate(story()) == "passed at 60"
+
+
+def test_a_cancelled_waiter_leaves_the_queue_moving() -> None:
+    async def story() -> tuple[str, int]:
+        lane = lane_of(tpm=1000)
+        large = asyncio.ensure_future(lane.enter(100))
+        await large
+        blocked = asyncio.ensure_future(lane.enter(1000))
+        small = asyncio.ensure_future(outcome_of(lane.enter(0)))
+        await asyncio.sleep(0)
+        blocked.cancel()
+        return await small, lane.counts.in_flight
+
+    assert simulate(story()) == ("passed at 0", 2)
+
+
+def test_a_request_cancelled_as_it_is_admitted_gives_everything_back() -> None:
+    async def story() -> tuple[int, int, str]:
+        lane = lane_of(1, rpm=60, tpm=1000)
+        await lane.enter(0)
+        await asyncio.sleep(1)
+        admitted = asyncio.ensure_future(lane.enter(90))
+        await asyncio.sleep(0)
+        lane.leave()  # admits it
+        admitted.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await admitted
+        return lane.counts.in_flight, lane.counts.sent, await outcome_of(lane.enter(90))
+
+    assert simulate(story()) == (0, 1, "passed at 1")
+
+
+@given(plan=st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3), st.integers(0, 50)), max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_no_cancellation_leaks_a_place(plan: list[tuple[float, float, int]]) -> None:
+    async def story() -> tuple[int, str]:
+        lane = lane_of(2, rpm=120, tpm=3000)
+
+        async def one(start_s: float, tokens: int) -> None:
+            await asyncio.sleep(start_s)
+            await lane.enter(tokens)
+            try:
+                await asyncio.sleep(0.5)
+            finally:
+                lane.leave(reserved=tokens)
+
+        async def cancelled(start_s: float, after_s: float, tokens: int) -> None:
+            task = asyncio.ensure_future(one(start_s, tokens))
+            await asyncio.wait([task], timeout=after_s)
+            task.cancel()
+            await asyncio.wait([task])
+
+        await asyncio.gather(*(cancelled(*step) for step in plan))
+        in_flight = lane.counts.in_flight
+        await asyncio.sleep(120)
+        return in_flight, await outcome_of(asyncio.wait_for(lane.enter(0), 1))
+
+    in_flight, last = simulate(story())
+
+    assert in_flight == 0
+    assert last.startswith("passed")

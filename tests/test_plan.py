@@ -1,0 +1,102 @@
+"""`plan`: what a run would ask and cost, without asking anything."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import synthgen
+from tests.loopback import Loopback
+from tests.runs import bill_usd, cli, graded, questions, recipe, save, save_rows, teacher
+
+PRICE = {"input": 20, "output": 60}
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    with Loopback(reply=graded) as running:
+        yield running
+
+
+def test_a_plan_sends_and_writes_nothing(server: Loopback, tmp_path: Path) -> None:
+    result = cli("plan", save(tmp_path / "r.yaml", recipe(server)), "--json")
+
+    assert (result.code, server.requests) == (0, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
+
+
+def test_a_plan_counts_rows_samples_steps_teachers_and_judgements(server: Loopback, tmp_path: Path) -> None:
+    teachers = {"one": teacher(server), "two": teacher(server, model="qwen3-two")}
+    content = recipe(
+        server,
+        rows=8,
+        teachers=teachers,
+        steps=[
+            {"name": "vary", "prompt": "evolve_instruction", "teacher": "one", "samples": 2},
+            {"name": "answer", "prompt": "answer", "teacher": {"one": 1, "two": 3}},
+        ],
+        refine={"judge": {"teacher": "two"}},
+    )
+
+    plan = cli("plan", save(tmp_path / "r.yaml", content), "--json").json
+
+    found = [(line["step"], line["teacher"], line["requests"]) for line in plan["lines"]]
+    assert found == [("vary", "one", 16), ("answer", "one", 4), ("answer", "two", 12), ("judge", "two", 16)]
+    assert (plan["rows"], plan["requests"]) == (8, 48)
+
+
+def test_what_a_run_costs_lies_in_the_planned_interval(server: Loopback, tmp_path: Path) -> None:
+    content = recipe(
+        server, 20, teachers={"qwen": teacher(server, price=PRICE)}, refine={"judge": {"teacher": "qwen"}}
+    )
+
+    plan = synthgen.plan(content)
+    synthgen.generate(content, tmp_path / "run")
+
+    usd = plan.usd()
+    assert usd is not None
+    assert usd[0] < bill_usd(server, **PRICE) < usd[2]
+
+
+def test_malformed_rows_are_counted_apart(server: Loopback, tmp_path: Path) -> None:
+    rows = save_rows(tmp_path / "rows.jsonl", questions(2))
+    rows.write_text(rows.read_text() + "{broken\n")
+    content = recipe(server, source={"jsonl": "rows.jsonl", "license": "own"})
+
+    plan = cli("plan", save(tmp_path / "r.yaml", content), "--json").json
+
+    assert (plan["rows"], plan["bad_rows"], plan["requests"]) == (3, 1, 2)
+
+
+def test_an_unknown_price_is_said_and_not_taken_for_nothing(server: Loopback, tmp_path: Path) -> None:
+    path = save(tmp_path / "r.yaml", recipe(server, teachers={"qwen": teacher(server, price=None)}))
+
+    assert cli("plan", path, "--json").json["usd"] is None
+    assert "cost: unknown" in cli("plan", path).out
+
+
+def test_a_plan_for_people_tells_cost_cap_and_policy(server: Loopback, tmp_path: Path) -> None:
+    content = recipe(server, teachers={"qwen": teacher(server, price=PRICE)}, budget_usd=3)
+
+    out = cli("plan", save(tmp_path / "r.yaml", content)).out
+
+    for expected in ("5 rows", "USD", "cap: 3 USD", "qwen (teacher) on self-hosted: allow", "policy: allow"):
+        assert expected in out
+
+
+def test_a_denied_plan_is_printed_and_exits_4_with_one_line(server: Loopback, tmp_path: Path) -> None:
+    content = recipe(server, teachers={"qwen": teacher(server, hf=None, model="gpt-4o")})
+
+    result = cli("plan", save(tmp_path / "r.yaml", content))
+
+    assert result.code == 4
+    assert "deny by default.model-not-on-route" in result.out
+    assert len(result.err.splitlines()) == 1
+
+
+def test_the_plan_of_a_run_is_stored_with_it(server: Loopback, tmp_path: Path) -> None:
+    content = recipe(server)
+
+    synthgen.generate(content, tmp_path / "run")
+
+    assert f'"requests": {synthgen.plan(content).requests}' in (tmp_path / "run" / "plan.json").read_text()
