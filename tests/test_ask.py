@@ -341,7 +341,7 @@ async def test_a_lane_without_credit_key_or_model_stops_at_once(
     assert len(server.requests) <= 9 + 4
     assert (ends.count("answer"), ends.count(f"not asked: {reason}")) == (9, 51)
     assert later == f"not asked: {reason}"
-    assert asker.exhausted
+    assert asker.exhausted(asker.lanes)
 
 
 async def test_a_stopped_lane_sends_away_who_waits_for_a_retry(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ async def test_another_lane_goes_on_when_one_stops(tmp_path: Path) -> None:
         async with asking(tmp_path, *specs) as asker:
             ends = [await end_of(ask(asker)), await end_of(ask(asker, alias="small"))]
 
-            assert (ends, asker.exhausted) == (["not asked: quota", "answer"], False)
+            assert (ends, asker.exhausted(asker.lanes)) == (["not asked: quota", "answer"], False)
 
 
 async def test_a_halt_sends_away_who_waits_and_stores_what_is_in_flight(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_run_killed_in_every_phase_ends_like_one_that_was_not(
     draw = random.Random(20261122)
 
     phases: Counter[str] = Counter()
-    lost_before = 0
+    lost_before: Counter[str] = Counter()
     for wanted in KILLS:
         for _ in range(
             30
@@ -171,16 +171,17 @@ def test_a_run_killed_in_every_phase_ends_like_one_that_was_not(
             if phase is not None and (wanted != "manifest" or not (run / "manifest.json").exists()):
                 break
         assert phase is not None, f"never caught in {wanted}"
-        lost = len(lost_payments(run, killed.payments()))
-        print(f"killed in {phase} (aimed at {wanted}): {lost - lost_before} payments lost")
+        lost = Counter(payment.model for payment in lost_payments(run, killed.payments()))
+        new = lost - lost_before
+        print(f"killed in {phase} (aimed at {wanted}): payments lost {dict(new)}")
         phases[phase] += 1
-        # On the wire at most `IN_FLIGHT`; as many again may have come in and wait for the commit under way.
-        assert lost - lost_before <= 2 * IN_FLIGHT
+        # Of each teacher at most `IN_FLIGHT` are on the wire, and as many again in the commit under way.
+        assert max(new.values(), default=0) <= 2 * IN_FLIGHT
         lost_before = lost
     report = finish(recipe, run, killed.url)
 
     assert sum(phases.values()) >= 10
-    assert phases["asking"] and phases["judging"] and phases["shards"] and phases["manifest"] + phases["swap"]
+    assert set(phases) >= {"asking", "judging", "shards", "manifest"}
     finish(write_recipe(tmp_path / "whole"), tmp_path / "whole" / "run", whole.url)
     assert published(run) == published(tmp_path / "whole" / "run")
     payments = killed.payments()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import synthgen
+from synthgen.errors import RecipeError
 from tests.loopback import Loopback
 from tests.runs import bill_usd, cli, graded, questions, recipe, save, save_rows, teacher
 
@@ -100,3 +101,24 @@ def test_the_plan_of_a_run_is_stored_with_it(server: Loopback, tmp_path: Path) -
     synthgen.generate(content, tmp_path / "run")
 
     assert f'"requests": {synthgen.plan(content).requests}' in (tmp_path / "run" / "plan.json").read_text()
+
+
+def test_a_template_whose_field_no_row_has_is_an_error_before_anything_is_sent(tmp_path: Path) -> None:
+    with Loopback() as server:
+        broken = recipe(server, output={"record": {"user": "{{ question }}"}})
+        path = save(tmp_path / "recipe.yaml", broken)
+
+        with pytest.raises(
+            RecipeError, match=r"recipe.yaml:\d+: output.record.user: no row has the field 'question'"
+        ):
+            synthgen.generate(path, tmp_path / "run")
+
+    assert not server.requests
+
+
+def test_a_field_that_one_row_lacks_is_no_error_of_the_recipe(tmp_path: Path) -> None:
+    with Loopback() as server:
+        rows = [{"instruction": "Why is the sky blue?"}, {"other": "?"}]
+        path = save(tmp_path / "recipe.yaml", recipe(server, source={"inline": rows}))
+
+        assert synthgen.plan(path).rows == 2

@@ -65,7 +65,8 @@ def test_equal_input_gives_equal_bytes() -> None:
 def test_every_licence_gets_a_pointer_with_its_address() -> None:
     texts = licence_texts(REGISTRY, result(LLAMA, served("Qwen/Qwen3-8B", seed="CC-BY-4.0")))
 
-    assert sorted(texts) == ["Apache-2.0.txt", "CC-BY-4.0.txt", "llama3.3.txt"]
+    assert sorted(texts) == ["Apache-2.0.txt", "CC-BY-4.0.txt", "README.md", "llama3.3.txt"]
+    assert "LicenseRef-synthgen-llama3.3-outputs" in texts.pop("README.md")
     assert all("https://" in text and len(text) < 400 for text in texts.values())
 
 

@@ -111,7 +111,7 @@ def every_id(run: Path) -> list[str]:
     resolved = resolve(folder.load_recipe(), copies=folder.recipe_files)
     index, seen = JournalIndex(folder.journal), Counter()
     ids = []
-    for key in folder.read_order():
+    for key in folder.read_order(index):
         entry = index.row(key)
         assert entry is not None
         row = resolved.tree.admit(row_from_entry(entry), seen)

@@ -11,7 +11,7 @@ answers; a server that answers nobody makes no failures. Policy gate 1 has passe
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from synthgen.asking.budget import Budget
@@ -110,11 +110,9 @@ class Asker:
         """Why nothing more is sent in this session, or None."""
         return self._halted
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether admitting further rows is pointless: halted, out of budget, or no lane left."""
-        stopped = all(lane.stopped for lane in self.lanes.values())
-        return self._halted is not None or self.budget.reached is not None or stopped
+    def exhausted(self, aliases: Iterable[str]) -> bool:
+        """Whether nothing more can be sent to these teachers: halted, out of budget, or stopped."""
+        return self._halted is not None or all(self.lanes[alias].ended for alias in aliases)
 
     def halt(self, reason: str) -> None:
         """Send nothing more; what is in flight is paid and goes on. Waiting rows become pending at once."""

@@ -1,30 +1,29 @@
-"""From a resolved teacher to something that answers: through the registry of providers.
+"""From resolved teachers to something that answers: through the registry of providers.
 
-In: a `TeacherSpec`. Out: a `Teacher`. `require_keys` fails before anything is sent when a credential is missing.
+In: `TeacherSpec`s. Out: their `Teacher`s, by alias. Nothing is opened or loaded before a teacher is first asked, but
+what can never work (a missing key, extra or model file) is an error now, before anything is sent.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import cast
 
 from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.outcome import Teacher
-from synthgen.asking.providers import RemoteTeacherConfig, check_key
 from synthgen.plugins import load_plugin
 
-__all__ = ["connect", "require_keys"]
+__all__ = ["connect", "connect_all"]
+
+
+def connect_all(specs: Mapping[str, TeacherSpec]) -> dict[str, Teacher]:
+    """The teacher of every spec.
+
+    Raises:
+        MissingKeyError: a credential's environment variable is not set.
+        UsageError: an extra is not installed, or a local model does not exist.
+    """
+    return {alias: connect(spec) for alias, spec in specs.items()}
 
 
 def connect(spec: TeacherSpec) -> Teacher:
-    """The teacher of a spec; opens nothing before its first request."""
+    """The teacher of one spec; raises what `connect_all` does."""
     return cast(Teacher, load_plugin("provider", spec.config.provider).run(spec.config))
-
-
-def require_keys(specs: Iterable[TeacherSpec]) -> None:
-    """Check every remote teacher's credential.
-
-    Raises:
-        MissingKeyError: an environment variable is not set; the message names it.
-    """
-    for spec in specs:
-        if isinstance(spec.config, RemoteTeacherConfig):
-            check_key(spec.config)

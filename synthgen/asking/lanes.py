@@ -186,6 +186,11 @@ class Lane:
         if self._timer:
             self._timer.cancel()
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is sent, for whatever reason."""
+        return self._end is not None
+
     def require_open(self) -> None:
         """Check that the lane has not ended.
 

@@ -10,14 +10,15 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
 from synthgen.asking import Asker, Budget, NotAsked
-from synthgen.asking.connect import connect, require_keys
+from synthgen.asking.connect import connect_all
+from synthgen.asking.outcome import Teacher
 from synthgen.dataset import Staging, check_target
 from synthgen.errors import StorageError, SynthgenError
 from synthgen.journal import Journal, lock_run
@@ -71,12 +72,12 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     gates = open_gates(resolved, today)
     gates.require()
     plan = make_plan(resolved, gates, cap_usd)
-    require_keys(resolved.specs.values())
+    teachers = connect_all(resolved.specs)
     folder = RunFolder(out)
     release = lock_run(folder.journal)
     try:
         check_target(out)
-        run = _Run(resolved, gates, plan, folder, cap_usd, options)
+        run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options)
         return await run.go()
     finally:
         release()
@@ -90,12 +91,14 @@ class _Run:
         resolved: Resolved,
         gates: Gates,
         plan: Plan,
+        teachers: Mapping[str, Teacher],
         folder: RunFolder,
         cap_usd: float | None,
         options: Options,
     ) -> None:
         recipe = resolved.loaded.recipe
         self.resolved, self.gates, self.plan, self.folder = resolved, gates, plan, folder
+        self.teachers = teachers
         self.options = options
         self.progress = options.progress
         self.progress.name = recipe.name
@@ -116,7 +119,9 @@ class _Run:
         if self.options.retry_failed:
             self.journal.index.forget_failures()
         self.budget = Budget(self.cap_usd, self.journal.index.ledger.spent_usd)
-        self.asker = Asker(self.journal, self.budget, self.resolved.specs, connect)
+        self.asker = Asker(
+            self.journal, self.budget, self.resolved.specs, lambda spec: self.teachers[spec.alias]
+        )
         self.progress.lanes, self.progress.budget = self.asker.lanes, self.budget
         unstored = 0
         error: SynthgenError | None = None

@@ -11,6 +11,7 @@ from typing import cast
 
 from synthgen.asking import cost_usd
 from synthgen.errors import SourceError
+from synthgen.pipeline.fields import require_fields
 from synthgen.pipeline.gates import Gates
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.rows import Counter, Row, identify
@@ -97,6 +98,7 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
 
     Raises:
         SourceError: the source cannot be read, or holds no valid row.
+        RecipeError: a template needs a field that no row has.
     """
     recipe = resolved.loaded.recipe
     rows = bad = 0
@@ -110,6 +112,8 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         why = f"; the first problem is {problem}" if problem else ""
         where = resolved.loaded.where("source", recipe.source.kind)
         raise SourceError(f"{where}: the source holds no valid row{why}")
+    valid = (row for row in source_rows(resolved) if row.problem is None)
+    require_fields(resolved, islice(valid, PILOT_ROWS))
     lines = _lines(resolved, rows - bad)
     tokens = sum(line.input_tokens + line.output_tokens for line in lines)
     return Plan(

@@ -168,7 +168,7 @@ def _recut(
 
 def _plan_order(folder: RunFolder, index: JournalIndex, resolved: Resolved) -> Iterator[Row]:
     seen = Counter()
-    for key in folder.read_order():
+    for key in folder.read_order(index):
         entry = index.row(key)
         if entry is None:
             raise UsageError(f"{folder.path}: row {key} is not in the journal; run `synthgen generate` again")

@@ -105,16 +105,14 @@ class RunFolder:
         """Store tokens and money of the whole run so far."""
         write_bytes(self.path / "usage.json", orjson.dumps(usage, option=_PRETTY))
 
-    def read_order(self) -> list[str]:
+    def read_order(self, index: JournalIndex) -> list[str]:
         """Keys of the journal's row entries in plan order.
 
-        Raises:
-            UsageError: the run was never asked to the end of its plan or drained.
+        A run whose first session was killed has not stored it; its journal has the rows in the order of admission,
+        which is the same.
         """
         if not self.order.is_file():
-            raise UsageError(
-                f"{self.path}: this run was not asked to its end: run the same `synthgen generate` again"
-            )
+            return [str(entry["k"]) for entry in index.entries() if entry["t"] == "S"]
         raw = self.order.read_bytes()
         return [raw[at : at + 16].hex() for at in range(0, len(raw), 16)]
 

@@ -162,7 +162,7 @@ def _find(folder: RunFolder, resolved: Resolved, index: JournalIndex, prefix: st
     reply_of = folder.reply_of(index)
     seen = Counter()
     found: list[Leaf] = []
-    for key in folder.read_order():
+    for key in folder.read_order(index):
         entry = index.row(key)
         if entry is None:
             continue

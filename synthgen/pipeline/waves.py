@@ -67,6 +67,8 @@ class Waves:
         self._started = 0
         self._settled = 0
         self._per_row = float(leaves_per_row)
+        # A row whose first question cannot be sent goes nowhere; later steps may have teachers of their own.
+        self._asked_first = [alias for alias, _ in tree.steps[0].choices]
         self._moved = asyncio.Event()
 
     async def feed(self, group: asyncio.TaskGroup) -> None:
@@ -108,7 +110,7 @@ class Waves:
 
     async def _may_start(self) -> bool:
         while True:
-            if self._target.met or self._asker.exhausted:
+            if self._target.met or self._asker.exhausted(self._asked_first):
                 return False
             open_waves = self._started - self._settled
             if open_waves == 0 or (open_waves < AHEAD and self._wants_more(open_waves)):

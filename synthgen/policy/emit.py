@@ -67,7 +67,10 @@ def _part_json(item: PartDecision) -> JSONValue:
 
 def licence_texts(registry: Registry, result: GateResult) -> dict[str, str]:
     """File name under `LICENSES/` -> its text, for every licence behind the parts, seeds included."""
-    out = {}
+    expression = licence_expression(registry, result)
+    out = {
+        "README.md": f"What binds the rows of this dataset: {expression}\n\nThe other files here point to each text.\n"
+    }
     for name in sorted({name for item in result.parts for name in item.decision.licences}):
         licence = registry.licences[name]
         out[f"{name}.txt"] = (
