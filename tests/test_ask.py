@@ -206,7 +206,7 @@ async def test_rows_that_wait_hold_no_place(tmp_path: Path) -> None:
 
     async with (
         Loopback(script=script, latency_s=0.01) as server,
-        asking(tmp_path, spec_of(server.url, concurrency=2)) as asker,
+        asking(tmp_path, spec_of(server.url, concurrency=3)) as asker,
     ):
         waiting = [asyncio.ensure_future(end_of(ask(asker, text))) for text in ("q0", "q1")]
         await until(lambda: asker.lanes["big"].counts.rate_limited == 2)
@@ -416,7 +416,7 @@ async def test_a_halt_sends_away_who_waits_and_stores_what_is_in_flight(tmp_path
         async def close(self) -> None:
             pass
 
-    specs = spec_of(concurrency=2), spec_of(alias="paced", rpm=1)
+    specs = spec_of(concurrency=3), spec_of(alias="paced", rpm=1)
     async with asking(tmp_path, *specs, through=lambda _: Slow()) as asker:
         tasks = [asyncio.ensure_future(end_of(ask(asker, f"q{number}"))) for number in range(20)]
         tasks += [asyncio.ensure_future(end_of(ask(asker, f"p{number}", "paced"))) for number in range(5)]

@@ -18,6 +18,7 @@ import synthgen
 from synthgen.asking import Budget, Lane
 from synthgen.cli.live import plain_line, render, watching
 from synthgen.pipeline import Progress
+from synthgen.recipe.model import Limits
 from tests.loopback import Loopback, LoopbackProcess, refuse
 from tests.runs import cli, graded, recipe, records, save
 
@@ -201,7 +202,7 @@ def test_a_reader_that_hangs_up_is_no_error(server: Loopback, tmp_path: Path) ->
 
 def busy_progress() -> Progress:
     progress = Progress(name="demo", phase="asking", rows_total=10, rows_done=4)
-    lane = Lane("qwen", 4)
+    lane = Lane("qwen", Limits(concurrency=4))
     lane.counts.in_flight, lane.counts.rate_limited, lane.counts.output_tokens = 3, 2, 500
     progress.lanes = {"qwen": lane}
     progress.budget = Budget(2.0, 0.25)

@@ -1,57 +1,29 @@
 """Lanes: limits that hold in every window, one queue, one timer, and no place lost. Time is simulated."""
 
 import asyncio
-import selectors
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import Literal
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from synthgen.asking.lanes import Bucket, Lane, LaneStopped
-
-T = TypeVar("T")
-
-
-class SimulatedTime(selectors.SelectSelector):
-    """Where nothing is ready, jumps to the next timer instead of waiting for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-        self.jumps = 0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready and timeout:
-            self.now += timeout
-            self.jumps += 1
-        return ready
+from synthgen.asking.lanes import Bucket, Lane, LaneStopped, Place
+from synthgen.asking.outcome import SeenLimit
+from synthgen.recipe.model import Limits
+from synthgen.types import Usage
+from tests.simulated import Simulation, now, simulate
 
 
-class Simulation(asyncio.SelectorEventLoop):
-    """An event loop whose clock is simulated."""
-
-    def __init__(self) -> None:
-        self.simulated = SimulatedTime()
-        super().__init__(self.simulated)
-
-    def time(self) -> float:
-        return self.simulated.now
+def lane_of(concurrency: int | None = 10, **limits: int) -> Lane:
+    return Lane("big", Limits(concurrency=concurrency, **limits), clock=now)
 
 
-def simulate(story: Coroutine[None, None, T]) -> T:
-    with asyncio.Runner(loop_factory=Simulation) as runner:
-        return runner.run(story)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def lane_of(concurrency: int = 10, *, rpm: int | None = None, tpm: int | None = None) -> Lane:
-    return Lane("big", concurrency, rpm=rpm, tpm=tpm, clock=now)
+async def sent(lane: Lane) -> Place:
+    """A request that has been sent and answered; only its outcome is not yet known to the lane."""
+    place = await lane.enter(0)
+    lane.leave(place)
+    return place
 
 
 def most_in_a_minute(passed: list[tuple[float, float]]) -> float:
@@ -66,10 +38,10 @@ async def enter_all(
     passed: list[tuple[float, float]] = []
 
     async def one(tokens: int) -> None:
-        await lane.enter(tokens)
+        place = await lane.enter(tokens)
         passed.append((now(), tokens))
         await asyncio.sleep(hold_s)
-        lane.leave(reserved=tokens)
+        lane.leave(place)
 
     async with asyncio.TaskGroup() as group:
         for gap_s, tokens in arrivals:
@@ -110,7 +82,7 @@ def test_no_minute_holds_more_than_rpm_requests(
 @given(tpm=st.integers(10, 50_000), shares=st.lists(st.floats(0, 1), min_size=1, max_size=60), gaps=st.data())
 @settings(max_examples=100, deadline=None)
 def test_no_minute_holds_more_than_tpm_tokens(tpm: int, shares: list[float], gaps: st.DataObject) -> None:
-    arrivals = [(gaps.draw(GAPS), int(share * tpm / 10)) for share in shares]
+    arrivals = [(gaps.draw(GAPS), int(share * tpm / 60)) for share in shares]
 
     async def story() -> list[tuple[float, float]]:
         return await enter_all(lane_of(64, tpm=tpm), arrivals, 1.0)
@@ -134,15 +106,14 @@ def test_a_request_larger_than_the_burst_passes_and_is_owed() -> None:
     (first, _), (second, _) = simulate(story())
 
     assert first == 1000.0
-    assert second - first == pytest.approx((500 - 100 + 10) / (901 / 60))
+    assert second - first == pytest.approx((500 - 1000 / 60 + 10) / ((1001 - 1000 / 60) / 60))
 
 
 def test_tokens_that_were_not_used_come_back() -> None:
     async def story() -> float:
         lane = lane_of(tpm=1000)
-        await lane.enter(500)
-        lane.leave(reserved=500, used=5)
-        await lane.enter(90)
+        lane.leave(await lane.enter(500), Usage(5))
+        await lane.enter(10)
         return now()
 
     assert simulate(story()) == pytest.approx(1000.0, abs=1e-3)
@@ -151,17 +122,16 @@ def test_tokens_that_were_not_used_come_back() -> None:
 def test_tokens_used_beyond_the_reservation_are_owed() -> None:
     async def story() -> float:
         lane = lane_of(tpm=1000)
-        await lane.enter(0)
-        lane.leave(reserved=0, used=1001)
-        await lane.enter(100)
+        lane.leave(await lane.enter(0), Usage(1001))
+        await lane.enter(10)
         return now() - 1000.0
 
-    assert simulate(story()) == pytest.approx(1001 / (901 / 60))
+    assert simulate(story()) == pytest.approx((1001 - 1000 / 60 + 10) / ((1001 - 1000 / 60) / 60))
 
 
 @given(per_minute=st.integers(1, 10_000), amounts=st.lists(st.integers(0, 20_000), max_size=30))
 def test_a_bucket_always_opens_again(per_minute: int, amounts: list[int]) -> None:
-    bucket, at = Bucket(per_minute, per_minute / 10, 0.0), 0.0
+    bucket, at = Bucket(per_minute, 60.0, 0.0), 0.0
     for amount in amounts:
         at += bucket.wait_s(amount, at)
         assert bucket.wait_s(amount, at) == pytest.approx(0, abs=1e-3)
@@ -194,10 +164,10 @@ def test_never_more_than_concurrency_are_in_flight() -> None:
 
         async def one() -> None:
             nonlocal most
-            await lane.enter(0)
+            place = await lane.enter(0)
             most = max(most, lane.counts.in_flight)
             await asyncio.sleep(1)
-            lane.leave()
+            lane.leave(place)
 
         await asyncio.gather(*(one() for _ in range(20)))
         return most
@@ -218,11 +188,12 @@ def test_waiting_costs_one_timer_and_no_polling() -> None:
 # Pauses
 
 
-def replies(lane: Lane, *, answers: int, limited: int, wait_s: float = 30.0) -> None:
-    for _ in range(answers):
-        lane.succeeded()
-    for _ in range(limited):
-        lane.was_limited(wait_s, exhausted=False)
+async def replies(lane: Lane, *, answers: int, limited: int, wait_s: float = 30.0) -> None:
+    places = [await sent(lane) for _ in range(answers + limited)]
+    for place in places[:answers]:
+        lane.succeeded(place)
+    for place in places[answers:]:
+        lane.was_limited(place, wait_s)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +204,7 @@ def test_a_lane_pauses_when_over_half_of_its_last_32_replies_were_429(
 ) -> None:
     async def story() -> float:
         lane = lane_of()
-        replies(lane, answers=answers, limited=limited)
+        await replies(lane, answers=answers, limited=limited)
         await lane.enter(0)
         return now() - 1000.0
 
@@ -244,8 +215,8 @@ def test_broken_replies_count_among_the_last_32() -> None:
     async def story() -> float:
         lane = lane_of()
         for _ in range(16):
-            lane.failed()
-        replies(lane, answers=0, limited=16)
+            lane.failed(await sent(lane))
+        await replies(lane, answers=0, limited=16)
         await lane.enter(0)
         return now()
 
@@ -255,7 +226,7 @@ def test_broken_replies_count_among_the_last_32() -> None:
 def test_a_lane_pauses_when_its_server_says_that_nothing_remains() -> None:
     async def story() -> float:
         lane = lane_of()
-        lane.was_limited(7.0, exhausted=True)
+        lane.was_limited(await sent(lane), 7.0, exhausted=True)
         await lane.enter(0)
         return now() - 1000.0
 
@@ -265,8 +236,9 @@ def test_a_lane_pauses_when_its_server_says_that_nothing_remains() -> None:
 def test_a_later_shorter_pause_does_not_end_a_longer_one() -> None:
     async def story() -> float:
         lane = lane_of()
-        lane.was_limited(7.0, exhausted=True)
-        lane.was_limited(1.0, exhausted=True)
+        first, second = await sent(lane), await sent(lane)
+        lane.was_limited(first, 7.0, exhausted=True)
+        lane.was_limited(second, 1.0, exhausted=True)
         await lane.enter(0)
         return now() - 1000.0
 
@@ -278,11 +250,11 @@ def test_silence_is_counted_from_the_first_trouble_and_ends_with_an_answer() -> 
         lane, seen = lane_of(), []
         await asyncio.sleep(3600)
         seen.append(lane.silent_s)
-        lane.failed()
+        lane.failed(await sent(lane))
         await asyncio.sleep(10)
-        lane.failed()
+        lane.failed(await sent(lane))
         seen.append(lane.silent_s)
-        lane.succeeded()
+        lane.succeeded(await sent(lane))
         seen.append(lane.silent_s)
         return seen
 
@@ -292,7 +264,7 @@ def test_silence_is_counted_from_the_first_trouble_and_ends_with_an_answer() -> 
 # The end
 
 
-async def outcome_of(waiter: Coroutine[None, None, None]) -> str:
+async def outcome_of(waiter: Coroutine[None, None, object]) -> str:
     try:
         await waiter
     except LaneStopped as stop:
@@ -340,8 +312,7 @@ def test_waiting_outside_holds_no_place() -> None:
         lane = lane_of(1)
         waiting = asyncio.ensure_future(outcome_of(lane.wait_outside(60)))
         await asyncio.sleep(0)
-        await lane.enter(0)
-        lane.leave()
+        await sent(lane)
         return await waiting
 
     assert simulate(story()) == "passed at 60"
@@ -350,8 +321,7 @@ def test_waiting_outside_holds_no_place() -> None:
 def test_a_cancelled_waiter_leaves_the_queue_moving() -> None:
     async def story() -> tuple[str, int]:
         lane = lane_of(tpm=1000)
-        large = asyncio.ensure_future(lane.enter(100))
-        await large
+        await lane.enter(10)
         blocked = asyncio.ensure_future(lane.enter(1000))
         small = asyncio.ensure_future(outcome_of(lane.enter(0)))
         await asyncio.sleep(0)
@@ -364,15 +334,15 @@ def test_a_cancelled_waiter_leaves_the_queue_moving() -> None:
 def test_a_request_cancelled_as_it_is_admitted_gives_everything_back() -> None:
     async def story() -> tuple[int, int, str]:
         lane = lane_of(1, rpm=60, tpm=1000)
-        await lane.enter(0)
+        first = await lane.enter(0)
         await asyncio.sleep(1)
-        admitted = asyncio.ensure_future(lane.enter(90))
+        admitted = asyncio.ensure_future(lane.enter(15))
         await asyncio.sleep(0)
-        lane.leave()  # admits it
+        lane.leave(first)  # admits it
         admitted.cancel()
         with pytest.raises(asyncio.CancelledError):
             await admitted
-        return lane.counts.in_flight, lane.counts.sent, await outcome_of(lane.enter(90))
+        return lane.counts.in_flight, lane.counts.sent, await outcome_of(lane.enter(15))
 
     assert simulate(story()) == (0, 1, "passed at 1")
 
@@ -385,11 +355,11 @@ def test_no_cancellation_leaks_a_place(plan: list[tuple[float, float, int]]) -> 
 
         async def one(start_s: float, tokens: int) -> None:
             await asyncio.sleep(start_s)
-            await lane.enter(tokens)
+            place = await lane.enter(tokens)
             try:
                 await asyncio.sleep(0.5)
             finally:
-                lane.leave(reserved=tokens)
+                lane.leave(place)
 
         async def cancelled(start_s: float, after_s: float, tokens: int) -> None:
             task = asyncio.ensure_future(one(start_s, tokens))
@@ -406,3 +376,229 @@ def test_no_cancellation_leaks_a_place(plan: list[tuple[float, float, int]]) -> 
 
     assert in_flight == 0
     assert last.startswith("passed")
+
+
+# After a pause
+
+
+def test_a_pause_ends_with_one_probe_and_a_ramp() -> None:
+    async def story() -> list[tuple[float, int]]:
+        lane, seen = lane_of(20), []
+        lane.was_limited(await sent(lane), 10.0, exhausted=True)
+        entered: list[Place] = []
+
+        async def one() -> None:
+            entered.append(await lane.enter(0))
+
+        waiting = [asyncio.ensure_future(one()) for _ in range(20)]
+        for at in (9.9, 10.1, 15.0):
+            await asyncio.sleep(1000 + at - now())
+            seen.append((at, len(entered)))
+        lane.succeeded(entered[0])
+        lane.leave(entered[0])
+        for at in (16.0, 17.1):
+            await asyncio.sleep(1000 + at - now())
+            seen.append((at, len(entered)))
+        for task in waiting:
+            task.cancel()
+        return seen
+
+    # Refused once, so that 14 of 20 places are left.
+    assert simulate(story()) == [(9.9, 0), (10.1, 1), (15.0, 1), (16.0, 1 + 8), (17.1, 1 + 14)]
+
+
+def test_a_refused_probe_pauses_again() -> None:
+    async def story() -> float:
+        lane = lane_of()
+        lane.was_limited(await sent(lane), 10.0, exhausted=True)
+        lane.was_limited(await sent(lane), 3.0)
+        await lane.enter(0)
+        return now() - 1000.0
+
+    assert simulate(story()) == pytest.approx(13.0)
+
+
+def test_pauses_nobody_names_double_up_to_15_seconds() -> None:
+    async def story() -> list[float]:
+        lane, at = lane_of(), []
+        lane.was_limited(await sent(lane), None, exhausted=True)
+        for _ in range(6):
+            probe = await sent(lane)
+            at.append(now())
+            lane.was_limited(probe, None)
+        return [later - earlier for earlier, later in zip([1000.0, *at], at, strict=False)]
+
+    assert simulate(story()) == pytest.approx([1, 2, 4, 8, 15, 15])
+
+
+def test_a_cancelled_probe_lets_another_one_go() -> None:
+    async def story() -> str:
+        lane = lane_of()
+        lane.was_limited(await sent(lane), 10.0, exhausted=True)
+        lane.leave(await lane.enter(0))
+        return await outcome_of(lane.enter(0))
+
+    assert simulate(story()) == "passed at 10"
+
+
+def test_rows_whose_wait_nobody_named_come_back_with_the_lane() -> None:
+    async def story() -> list[str]:
+        lane = lane_of()
+        lane.was_limited(await sent(lane), 10.0, exhausted=True)
+        waiting = [
+            asyncio.ensure_future(outcome_of(lane.wait_outside(60, with_lane=w))) for w in (True, False)
+        ]
+        lane.succeeded(await sent(lane))
+        return list(await asyncio.gather(*waiting))
+
+    assert simulate(story()) == ["passed at 10", "passed at 60"]
+
+
+# Concurrency
+
+
+async def clean_round(lane: Lane, count: int) -> None:
+    """So many at once, all answered after a second."""
+    places = [await lane.enter(0) for _ in range(count)]
+    await asyncio.sleep(1)
+    for place in places:
+        lane.succeeded(place)
+    for place in places:
+        lane.leave(place)
+
+
+def test_concurrency_doubles_with_each_clean_and_full_round() -> None:
+    async def story() -> list[int]:
+        lane, seen = lane_of(None), []
+        for _ in range(8):
+            seen.append(lane.allowed)
+            await clean_round(lane, lane.allowed)
+        return seen
+
+    assert simulate(story()) == [16, 32, 64, 128, 256, 512, 1024, 1024]
+
+
+def test_concurrency_does_not_grow_where_it_is_not_used() -> None:
+    async def story() -> int:
+        lane = lane_of(None)
+        for _ in range(10):
+            await clean_round(lane, 12)
+        return lane.allowed
+
+    assert simulate(story()) == 16
+
+
+def test_a_burst_of_429s_cuts_once_and_growth_is_slow_afterwards() -> None:
+    async def story() -> list[int]:
+        lane = lane_of(None)
+        for _ in range(3):
+            await clean_round(lane, lane.allowed)
+        before = lane.allowed
+        for place in [await sent(lane) for _ in range(20)]:
+            lane.was_limited(place, 1.0)
+        after = lane.allowed
+        await clean_round(lane, after)
+        return [before, after, lane.allowed]
+
+    assert simulate(story()) == [128, 89, 94]
+
+
+@pytest.mark.parametrize(("overloaded", "allowed"), [(6, 16), (7, 11)])
+def test_an_overloaded_server_cuts_only_above_a_fifth_of_the_replies(overloaded: int, allowed: int) -> None:
+    async def story() -> int:
+        lane = lane_of(None)
+        for place in [await sent(lane) for _ in range(overloaded)]:
+            lane.was_limited(place, 1.0, overloaded=True)
+        return lane.allowed
+
+    assert simulate(story()) == allowed
+
+
+def test_server_errors_hold_growth_but_cut_nothing() -> None:
+    async def story() -> int:
+        lane = lane_of(None)
+        for _ in range(5):
+            places = [await lane.enter(0) for _ in range(16)]
+            await asyncio.sleep(1)
+            for place in places[:15]:
+                lane.succeeded(place)
+            lane.failed(places[15])
+            for place in places:
+                lane.leave(place)
+        return lane.allowed
+
+    assert simulate(story()) == 16
+
+
+# Counting
+
+
+@pytest.mark.parametrize(
+    ("limits", "passes_at"),
+    [
+        ({"itpm": 6000}, 2.0),
+        ({"otpm": 6000}, 8.0),
+        ({"tpm": 6000}, 10.0),
+        ({"tpd": 6000}, 0.0),
+        ({"rps": 2}, 0.5),
+        ({"rpd": 2}, 0.5 * 86400),
+    ],
+)
+def test_each_limit_counts_its_own(limits: dict[str, int], passes_at: float) -> None:
+    async def story() -> float:
+        lane = lane_of(**limits)
+        lane.leave(await lane.enter(200, 800), Usage(200, output_tokens=800))
+        await lane.enter(200, 800)
+        return now() - 1000.0
+
+    assert simulate(story()) == pytest.approx(passes_at, rel=0.05)
+
+
+@pytest.mark.parametrize(("counting", "passes_at"), [("all", 4.0), ("uncached", 0.0)])
+def test_cached_input_is_free_where_the_vendor_says_so(
+    counting: Literal["all", "uncached"], passes_at: float
+) -> None:
+    async def story() -> float:
+        lane = Lane("big", Limits(itpm=6000), counting=counting, clock=now)
+        lane.leave(await lane.enter(100), Usage(400, cached_input_tokens=400))
+        await lane.enter(0)
+        await lane.enter(80)
+        return now() - 1000.0
+
+    assert simulate(story()) == pytest.approx(passes_at, abs=1.0)
+
+
+def test_a_limit_in_a_reply_takes_the_place_of_the_configured_one() -> None:
+    async def story() -> float:
+        lane = lane_of(64, rpm=60)
+        place = await sent(lane)
+        lane.saw(place, [SeenLimit("requests", 6000, 5999, 60.0)])
+        started = now()
+        for _ in range(1000):
+            await sent(lane)
+        return (now() - started) / 1000
+
+    assert simulate(story()) == pytest.approx(0.01, rel=0.05)
+
+
+def test_what_others_used_up_is_missed_here_too() -> None:
+    async def story() -> float:
+        lane = lane_of(64, rpm=600)
+        place = await sent(lane)
+        lane.saw(place, [SeenLimit("requests", 600, 0, 60.0)])
+        await sent(lane)
+        return now() - 1000.0
+
+    assert simulate(story()) == pytest.approx(0.1, rel=0.05)
+
+
+def test_what_was_sent_after_a_reply_was_counted_is_not_in_its_remainder() -> None:
+    async def story() -> float:
+        lane = lane_of(64, rpm=600)
+        places = [await lane.enter(0) for _ in range(5)]
+        lane.saw(places[0], [SeenLimit("requests", 600, 4, 60.0)])
+        lane.leave(places[0])
+        await lane.enter(0)
+        return now() - 1000.0
+
+    assert simulate(story()) == pytest.approx(0.1, rel=0.05)

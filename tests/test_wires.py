@@ -15,11 +15,12 @@ from synthgen.asking.outcome import (
     Outcome,
     Retry,
     RowFailure,
+    SeenLimit,
     Wire,
 )
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
-from synthgen.asking.wire.waits import MAX_WAIT_S, Wait, read_wait
+from synthgen.asking.wire.waits import MAX_WAIT_S, Wait, read_limits, read_wait
 from synthgen.types import Completion, JSONValue, Message, Request, Sampling, TeacherIdentity, ToolCall, Usage
 
 NOW = 1_700_000_000.0
@@ -659,3 +660,60 @@ def test_read_never_raises_on_random_anthropic_blocks(blocks: list[dict[str, obj
 
 def test_read_never_raises_on_very_deep_json() -> None:
     assert isinstance(OPENAI.read(HttpReply(200, {}, b"[" * 100_000)), Retry)
+
+
+# ---------------------------------------------------------------- limits in headers
+
+
+def limit_headers(name: str, limit: str, remaining: str, reset: str) -> dict[str, str]:
+    return {name.format("limit"): limit, name.format("remaining"): remaining, name.format("reset"): reset}
+
+
+@pytest.mark.parametrize(
+    ("headers", "seen"),
+    [
+        (
+            limit_headers("x-ratelimit-{}-requests", "500", "499", "120ms"),
+            [SeenLimit("requests", 500, 499, 60)],
+        ),
+        (
+            limit_headers("x-ratelimit-{}-tokens", "200000", "150000", "15s"),
+            [SeenLimit("tokens", 200_000, 150_000, 60)],
+        ),
+        (
+            limit_headers("x-ratelimit-{}-requests", "14400", "14370", "2m59.56s"),
+            [SeenLimit("requests", 14_400, 14_370, 86_400)],
+        ),
+        (limit_headers("x-ratelimit-{}-requests", "14400", "14399", "6s"), []),
+        (
+            limit_headers("x-ratelimit-{}-requests", "60", "20", "31s"),
+            [SeenLimit("requests", 60, 20, 60)],
+        ),
+        (
+            limit_headers("anthropic-ratelimit-input-tokens-{}", "400000", "399000", "2026-01-01T00:00:01Z"),
+            [SeenLimit("input_tokens", 400_000, 399_000, 60)],
+        ),
+        (
+            limit_headers("anthropic-ratelimit-output-tokens-{}", "80000", "0", "garbage"),
+            [SeenLimit("output_tokens", 80_000, 0, 60)],
+        ),
+        ({"x-ratelimit-limit-tokens": "1000"}, [SeenLimit("tokens", 1000, None, 60)]),
+        (limit_headers("x-ratelimit-{}-requests", "-1", "-1", ""), []),
+        (limit_headers("x-ratelimit-{}-requests", "0", "0", ""), []),
+        (limit_headers("x-ratelimit-{}-tokens", "1000", "-1", ""), [SeenLimit("tokens", 1000, None, 60)]),
+        (limit_headers("x-ratelimit-{}-tokens", "many", "few", "soon"), []),
+        ({"content-type": "application/json"}, []),
+    ],
+)
+def test_limits_in_every_vendors_headers(headers: dict[str, str], seen: list[SeenLimit]) -> None:
+    assert list(read_limits(headers, NOW)) == seen
+
+
+@pytest.mark.parametrize("wire", [OPENAI, ANTHROPIC])
+def test_a_429_tells_the_limits_it_names(wire: OpenAIChatWire | AnthropicMessagesWire) -> None:
+    outcome = wire.read(
+        reply(error(), 429, x_ratelimit_limit_requests="60", x_ratelimit_remaining_requests="0")
+    )
+
+    assert isinstance(outcome, Gate)
+    assert outcome.limits == (SeenLimit("requests", 60, 0, 60),)

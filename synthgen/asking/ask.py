@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from synthgen.asking.budget import Budget
-from synthgen.asking.lanes import Lane, LaneStopped
+from synthgen.asking.lanes import Lane, LaneStopped, Place
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure, Teacher
 from synthgen.asking.prices import cost_usd
 from synthgen.asking.retry import RetryPolicy
@@ -61,7 +61,8 @@ class TeacherSpec:
 class _Attempt:
     """One request on its way.
 
-    `tries` are sends that count against it, `backoffs` those after which it had to wait: `wait_s`, the last time.
+    `tries` are sends that count against it, `backoffs` those after which it had to wait: `wait_s`, the last time,
+    `with_lane` where nobody named that time: it need not wait longer than the lane does.
     """
 
     request: Request
@@ -72,6 +73,7 @@ class _Attempt:
     tries: int = 0
     backoffs: int = 0
     wait_s: float = 0.0
+    with_lane: bool = False
     failing_since: float | None = None
     sent_at: float = 0.0
     latency_s: float = 0.0
@@ -151,23 +153,25 @@ class Asker:
             if entry is not None:
                 await self._commit(entry)
                 return read_reply(entry)
-            await attempt.lane.wait_outside(attempt.wait_s)
+            await attempt.lane.wait_outside(attempt.wait_s, with_lane=attempt.with_lane)
 
     async def _send(self, attempt: _Attempt) -> tuple[float, Outcome]:
         """One attempt, through lane and budget."""
         request, lane = attempt.request, attempt.lane
-        tokens = request.input_tokens_bound() // 4 + (request.sampling.max_tokens or 0)
-        await lane.enter(tokens)
-        used: int | None = None
+        place = await lane.enter(request.input_tokens_bound() // 4, request.sampling.max_tokens or 0)
+        used: Usage | None = None
         try:
             reserved_usd = attempt.spec.worst_usd(request)
             await self._reserve(reserved_usd)
             outcome = await self._send_reserved(attempt, reserved_usd)
-            self._learn(attempt, outcome)  # before the place is free for the next
-            if isinstance(outcome, Answer) and outcome.completion.usage:
-                used = outcome.completion.usage.input_tokens + outcome.completion.usage.output_tokens
+            self._learn(attempt, outcome, place)  # before the place is free for the next
+            match outcome:
+                case Answer(completion):
+                    used = completion.usage
+                case Gate() | RowFailure() | LaneStop():
+                    used = Usage()
         finally:
-            lane.leave(reserved=tokens, used=used)
+            lane.leave(place, used)
         return reserved_usd, outcome
 
     async def _send_reserved(self, attempt: _Attempt, reserved_usd: float) -> Outcome:
@@ -192,24 +196,27 @@ class Asker:
         attempt.latency_s = time.perf_counter() - started
         return outcome
 
-    def _learn(self, attempt: _Attempt, outcome: Outcome) -> None:
+    def _learn(self, attempt: _Attempt, outcome: Outcome, place: Place) -> None:
         """What an outcome says of the lane, and how long this request has to wait."""
         lane, alias = attempt.lane, attempt.spec.alias
         match outcome:
-            case Answer(completion):
-                lane.succeeded()
+            case Answer(completion, limits):
+                lane.saw(place, limits)
+                lane.succeeded(place, completion.usage)
                 lane.counts.output_tokens += completion.usage.output_tokens if completion.usage else 0
                 self._first_refusals.pop(alias, None)
             case RowFailure(_, message):
-                lane.refused()
+                lane.refused(place)
                 self._note_refusal(attempt, message)
             case LaneStop(reason, message):
                 lane.stop(reason, message)
-            case Gate(reason, wait_s, exhausted):
+            case Gate(reason, wait_s, exhausted, limits):
                 attempt.tries -= 1
                 attempt.backoffs += 1
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
-                lane.was_limited(attempt.wait_s, exhausted=exhausted)
+                attempt.with_lane = not wait_s
+                lane.saw(place, limits)
+                lane.was_limited(place, wait_s, exhausted=exhausted, overloaded=reason == "overloaded")
                 self._give_up_if_dead(attempt, reason)
             case Retry(reason, message, wait_s):
                 if reason == "connect":
@@ -218,7 +225,8 @@ class Asker:
                     attempt.failing_since = lane.clock()
                 attempt.backoffs += 1
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
-                lane.failed()
+                attempt.with_lane = False
+                lane.failed(place)
                 self._give_up_if_dead(attempt, f"{reason}: {message}")
 
     def _settle(self, attempt: _Attempt, outcome: Outcome, reserved_usd: float) -> Entry | None:
@@ -316,5 +324,10 @@ class Asker:
 
 
 def _lane(spec: TeacherSpec) -> Lane:
-    limits = spec.config.limits
-    return Lane(spec.alias, limits.concurrency, rpm=limits.rpm, tpm=limits.tpm)
+    provider = spec.config.provider
+    return Lane(
+        spec.alias,
+        spec.config.limits,
+        counting="uncached" if provider == "anthropic" else "all",
+        crowding="queued" if provider in ("vllm", "local") else "refused",
+    )

@@ -16,9 +16,11 @@ __all__ = [
     "Gate",
     "HttpReply",
     "LaneStop",
+    "LimitKind",
     "Outcome",
     "Retry",
     "RowFailure",
+    "SeenLimit",
     "Teacher",
     "Transport",
     "TransportFailure",
@@ -46,11 +48,25 @@ class TransportFailure(Exception):
         self.maybe_paid = maybe_paid
 
 
+LimitKind: TypeAlias = Literal["requests", "tokens", "input_tokens", "output_tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLimit:
+    """A limit of the server as a reply's headers name it: so many in `window_s` seconds, of which `remaining`."""
+
+    kind: LimitKind
+    limit: float
+    remaining: float | None
+    window_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A paid and usable reply, possibly flagged by its finish reason. Journaled, final."""
 
     completion: Completion
+    limits: tuple[SeenLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,7 @@ class Gate:
     reason: str
     wait_s: float | None = None
     exhausted: bool = False
+    limits: tuple[SeenLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

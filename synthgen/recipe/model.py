@@ -69,11 +69,21 @@ class SamplingConfig(Strict):
 
 
 class Limits(Strict):
-    """What an endpoint allows. Absent means unlimited; there are no hidden limits but `concurrency`."""
+    """What an endpoint allows; absent means what its replies say, and there are no hidden limits.
 
+    Requests (`r`) and tokens (`t`: all, `it`: input, `ot`: output) per second, minute and day. A limit that a reply's
+    headers name takes the place of the one given here. `concurrency` is never exceeded; without it, the number in
+    flight follows what the server bears.
+    """
+
+    rps: Annotated[int, Field(ge=1)] | None = None
     rpm: Annotated[int, Field(ge=1)] | None = None
+    rpd: Annotated[int, Field(ge=1)] | None = None
     tpm: Annotated[int, Field(ge=1)] | None = None
-    concurrency: Annotated[int, Field(ge=1, le=4096)] = 16
+    tpd: Annotated[int, Field(ge=1)] | None = None
+    itpm: Annotated[int, Field(ge=1)] | None = None
+    otpm: Annotated[int, Field(ge=1)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
 
 
 class Price(Strict):

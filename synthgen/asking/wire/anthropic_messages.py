@@ -15,6 +15,7 @@ import orjson
 from synthgen.asking.outcome import Answer, HttpReply, Outcome
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
 from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
+from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
 
 __all__ = ["DEFAULT_MAX_TOKENS", "AnthropicMessagesWire"]
@@ -69,7 +70,7 @@ class AnthropicMessagesWire:
             return read_error(reply, payload, self._clock())
         if not isinstance(payload.get("content"), list):
             return unusable(reply, "the reply holds no content")
-        return Answer(_completion(payload))
+        return Answer(_completion(payload), read_limits(reply.headers, self._clock()))
 
 
 def _sampling(request: Request) -> dict[str, JSONValue]:

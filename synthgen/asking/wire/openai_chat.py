@@ -15,6 +15,7 @@ import orjson
 from synthgen.asking.outcome import Answer, HttpReply, Outcome
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
 from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
+from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
 
 __all__ = ["OpenAIChatWire"]
@@ -114,7 +115,10 @@ class OpenAIChatWire:
         reason = as_text(choice.get("finish_reason"))
         if reason in _BROKEN:
             return unusable(reply, f"the server broke off: finish_reason {reason}")
-        return Answer(_completion(payload, message, _FINISH.get(reason, "unknown")))
+        return Answer(
+            _completion(payload, message, _FINISH.get(reason, "unknown")),
+            read_limits(reply.headers, self._clock()),
+        )
 
 
 def _completion(

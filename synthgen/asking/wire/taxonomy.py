@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from synthgen.asking.outcome import Gate, HttpReply, LaneStop, Outcome, Retry, RowFailure
 from synthgen.asking.wire.loose import as_list, as_object, as_text, shorten
-from synthgen.asking.wire.waits import read_wait
+from synthgen.asking.wire.waits import read_limits, read_wait
 from synthgen.types import JSONValue
 
 __all__ = ["has_error", "read_error", "unusable"]
@@ -127,14 +127,16 @@ def _final(status: int, fault: _Fault, reply: HttpReply) -> RowFailure | LaneSto
 
 
 def _temporary(status: int, fault: _Fault, reply: HttpReply, now: float, *, paid: bool) -> Retry | Gate:
-    wait = read_wait(reply.headers, now)
+    wait, limits = read_wait(reply.headers, now), read_limits(reply.headers, now)
     if status == 429:
         if "resource_unavailable" in fault.codes or "resource unavailable" in fault.message.lower():
-            return Gate("flex", wait.seconds if wait.seconds is not None else FLEX_WAIT_S, wait.exhausted)
+            return Gate(
+                "flex", wait.seconds if wait.seconds is not None else FLEX_WAIT_S, wait.exhausted, limits
+            )
         reason = "ramp" if "ramp_limit_exceeded" in fault.codes else "rate_limit"
-        return Gate(reason, wait.seconds, wait.exhausted)
+        return Gate(reason, wait.seconds, wait.exhausted, limits)
     if status in (503, 529) or fault.says(_OVERLOADED):
-        return Gate("overloaded", wait.seconds, wait.exhausted)
+        return Gate("overloaded", wait.seconds, wait.exhausted, limits)
     return Retry(
         "busy" if 400 <= status < 499 else "server_error",
         shorten(f"HTTP {status}: {fault.message}"),

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["MAX_WAIT_S", "Wait", "read_wait"]
+from synthgen.asking.outcome import LimitKind, SeenLimit
+
+__all__ = ["MAX_WAIT_S", "Wait", "read_limits", "read_wait"]
 
 # An hour: longer limits (daily quotas) are probed once an hour, and a wrong header cannot park a run for years.
 MAX_WAIT_S = 3600.0
@@ -25,6 +27,13 @@ _DURATION = re.compile(rf"(?:{_PART})+")
 _PIECE = re.compile(_PART)
 _LIMITS = ("x-ratelimit-{field}{kind}", "anthropic-ratelimit{kind}-{field}")
 _KINDS = ("", "-requests", "-tokens", "-input-tokens", "-output-tokens")
+_SEEN: tuple[tuple[str, LimitKind], ...] = (
+    ("-requests", "requests"),
+    ("-tokens", "tokens"),
+    ("-input-tokens", "input_tokens"),
+    ("-output-tokens", "output_tokens"),
+)
+_MINUTE_S, _DAY_S = 60.0, 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,50 @@ def read_wait(headers: Mapping[str, str], now: float) -> Wait:
         resets = [wait for reset in spent if (wait := _reset(reset, now)) is not None]
         named = max(resets, default=None)
     return Wait(None if named is None else min(max(named, 0.0), MAX_WAIT_S), bool(spent))
+
+
+def read_limits(headers: Mapping[str, str], now: float) -> tuple[SeenLimit, ...]:
+    """The limits that the headers name, with what remains of them.
+
+    Azure sends -1 or 0 for limits it does not keep, and -1 for what remains where it does not know: both say nothing.
+    The window is never named; see `_window_s`.
+    """
+    names = [name for name in headers if "ratelimit-" in name]
+    if not names:
+        return ()
+    now = _http_date(headers.get("date", "")) or now
+    found = []
+    for suffix, kind in _SEEN:
+        for pattern in _LIMITS:
+            limit = _number(headers.get(pattern.format(field="limit", kind=suffix), ""))
+            if limit is None or limit < 1:
+                continue
+            remaining = _number(headers.get(pattern.format(field="remaining", kind=suffix), ""))
+            if remaining is not None and not 0 <= remaining <= limit:
+                remaining = None
+            window_s = _MINUTE_S
+            if pattern.startswith("x-"):
+                reset_s = _reset(headers.get(pattern.format(field="reset", kind=suffix), ""), now)
+                window_s = _window_s(limit, remaining, reset_s)
+            if window_s:
+                found.append(SeenLimit(kind, limit, remaining, window_s))
+    return tuple(found)
+
+
+def _window_s(limit: float, remaining: float | None, reset_s: float | None) -> float:
+    """A minute, a day (Groq's and OpenAI's free requests), or 0 where it cannot be told yet.
+
+    A limit that fills up evenly is full again after (limit - remaining) / limit of its window; one that starts anew
+    with the clock, within its window.
+    """
+    if reset_s is None or remaining is None:
+        return _MINUTE_S
+    if reset_s > 1.5 * _MINUTE_S:
+        return _DAY_S
+    used = (limit - remaining) / limit
+    if used > 0.1:
+        return _MINUTE_S
+    return _MINUTE_S if used and 0.5 * _MINUTE_S < reset_s / used < 1.5 * _MINUTE_S else 0.0
 
 
 def _limits(headers: Mapping[str, str]) -> list[tuple[str, str]]:

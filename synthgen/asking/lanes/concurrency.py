@@ -1,0 +1,172 @@
+"""How many requests a lane holds in flight: as many as the server is the faster for.
+
+In: what became of each request. Out: `limit`. Guarantees: 1 <= `limit` <= `ceiling`; it grows only after a whole
+round of replies without trouble during which at least 80 % of it was in use, and is cut once per episode of 429s,
+however many arrive. Two ways to grow: `Aimd` until the server refuses, `Gradient` for servers that never do (vLLM
+queues instead) until the time per token says that more in flight only wait longer.
+Rejected: growing with every reply (outruns what is known of the last step), cutting with every 429 (a burst of them is
+one event, and the limit would fall to 1).
+
+Sources: Chiu and Jain 1989 (additive increase, multiplicative decrease); Jacobson 1988 (slow start up to a threshold);
+Brakmo and Peterson 1995 (TCP Vegas: delay as the signal). Factors: starting values of the design, held by the
+simulations in `tests/test_lanes.py`.
+"""
+
+import math
+import statistics
+from typing import Protocol
+
+__all__ = ["Aimd", "Concurrency", "Gradient", "Growth"]
+
+_SATURATED = 0.8
+_CUT = 0.7
+_STEP = 0.05
+# A server that refuses a share of requests whatever the load must not talk the limit down to 1 within a second.
+_EPISODE_S = 1.0
+_LEAST_ROUND = 8
+# The replies of two rounds whose limits differ by less tell the same.
+_SAME = 0.2
+
+
+class Growth(Protocol):
+    """Chooses the limit after a whole round under the last one.
+
+    `measures`: the time per token matters, so that a round must not begin with the replies that come first because
+    they are the shortest.
+    """
+
+    measures: bool
+
+    def after_round(self, limit: float, s_per_token: float) -> float:
+        """The next limit; `s_per_token` is the median of the round."""
+        ...
+
+    def after_cut(self, limit: float) -> None:
+        """The server refused requests; `limit` is what it was cut to."""
+        ...
+
+
+class Aimd:
+    """Doubles up to the first refusal, later up to where refusals began; from there 5 % a round."""
+
+    measures = False
+
+    def __init__(self) -> None:
+        self._threshold = math.inf
+
+    def after_round(self, limit: float, s_per_token: float) -> float:
+        if limit < self._threshold:
+            return min(2 * limit, max(self._threshold, limit + 1))
+        return limit + max(1.0, _STEP * limit)
+
+    def after_cut(self, limit: float) -> None:
+        self._threshold = limit
+
+
+class Gradient:
+    """Doubles while that makes the server faster, then keeps the queue at it short.
+
+    By Little's law a server that gives each request its token every `s` seconds makes limit / s tokens a second. Once a
+    doubling brings less than 1.3 times as many, the time per token before it is what an uncrowded server needs: the
+    limit then moves towards the share of itself that is not waiting, plus a tenth to notice when there is room again.
+    """
+
+    measures = True
+    _WORTH, _HEADROOM, _SMOOTH = 1.3, 0.1, 0.3
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None  # limit and seconds per token one doubling ago
+        self._calm_s: float | None = None
+        self._calm_limit = 0.0
+
+    def after_round(self, limit: float, s_per_token: float) -> float:
+        if self._calm_s is None:
+            return self._explore(limit, s_per_token)
+        if s_per_token < self._calm_s:
+            self._calm_s += 0.05 * (s_per_token - self._calm_s)
+        if limit < _CUT * self._calm_limit:
+            # Less than what was no crowd once: another kind of request, or another server. Look again.
+            self._calm_s, self._last = None, None
+            return limit
+        busy = min(1.0, self._calm_s / s_per_token)
+        return limit + self._SMOOTH * (limit * max(0.5, busy) + self._HEADROOM * limit - limit)
+
+    def after_cut(self, limit: float) -> None:
+        self._last = None
+        self._calm_limit = min(self._calm_limit, limit)
+
+    def _explore(self, limit: float, s_per_token: float) -> float:
+        last, self._last = self._last, (limit, s_per_token)
+        if last is None or limit <= last[0]:
+            return 2 * limit
+        gain = (limit / s_per_token) / (last[0] / last[1])
+        if gain >= 1 + (self._WORTH - 1) * min(1.0, limit / last[0] - 1):
+            return 2 * limit
+        knee = limit * last[1] / s_per_token
+        self._calm_limit, self._calm_s = last
+        return max(last[0], knee * (1 + self._HEADROOM))
+
+
+class Concurrency:
+    """The limit of one lane, from `start` up to `ceiling`."""
+
+    def __init__(self, growth: Growth, *, start: int, ceiling: int) -> None:
+        self.ceiling = ceiling
+        self._growth = growth
+        self._limit = float(min(start, ceiling))
+        self._changed_at = -math.inf
+        self._cut_at = -math.inf
+        self._succeeded_since_cut = True
+        self._early = 0  # replies of this limit that are not measured yet
+        self._saturated = 0
+        self._times: list[float] = []
+
+    @property
+    def limit(self) -> int:
+        """How many may be in flight now."""
+        return int(self._limit)
+
+    def answered(self, now: float, sent_at: float, in_flight: int, tokens: int) -> None:
+        """An answer of `tokens` tokens to a request sent at `sent_at`, while `in_flight` were."""
+        if sent_at < self._changed_at:
+            return  # says nothing of the present limit
+        self._succeeded_since_cut = True
+        if self._early:
+            self._early -= 1
+            return
+        self._times.append((now - sent_at) / max(tokens, 1))
+        self._saturated += in_flight >= _SATURATED * self.limit
+        if len(self._times) < max(self.limit, _LEAST_ROUND):
+            return
+        if self._saturated >= _SATURATED * len(self._times):
+            s_per_token = max(statistics.median(self._times), 1e-9)
+            self._set(self._growth.after_round(self._limit, s_per_token), now)
+        else:
+            self._new_round()
+
+    def hold(self) -> None:
+        """Trouble that is no sign of too many requests: this round does not count."""
+        self._new_round()
+
+    def cut(self, now: float, sent_at: float) -> None:
+        """The server refused a request because there were too many."""
+        self._new_round()
+        if sent_at < self._cut_at or now < self._cut_at + _EPISODE_S:
+            return
+        self._cut_at = now
+        self._set(_CUT * self._limit, now)
+        if self._succeeded_since_cut:  # without, the server refuses everything: that is no measure
+            self._growth.after_cut(self._limit)
+        self._succeeded_since_cut = False
+
+    def _set(self, limit: float, now: float) -> None:
+        limit = min(max(limit, 1.0), float(self.ceiling))
+        if abs(limit - self._limit) >= _SAME * self._limit:
+            self._changed_at = now
+            self._early = int(limit) if self._growth.measures else 0
+        self._limit = limit
+        self._new_round()
+
+    def _new_round(self) -> None:
+        self._saturated = 0
+        self._times.clear()

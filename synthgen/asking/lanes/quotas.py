@@ -1,0 +1,180 @@
+"""Requests and tokens per second, minute and day: what an endpoint allows, and what a request takes of it.
+
+In: the recipe's limits, what replies say of the server's own, and the usage of each answer. Out: how long the next
+request has to wait. Guarantees: never more than a limit's requests pass in any of its windows; a request takes what
+it is expected to use, and the difference comes back (or is owed) when its usage is known; a limit that a reply names
+takes the place of the configured one for the same window, and of none; where other users of the same key have used it
+up, the level follows what the server says remains.
+
+Expected are the prompt's estimate (corrected by what earlier prompts turned out to be) and the output that nine of
+ten answers stay below, `max_tokens` until an answer has come. Rejected: reserving `max_tokens` to the end (answers a
+tenth as long leave most of a limit unused while they are written), and aiolimiter and pyrate-limiter (no reservation
+and refund, a full minute's burst at the start).
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from synthgen.asking.outcome import LimitKind, SeenLimit
+from synthgen.recipe.model import Limits
+from synthgen.types import Usage
+
+__all__ = ["Bucket", "Place", "Quotas"]
+
+_MINUTE_S, _DAY_S = 60.0, 86400.0
+_CONFIGURED: dict[str, tuple[LimitKind, float]] = {
+    "rps": ("requests", 1.0),
+    "rpm": ("requests", _MINUTE_S),
+    "rpd": ("requests", _DAY_S),
+    "tpm": ("tokens", _MINUTE_S),
+    "tpd": ("tokens", _DAY_S),
+    "itpm": ("input_tokens", _MINUTE_S),
+    "otpm": ("output_tokens", _MINUTE_S),
+}
+_KINDS: tuple[LimitKind, ...] = ("requests", "tokens", "input_tokens", "output_tokens")
+_REMEMBERED = 64
+_RELEARN_EVERY = 8
+
+
+class Bucket:
+    """A token bucket that never lets more than `limit` pass in any `window_s`.
+
+    A burst may pass at once, the rest comes in evenly. The level may go below zero: an amount larger than the burst
+    waits for a full bucket and then owes the rest, so a window may hold as much more as the largest amount exceeds the
+    burst. The burst is a 60th of a window (at least 1), which costs as little of the rate; half of a day's allowance,
+    since nobody wants a thousand rows spread over a day.
+    """
+
+    def __init__(self, limit: float, window_s: float, now: float) -> None:
+        self.window_s = window_s
+        self._at = now
+        self._level = float("inf")
+        self.change(limit)
+
+    def change(self, limit: float) -> None:
+        """From now on, `limit` a window."""
+        self.limit = limit
+        self.burst = max(1.0, limit / (2 if self.window_s >= _DAY_S else 60))
+        self.rate = (limit - self.burst + 1) / self.window_s
+        self._level = min(self._level, self.burst)
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Seconds until `amount` may pass; 0 means now."""
+        self._refill(now)
+        return max(0.0, (min(amount, self.burst) - self._level) / self.rate)
+
+    def take(self, amount: float) -> None:
+        """Let `amount` pass; a negative amount is a refund."""
+        self._level = min(self.burst, self._level - amount)
+
+    def cap(self, level: float, now: float) -> None:
+        """There is no more than `level` left, as the server says; at most one burst is believed to be owed."""
+        self._refill(now)
+        self._level = min(self._level, max(level, -self.burst))
+
+    def _refill(self, now: float) -> None:
+        self._level = min(self.burst, self._level + (now - self._at) * self.rate)
+        self._at = now
+
+
+@dataclass(slots=True)
+class Place:
+    """A request in a lane: what it takes of each limit, and when it was sent.
+
+    `estimate` are the prompt's tokens as its sender guesses; `input_tokens` and `output_tokens` what was taken.
+    """
+
+    estimate: int
+    max_tokens: int
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+    sent_at: float = 0.0
+    passed: tuple[float, float, float] = (0.0, 0.0, 0.0)  # requests, input, output that passed up to this one
+    probe: bool = False
+
+    def amount(self, kind: LimitKind) -> float:
+        """What this request takes of a limit."""
+        return _amount(kind, 1.0, self.input_tokens, self.output_tokens)
+
+
+class Quotas:
+    """The limits of one lane. `cached_free`: cached input counts for nothing (Anthropic)."""
+
+    def __init__(self, limits: Limits, now: float, *, cached_free: bool = False) -> None:
+        self._cached_free = cached_free
+        self._buckets: dict[tuple[LimitKind, float], Bucket] = {}
+        for name, value in limits.model_dump(exclude={"concurrency"}, exclude_none=True).items():
+            kind, window_s = _CONFIGURED[name]
+            self._buckets[kind, window_s] = Bucket(value, window_s, now)
+        self._passed = (0.0, 0.0, 0.0)
+        self._input_ratio = 1.0
+        self._outputs: deque[int] = deque(maxlen=_REMEMBERED)
+        self._answers = 0
+        self._usual_output: float | None = None
+
+    def wait_s(self, place: Place, now: float) -> float:
+        """Seconds until this request may pass; fixes what it will take."""
+        if not self._buckets:
+            return 0.0
+        place.input_tokens = place.estimate * self._input_ratio
+        place.output_tokens = float(place.max_tokens)
+        if self._usual_output is not None:
+            place.output_tokens = min(self._usual_output, place.max_tokens or self._usual_output)
+        return max(bucket.wait_s(place.amount(kind), now) for (kind, _), bucket in self._buckets.items())
+
+    def take(self, place: Place, now: float) -> None:
+        """The request passes."""
+        requests, input_tokens, output_tokens = self._passed
+        self._passed = (requests + 1, input_tokens + place.input_tokens, output_tokens + place.output_tokens)
+        place.passed, place.sent_at = self._passed, now
+        for (kind, _), bucket in self._buckets.items():
+            bucket.take(place.amount(kind))
+
+    def give_back(self, place: Place) -> None:
+        """The request passed, but was never sent."""
+        for (kind, _), bucket in self._buckets.items():
+            bucket.take(-place.amount(kind))
+
+    def settle(self, place: Place, usage: Usage) -> None:
+        """Put what was used in the place of what was taken, and learn from it; the request itself stays counted."""
+        input_tokens = usage.input_tokens - (usage.cached_input_tokens if self._cached_free else 0)
+        for (kind, _), bucket in self._buckets.items():
+            bucket.take(_amount(kind, 1.0, input_tokens, usage.output_tokens) - place.amount(kind))
+        if place.estimate and usage.input_tokens:
+            ratio = min(max(input_tokens / place.estimate, 0.05), 20.0)
+            self._input_ratio += 0.1 * (ratio - self._input_ratio)
+        if usage.output_tokens:
+            self._outputs.append(usage.output_tokens)
+            if self._answers % _RELEARN_EVERY == 0:
+                ordered = sorted(self._outputs)
+                self._usual_output = float(ordered[(9 * len(ordered)) // 10])
+            self._answers += 1
+
+    def see(self, place: Place, seen: Iterable[SeenLimit], now: float) -> None:
+        """What the reply to `place` says of the server's limits.
+
+        Servers count at admission: since then came the refill, and went what was sent after this request.
+        """
+        for limit in seen:
+            bucket = self._buckets.get((limit.kind, limit.window_s))
+            if bucket is None:
+                bucket = self._buckets[limit.kind, limit.window_s] = Bucket(limit.limit, limit.window_s, now)
+            elif bucket.limit != limit.limit:
+                bucket.change(limit.limit)
+            if limit.remaining is not None:
+                after = (now_ - then for now_, then in zip(self._passed, place.passed, strict=True))
+                refilled = bucket.rate * (now - place.sent_at)
+                bucket.cap(limit.remaining + refilled - _amount(limit.kind, *after), now)
+
+
+def _amount(kind: LimitKind, requests: float, input_tokens: float, output_tokens: float) -> float:
+    match kind:
+        case "requests":
+            return requests
+        case "tokens":
+            return input_tokens + output_tokens
+        case "input_tokens":
+            return input_tokens
+        case "output_tokens":
+            return output_tokens

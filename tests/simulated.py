@@ -1,0 +1,153 @@
+"""Simulated time, and servers in it: hours of traffic in seconds, the same every time."""
+
+import asyncio
+import random
+import selectors
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from synthgen.asking.lanes import Lane
+from synthgen.asking.outcome import SeenLimit
+from synthgen.types import Usage
+
+T = TypeVar("T")
+START = 1000.0
+
+
+class SimulatedTime(selectors.SelectSelector):
+    """Where nothing is ready, jumps to the next timer instead of waiting for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = START
+        self.jumps = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout:
+            self.now += timeout
+            self.jumps += 1
+        return ready
+
+
+class Simulation(asyncio.SelectorEventLoop):
+    """An event loop whose clock is simulated."""
+
+    def __init__(self) -> None:
+        self.simulated = SimulatedTime()
+        super().__init__(self.simulated)
+
+    def time(self) -> float:
+        return self.simulated.now
+
+
+def simulate(story: Coroutine[None, None, T]) -> T:
+    with asyncio.Runner(loop_factory=Simulation) as runner:
+        return runner.run(story)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@dataclass
+class Server:
+    """Answers after a latency drawn around `latency_s`, for as long as no limit stands against it.
+
+    `rpm` and `tpm` are sliding windows; tokens count when the answer is complete. `places`: refuses more in flight.
+    `knee`: serves as many at full speed, and more of them as much slower. `down`: refuses everybody at these times.
+    `tells` its request limit and what remains of it with every reply.
+    """
+
+    latency_s: float = 0.5
+    rpm: int | None = None
+    tpm: int | None = None
+    places: int | None = None
+    knee: int | None = None
+    down: Callable[[float], bool] = lambda at: False
+    retry_after_s: float | None = None
+    tells: bool = False
+    input_tokens: int = 50
+    output_tokens: tuple[int, int] = (100, 100)
+    in_flight: int = 0
+    answered: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    _random: random.Random = field(default_factory=lambda: random.Random(0))
+    _requests: deque[float] = field(default_factory=deque)
+    _tokens: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def remaining(self) -> float | None:
+        """Of the request limit, in this window."""
+        while self._requests and self._requests[0] <= now() - 60:
+            self._requests.popleft()
+        return None if self.rpm is None else self.rpm - len(self._requests)
+
+    def _refuses(self) -> bool:
+        while self._tokens and self._tokens[0][0] <= now() - 60:
+            self._tokens.popleft()
+        return (
+            self.down(now())
+            or self.remaining() == 0
+            or (self.places is not None and self.in_flight >= self.places)
+            or (self.tpm is not None and sum(tokens for _, tokens in self._tokens) >= self.tpm)
+        )
+
+    async def serve(self) -> tuple[Usage | None, tuple[SeenLimit, ...]]:
+        """The usage of an answer, or None for a 429; and what the headers say."""
+        if self._refuses():
+            self.refused.append(now())
+            await asyncio.sleep(0.01)
+            return None, self._headers()
+        self._requests.append(now())
+        headers = self._headers()
+        output = self._random.randint(*self.output_tokens)
+        usage = Usage(self.input_tokens, output_tokens=output)
+        self.in_flight += 1
+        slower = max(1.0, self.in_flight / self.knee) if self.knee else 1.0
+        usual = sum(self.output_tokens) / 2
+        await asyncio.sleep(self.latency_s * self._random.uniform(0.6, 1.4) * slower * output / usual)
+        self.in_flight -= 1
+        self._tokens.append((now(), usage.input_tokens + output))
+        self.answered.append(now())
+        return usage, headers
+
+    def _headers(self) -> tuple[SeenLimit, ...]:
+        remaining = self.remaining()
+        return (SeenLimit("requests", self.rpm, remaining, 60.0),) if self.tells and self.rpm else ()
+
+    def rate(self, start_s: float, end_s: float) -> float:
+        """Answers a second in this part of the simulation."""
+        return sum(START + start_s <= at < START + end_s for at in self.answered) / (end_s - start_s)
+
+
+async def drive(lane: Lane, server: Server, *, for_s: float, rows: int = 2000, max_tokens: int = 0) -> None:
+    """What the asking loop does with its lane: many rows, each sent until it is answered."""
+    backoff = random.Random(1)
+
+    async def row() -> None:
+        tries = 0
+        while True:
+            place = await lane.enter(server.input_tokens, max_tokens)
+            usage, headers = await server.serve()
+            lane.saw(place, headers)
+            if usage:
+                lane.succeeded(place, usage)
+                lane.leave(place, usage)
+                return
+            named = server.retry_after_s
+            lane.was_limited(place, named)
+            lane.leave(place, Usage())
+            tries += 1
+            await lane.wait_outside(named or backoff.uniform(0, min(60, 2**tries)), with_lane=not named)
+
+    async def rows_in_turn() -> None:
+        while now() < START + for_s:
+            await row()
+
+    workers = [asyncio.ensure_future(rows_in_turn()) for _ in range(rows)]
+    await asyncio.sleep(for_s)
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)

@@ -1,0 +1,72 @@
+"""Lanes against simulated servers: how much of a limit is used, and how soon after a storm. Time is simulated."""
+
+import pytest
+
+from synthgen.asking.lanes import Lane
+from synthgen.recipe.model import Limits
+from tests.simulated import START, Server, drive, now, simulate
+
+
+def run(server: Server, limits: Limits, *, for_s: float, queued: bool = False, max_tokens: int = 0) -> Lane:
+    """Drive a lane with these limits against `server`."""
+
+    async def story() -> Lane:
+        lane = Lane("big", limits, clock=now, crowding="queued" if queued else "refused")
+        await drive(lane, server, for_s=for_s, max_tokens=max_tokens)
+        return lane
+
+    return simulate(story())
+
+
+@pytest.mark.parametrize(
+    ("limits", "tells"), [(Limits(rpm=600), False), (Limits(), True), (Limits(rpm=5000), True)]
+)
+def test_600_requests_a_minute_are_used_and_hardly_ever_exceeded(limits: Limits, tells: bool) -> None:
+    server = Server(rpm=600, tells=tells, retry_after_s=1.0)
+
+    run(server, limits, for_s=300)
+
+    assert server.rate(60, 300) >= 0.95 * 10
+    assert len(server.refused) <= 0.005 * (len(server.answered) + len(server.refused))
+
+
+@pytest.mark.parametrize("latency_s", [0.5, 8.0])
+def test_answers_a_tenth_of_max_tokens_leave_no_tokens_unused(latency_s: float) -> None:
+    server = Server(tpm=200_000, latency_s=latency_s, retry_after_s=1.0)
+
+    run(server, Limits(tpm=200_000), for_s=300, max_tokens=1000)
+
+    assert server.rate(60, 300) >= 0.9 * 200_000 / 60 / 150
+    assert len(server.refused) <= 0.005 * len(server.answered)
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 5.0])
+@pytest.mark.parametrize("limits", [Limits(), Limits(concurrency=64), Limits(rpm=6000)])
+def test_two_minutes_of_429_are_over_within_30_seconds(limits: Limits, retry_after_s: float | None) -> None:
+    def down(at: float) -> bool:
+        return START + 60 <= at < START + 180
+
+    server = Server(places=64, down=down, retry_after_s=retry_after_s)
+
+    run(server, limits, for_s=270)
+
+    assert server.rate(210, 270) >= 0.95 * server.rate(30, 60)
+    assert len([at for at in server.refused if START + 70 <= at < START + 180]) <= 60
+
+
+@pytest.mark.parametrize("outputs", [(100, 100), (20, 400)])
+def test_a_server_that_only_gets_slower_is_kept_near_its_knee(
+    outputs: tuple[int, int],
+) -> None:
+    def server() -> Server:
+        return Server(knee=64, latency_s=2.0, output_tokens=outputs)
+
+    fixed = [server() for _ in (32, 64, 96, 128)]
+    for one, concurrency in zip(fixed, (32, 64, 96, 128), strict=True):
+        run(one, Limits(concurrency=concurrency), for_s=240)
+    adaptive = server()
+
+    lane = run(adaptive, Limits(), for_s=240, queued=True)
+
+    assert adaptive.rate(60, 240) >= 0.95 * max(one.rate(60, 240) for one in fixed)
+    assert lane.counts.in_flight <= 96
