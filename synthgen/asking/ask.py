@@ -218,7 +218,7 @@ class Asker:
                     attempt.failing_since = lane.clock()
                 attempt.backoffs += 1
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
-                lane.failed()
+                lane.failed(f"{reason}: {message}")
                 self._give_up_if_dead(attempt, f"{reason}: {message}")
 
     def _settle(self, attempt: _Attempt, outcome: Outcome, reserved_usd: float) -> Entry | None:

@@ -82,6 +82,7 @@ class Lane:
     counts: LaneCounts = field(default_factory=LaneCounts)
     stopped: LaneStopped | None = None
     last_success: float = field(init=False, default=-math.inf)
+    last_trouble: str = field(init=False, default="")
     _troubled_at: float | None = field(init=False, default=None)
     _end: LaneStopped | None = field(init=False, default=None)
     _ended: asyncio.Event = field(init=False, default_factory=asyncio.Event)
@@ -146,9 +147,10 @@ class Lane:
         self._troubled_at = None
         self._recent.append(False)
 
-    def failed(self) -> None:
-        """A broken reply, or none."""
+    def failed(self, what: str = "") -> None:
+        """A broken reply, or none; `what` is for people."""
         self.counts.errors += 1
+        self.last_trouble = what
         self._recent.append(False)
         self._note_trouble()
 

@@ -122,13 +122,15 @@ def verify(out: Path) -> list[str]:
     return sorted(problems)
 
 
-def check_target(out: Path) -> None:
+def check_target(out: Path, also: Iterable[str] = ()) -> None:
     """Refuse a folder whose `data/`, ... or manifest are not ours, before any work is done for it.
+
+    `also` names further top-level entries the caller will write.
 
     Raises:
         StorageError: names what is in the way.
     """
-    _refuse_foreign(out, {*FOLDERS}, _owned(out))
+    _refuse_foreign(out, {*FOLDERS, *also}, _owned(out))
 
 
 def _write_texts(staging: Staging, texts: Mapping[str, bytes]) -> list[str]:

@@ -27,7 +27,7 @@ from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP, Judge
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
 from synthgen.pipeline.progress import EventLog, Progress
-from synthgen.pipeline.publishing import publish_run
+from synthgen.pipeline.publishing import TEXTS, publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import Report, make_report
 from synthgen.pipeline.resolve import Resolved, resolve
@@ -74,9 +74,10 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     plan = make_plan(resolved, gates, cap_usd)
     teachers = connect_all(resolved.specs)
     folder = RunFolder(out)
+    folder.require_free()
     release = lock_run(folder.journal)
     try:
-        check_target(out)
+        check_target(out, TEXTS)
         run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options)
         return await run.go()
     finally:
@@ -157,6 +158,8 @@ class _Run:
         except asyncio.CancelledError:
             if not self._stop_at_once():
                 raise
+            if not self.target.met:
+                self._count_pending(self.plan.rows - self.waves.settled_rows)
         finally:
             with suppress(asyncio.CancelledError):
                 await self.asker.close()
@@ -219,11 +222,13 @@ class _Run:
             if remove_handlers:
                 remove_handlers()
         if not self.waves.exhausted and not self.target.met:
-            rest = await asyncio.to_thread(self.waves.rest)
-            if rest:
-                self.progress.counts.outcomes["pending"] = (
-                    self.progress.counts.outcomes.get("pending", 0) + rest
-                )
+            self._count_pending(await asyncio.to_thread(self.waves.rest))
+
+    def _count_pending(self, rows: int) -> None:
+        """Rows that never got a verdict are one pending candidate each."""
+        if rows > 0:
+            outcomes = self.progress.counts.outcomes
+            outcomes["pending"] = outcomes.get("pending", 0) + rows
 
     async def _screen_waves(self, group: asyncio.TaskGroup) -> None:
         near = self.resolved.loaded.recipe.refine.dedup.near
@@ -262,8 +267,6 @@ class _Run:
         while (item := await self.settling.get()) is not None:
             wave, judged = item
             final = settle(await judged, self.resolved.judge, self.gates.misjudged, self.target)
-            for verdict in final:
-                self.progress.counts.add(verdict)
             frames = frames_of(final, self.resolved.shape, self.gates.origin)
             for kind, frame in (
                 ("accepted", frames.accepted),
@@ -272,6 +275,8 @@ class _Run:
                 ("lineage", frames.lineage),
             ):
                 await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
+            for verdict in final:
+                self.progress.counts.add(verdict)
             self.waves.settled(wave)
 
     async def _tick(self) -> None:

@@ -5,11 +5,11 @@ the counts that are published were checked against the rows that were staged.
 """
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import orjson
 
+from synthgen.assets import package_version
 from synthgen.dataset import (
     CardFilters,
     CardInfo,
@@ -28,17 +28,11 @@ from synthgen.pipeline.verdicts import Counts
 from synthgen.policy import licence_expression, licence_texts, notice_lines, policy_json
 from synthgen.types import JSONValue
 
-__all__ = ["package_version", "publish_run"]
+__all__ = ["TEXTS", "publish_run"]
+
+TEXTS = ("README.md", "POLICY.json", "NOTICE", "LICENSES")
 
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-
-
-def package_version() -> str:
-    """Version of the installed package, or of the checkout it runs from."""
-    try:
-        return version("synthgen")
-    except PackageNotFoundError:
-        return "0+checkout"
 
 
 def publish_run(
@@ -158,5 +152,7 @@ def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Cou
         "complete": counts.outcomes.get("pending", 0) == 0,
         "counts": {"planned": counts.planned, **counts.outcomes},
         "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
+        # Ids only: what a server said of them may quote a prompt, and stays in the journal.
+        "examples": {"/".join(key): leaf_id for key, (leaf_id, _) in sorted(counts.examples.items())},
         "journal": index.summary(),
     }

@@ -31,7 +31,7 @@ from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.foreign import ForeignPolicy
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP
-from synthgen.pipeline.publishing import publish_run
+from synthgen.pipeline.publishing import TEXTS, publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import OUTCOMES, Report
 from synthgen.pipeline.resolve import Resolved, resolve
@@ -277,7 +277,7 @@ def _claim(out: Path) -> Iterator[None]:
     """Hold the lock of an output folder that is not a run; nothing of it stays."""
     release = lock_run(out / ".lock")
     try:
-        check_target(out)
+        check_target(out, TEXTS)
         yield
     finally:
         release()

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import orjson
 
-from synthgen.dataset import write_bytes
+from synthgen.dataset import check_target, write_bytes
 from synthgen.errors import StorageError, UsageError
 from synthgen.journal import JournalIndex, Reply, read_reply
 from synthgen.pipeline.plan import Plan
+from synthgen.pipeline.publishing import TEXTS
 from synthgen.pipeline.resolve import Resolved
 from synthgen.policy import LOCK_NAME
 from synthgen.recipe.load import LoadedRecipe, load_recipe
@@ -21,6 +22,8 @@ from synthgen.types import JSONValue, digest
 
 __all__ = ["RunFolder"]
 
+# What a run keeps beside its journal and what `dataset` publishes.
+WRITTEN = ("recipe.yaml", "recipes", "recipe_files", LOCK_NAME, "plan.json", "usage.json", "events.jsonl")
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -35,6 +38,15 @@ class RunFolder:
         self.plan = path / "plan.json"
         self.events = path / "events.jsonl"
         self.order = self.journal / "rows.bin"
+
+    def require_free(self) -> None:
+        """Check that a first session here writes over nothing; a folder with a journal is a run, and all of it ours.
+
+        Raises:
+            StorageError: names what is in the way.
+        """
+        if not self.journal.is_dir():
+            check_target(self.path, (*WRITTEN, *TEXTS))
 
     def require(self) -> None:
         """Check that this is a run.

@@ -104,6 +104,11 @@ class Waves:
             )
         self._moved.set()
 
+    @property
+    def settled_rows(self) -> int:
+        """Rows whose verdicts are final."""
+        return self._settled_rows
+
     def rest(self) -> int:
         """Rows of the source that were never admitted; reads it to its end."""
         return sum(1 for _ in self._rows)

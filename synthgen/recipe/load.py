@@ -7,7 +7,7 @@ applied, `${ENV}` still unexpanded, so that no credential reaches disk) and its 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -64,22 +64,24 @@ def load_recipe(
         text = path.read_text(encoding="utf-8")
     if not isinstance(document.value, dict):
         raise RecipeError(f"{document.path}:1: a recipe is a mapping of keys to values")
-    for override in overrides:
-        _apply(document.value, override)
+    overridden = frozenset(_apply(document.value, override) for override in overrides)
     if overrides:
         text = yaml.safe_dump(document.value, sort_keys=False, allow_unicode=True)
     effective = digest(document.value)
-    expanded = Document(document.path, _expand(document, document.value, (), env), document.lines)
+    document = replace(document, overridden=overridden)
+    expanded = replace(document, value=_expand(document, document.value, (), env))
     return LoadedRecipe(_build(expanded), expanded, base or folder, text, effective)
 
 
-def _apply(value: dict[str, JSONValue], override: str) -> None:
+def _apply(value: dict[str, JSONValue], override: str) -> tuple[str | int, ...]:
+    """Set one key in place; its path."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise UsageError(f"--set {override}: write it as key.path=value")
     new = parse_yaml(text, f"--set {path}").value
     at: JSONValue = value
+    loc: list[str | int] = []
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(at, list):
@@ -88,14 +90,17 @@ def _apply(value: dict[str, JSONValue], override: str) -> None:
             if last:
                 at[int(key)] = new
             at = at[int(key)]
+            loc.append(int(key))
         elif isinstance(at, dict):
             if last:
                 at[key] = new
             elif not isinstance(at.get(key), dict | list):
                 at[key] = {}
             at = at[key]
+            loc.append(key)
         else:
             raise UsageError(f"--set {override}: {'.'.join(keys[:depth])} holds a plain value")
+    return tuple(loc)
 
 
 def _expand(
@@ -136,7 +141,7 @@ def _build(document: Document) -> Recipe:
             problems.append(str(error))
             prepared.pop("source")
     try:
-        recipe = validate(Recipe, Document(document.path, cast(JSONValue, prepared), document.lines))
+        recipe = validate(Recipe, replace(document, value=cast(JSONValue, prepared)))
     except RecipeError as error:
         secondary = (
             ("teachers: dictionary should have", "source: is required", "teacher ") if problems else ()
@@ -211,7 +216,7 @@ def _source(document: Document) -> SourceConfig:
         )
     params = _source_params(document, kind, model)
     prepared = cast(JSONValue, {"source": {"kind": kind, "params": params, **common}})
-    return validate(SourceConfig, Document(document.path, prepared, document.lines), at=("source",))
+    return validate(SourceConfig, replace(document, value=prepared), at=("source",))
 
 
 def _source_params(document: Document, kind: str, model: type[BaseModel]) -> BaseModel:
