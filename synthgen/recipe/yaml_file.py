@@ -8,7 +8,7 @@ Rejected: ruamel.yaml (keeps lines too, but a second YAML dialect beside the one
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,11 +30,19 @@ _TEXT_TAGS = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:binary"}
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file: `value` is plain JSON data, `lines` maps a key path to its 1-based line."""
+    """A parsed file: `value` is plain JSON data, `lines` maps a key path to its 1-based line.
+
+    `expanded`: where the environment was put in; messages do not repeat what stands there.
+    """
 
     path: str
     value: JSONValue
     lines: Mapping[Loc, int]
+    expanded: frozenset[Loc] = frozenset()
+
+    def holding(self, value: JSONValue) -> "Document":
+        """The same file with parts of its value replaced."""
+        return replace(self, value=value)
 
     def where(self, loc: Sequence[str | int]) -> str:
         """`file:line` of the deepest part of `loc` that stands in the file."""
@@ -143,7 +151,7 @@ def _explain(model: type[BaseModel], document: Document, at: Loc, error: Validat
             text = problem["msg"].removeprefix("Value error, ")
             text = text[:1].lower() + text[1:]
             given = problem["input"]
-            if isinstance(given, bool | int | float | str):
+            if isinstance(given, bool | int | float | str) and known_at not in document.expanded:
                 text += f" (got {given!r})"
         messages.append(f"{document.where(known_at)}: {dotted(known_at)}: {text}")
     return messages
