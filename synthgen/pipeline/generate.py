@@ -316,6 +316,11 @@ class _Run:
         final = settle(judged, self.resolved.judge, self.gates.misjudged, self.target)
         for verdict in final:
             self.progress.counts.add(verdict)
+        if not self.options.ask_only:
+            await self._stage(final, staging)
+        self.waves.settled(wave)
+
+    async def _stage(self, final: list[Verdict], staging: Staging) -> None:
         frames = frames_of(final, self.resolved.shape, self.gates.origin)
         for kind, frame in (
             ("accepted", frames.accepted),
@@ -324,7 +329,6 @@ class _Run:
             ("lineage", frames.lineage),
         ):
             await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
-        self.waves.settled(wave)
 
     async def _tick(self) -> None:
         while True:
