@@ -111,11 +111,11 @@ def every_id(run: Path) -> list[str]:
     resolved = resolve(folder.load_recipe(), copies=folder.recipe_files)
     index, seen = JournalIndex(folder.journal), Counter()
     ids = []
-    for key in folder.read_order(index):
+    for key in folder.read_order():
         entry = index.row(key)
         assert entry is not None
-        row = resolved.tree.admit(row_from_entry(entry), seen)
-        ids += [leaf.id for leaf in resolved.tree.leaves(row, folder.reply_of(index))]
+        asks = resolved.tree.admit(row_from_entry(entry), seen)
+        ids += [leaf.id for leaf in resolved.tree.leaves(asks, folder.reply_of(index))]
     index.close()
     return ids
 

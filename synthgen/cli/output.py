@@ -101,7 +101,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     out = console()
     bad = f" ({plan.bad_rows} malformed)" if plan.bad_rows else ""
     out.print(
-        f"{plan.rows} rows{bad}, at most {plan.requests} requests, about {plan.disk_bytes / 1e6:.1f} MB of disk"
+        f"{plan.rows} rows{bad}, {plan.bound} {plan.requests} requests, about {plan.disk_bytes / 1e6:.1f} MB of disk"
     )
     table = Table(
         "step", "teacher", "requests", "input tokens", "output tokens", "USD", box=None, pad_edge=False

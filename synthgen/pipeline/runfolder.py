@@ -109,23 +109,28 @@ class RunFolder:
         """Store what was promised."""
         write_bytes(self.plan, orjson.dumps(plan.as_json(), option=_PRETTY))
 
-    def write_order(self, order: bytes) -> None:
-        """Store the plan order: 16-byte keys of the journal's row entries."""
-        write_bytes(self.order, order)
+    def begin_order(self) -> None:
+        """Forget the plan order of an earlier session: this one writes its own as it admits rows."""
+        try:
+            self.order.write_bytes(b"")
+        except OSError as error:
+            raise StorageError(f"{self.order}: cannot be written: {error.strerror}") from error
+
+    def note_order(self, keys: bytes) -> None:
+        """Append to the plan order: 16-byte keys of the journal's row entries."""
+        try:
+            with self.order.open("ab") as file:
+                file.write(keys)
+        except OSError as error:
+            raise StorageError(f"{self.order}: cannot be written: {error.strerror}") from error
 
     def write_usage(self, usage: JSONValue) -> None:
         """Store tokens and money of the whole run so far."""
         write_bytes(self.path / "usage.json", orjson.dumps(usage, option=_PRETTY))
 
-    def read_order(self, index: JournalIndex) -> list[str]:
-        """Keys of the journal's row entries in plan order.
-
-        A run whose first session was killed has not stored it; its journal has the rows in the order of admission,
-        which is the same.
-        """
-        if not self.order.is_file():
-            return [str(entry["k"]) for entry in index.entries() if entry["t"] == "S"]
-        raw = self.order.read_bytes()
+    def read_order(self) -> list[str]:
+        """Keys of the journal's row entries in plan order, as far as the last session admitted them."""
+        raw = self.order.read_bytes() if self.order.is_file() else b""
         return [raw[at : at + 16].hex() for at in range(0, len(raw), 16)]
 
     @staticmethod

@@ -170,12 +170,12 @@ def _find(folder: RunFolder, resolved: Resolved, index: JournalIndex, prefix: st
     reply_of = folder.reply_of(index)
     seen = Counter()
     found: list[Leaf] = []
-    for key in folder.read_order(index):
+    for key in folder.read_order():
         entry = index.row(key)
         if entry is None:
             continue
-        row = resolved.tree.admit(row_from_entry(entry), seen)
-        found += [leaf for leaf in resolved.tree.leaves(row, reply_of) if leaf.id.startswith(prefix)]
+        asks = resolved.tree.admit(row_from_entry(entry), seen)
+        found += [leaf for leaf in resolved.tree.leaves(asks, reply_of) if leaf.id.startswith(prefix)]
     if not found:
         raise UsageError(f"{folder.path}: no candidate whose id starts with {prefix!r}")
     if len(found) > 1:

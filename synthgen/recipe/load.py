@@ -24,6 +24,7 @@ from synthgen.types import JSONValue, digest
 __all__ = ["LoadedRecipe", "load_recipe"]
 
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+Loc = tuple[str | int, ...]
 _COMMON_SOURCE_KEYS = ("license", "relation", "limit")
 
 
@@ -68,8 +69,9 @@ def load_recipe(
     if overrides:
         text = yaml.safe_dump(document.value, sort_keys=False, allow_unicode=True)
     effective = digest(document.value)
-    document = replace(document, overridden=overridden)
-    expanded = replace(document, value=_expand(document, document.value, (), env))
+    locs: set[Loc] = set()
+    value = _expand(document, document.value, (), env, locs)
+    expanded = replace(document, value=value, overridden=overridden, expanded=frozenset(locs))
     return LoadedRecipe(_build(expanded), expanded, base or folder, text, effective)
 
 
@@ -104,13 +106,15 @@ def _apply(value: dict[str, JSONValue], override: str) -> tuple[str | int, ...]:
 
 
 def _expand(
-    document: Document, value: JSONValue, loc: tuple[str | int, ...], env: Mapping[str, str]
+    document: Document, value: JSONValue, loc: Loc, env: Mapping[str, str], expanded: set[Loc]
 ) -> JSONValue:
+    """Put environment variables in, where a recipe says how to reach something; text that may enter a prompt or a
+    record is never touched. `expanded` collects where."""
     if isinstance(value, dict):
-        return {key: _expand(document, item, (*loc, key), env) for key, item in value.items()}
+        return {key: _expand(document, item, (*loc, key), env, expanded) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand(document, item, (*loc, i), env) for i, item in enumerate(value)]
-    if not isinstance(value, str) or "${" not in value:
+        return [_expand(document, item, (*loc, i), env, expanded) for i, item in enumerate(value)]
+    if not isinstance(value, str) or "${" not in value or not _is_address(loc):
         return value
 
     def look_up(match: re.Match[str]) -> str:
@@ -118,7 +122,15 @@ def _expand(
             raise RecipeError(f"{document.where(loc)}: environment variable {match[1]} is not set")
         return env[match[1]]
 
+    expanded.add(loc)
     return _ENV.sub(look_up, value)
+
+
+def _is_address(loc: Loc) -> bool:
+    """Whether a value says where something is: a teacher's settings but its sampling, or the files of a source."""
+    if loc[:1] == ("teachers",):
+        return "sampling" not in loc
+    return loc[:1] == ("source",) and len(loc) > 1 and loc[1] not in ("inline", "sample")
 
 
 def _build(document: Document) -> Recipe:
@@ -160,6 +172,9 @@ def _disagreements(document: Document, recipe: Recipe) -> Iterator[str]:
     first: dict[str, int] = {}
     for index, step in enumerate(recipe.steps):
         asked += [(("steps", index, "teacher"), alias) for alias in step.weights()]
+        if step.name == "judge":
+            where = document.where(("steps", index, "name"))
+            yield f"{where}: steps[{index}].name: 'judge' stands for the judge's own requests; choose another"
         if first.setdefault(step.name, index) != index:
             where = document.where(("steps", index, "name"))
             yield f"{where}: steps[{index}].name: step {first[step.name] + 1} is called {step.name!r} as well"

@@ -32,13 +32,15 @@ _TEXT_TAGS = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:binary"}
 class Document:
     """A parsed file: `value` is plain JSON data, `lines` maps a key path to its 1-based line.
 
-    `overridden` are the key paths whose value came from the command line.
+    `overridden` are the key paths whose value came from the command line, `expanded` those into which the environment
+    was put: messages do not repeat what stands there.
     """
 
     path: str
     value: JSONValue
     lines: Mapping[Loc, int]
     overridden: frozenset[Loc] = frozenset()
+    expanded: frozenset[Loc] = frozenset()
 
     def where(self, loc: Sequence[str | int]) -> str:
         """`file:line` of the deepest part of `loc` that stands in the file; `--set KEY` where that was overridden."""
@@ -150,7 +152,7 @@ def _explain(model: type[BaseModel], document: Document, at: Loc, error: Validat
             text = problem["msg"].removeprefix("Value error, ")
             text = text[:1].lower() + text[1:]
             given = problem["input"]
-            if isinstance(given, bool | int | float | str):
+            if isinstance(given, bool | int | float | str) and known_at not in document.expanded:
                 text += f" (got {given!r})"
         messages.append(f"{document.where(known_at)}: {dotted(known_at)}: {text}")
     return messages
