@@ -1,5 +1,6 @@
 """What a run keeps when it is stopped, refused or cut short in unusual places."""
 
+import asyncio
 import errno
 import os
 from collections.abc import Iterator
@@ -8,13 +9,18 @@ from typing import cast
 
 import polars as pl
 import pytest
+from tenacity import wait_none
 
 import synthgen
+from synthgen.asking.outcome import TransportFailure
+from synthgen.asking.retry import RetryPolicy
+from synthgen.asking.transport.aiohttp_transport import AiohttpTransport
+from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.dataset import is_published, verify
 from synthgen.dataset.staging import Staging
 from synthgen.pipeline.verdicts import Target
 from synthgen.pipeline.waves import Wave, Waves
-from tests.loopback import Loopback, refuse
+from tests.loopback import MALFORMED, Loopback, refuse
 from tests.runs import (
     cli,
     graded,
@@ -231,3 +237,37 @@ def test_a_run_can_be_shown_and_recut_while_its_first_session_was_cut_short(
 
     assert report.exit_code == 0
     assert recut.json["counts"]["accepted"] == 5
+
+
+async def test_a_proxys_password_is_in_no_message_and_its_refusal_is_no_payment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    proxy = await asyncio.start_server(refuse_all, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    monkeypatch.setenv("https_proxy", f"http://me:hunter2@127.0.0.1:{port}")
+    transport = AiohttpTransport(Endpoint("https://teacher.example/v1", "openai"))
+
+    async with proxy:
+        with pytest.raises(TransportFailure) as caught:
+            await transport.post("/chat/completions", {}, timeout_s=5)
+        await transport.close()
+
+    assert "hunter2" not in str(caught.value)
+    assert (caught.value.reason, caught.value.maybe_paid) == ("connect", False)
+
+
+async def test_one_request_is_not_bought_without_limit(tmp_path: Path) -> None:
+    with Loopback(script=lambda _number, _body: MALFORMED) as server:
+        path = save(tmp_path / "r.yaml", recipe(server, 1))
+        policy = RetryPolicy(wait=wait_none())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("synthgen.asking.ask.RetryPolicy", lambda: policy)
+            result = await asyncio.to_thread(cli, "generate", path, "-o", tmp_path / "run", "--json")
+
+    assert (result.json["counts"]["failed"], len(server.payments)) == (1, 6)
