@@ -139,11 +139,11 @@ def test_a_run_through_random_faults_is_resilient(
 ) -> None:
     llmock_server.state.chaos.error_rates = {429: 0.1, 500: 0.08, 502: 0.04, 503: 0.05, 529: 0.03}
 
-    result = dialect.run(1000)
+    result = dialect.run(400)
 
     verdict = llmock.verdict()
     print(dialect.provider, verdict.render().splitlines()[0])
-    assert (result.code, result.json["counts"]["accepted"]) == (0, 1000)
+    assert (result.code, result.json["counts"]["accepted"]) == (0, 400)
     verdict.assert_ok(strict=True)
 
 

@@ -24,6 +24,8 @@ __all__ = ["SdkTransport"]
 
 # The SDKs want a key at construction; the header below is what is sent.
 _NO_KEY = "unset"
+# The cap counts bytes as they arrive; a compressed body could unfold to any size behind it.
+_PLAIN = {"Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class SdkTransport:
             said = self._endpoint.clean_text(str(failure))
             # The cause's text is not scrubbed.
             raise TransportFailure(failure.reason, said, maybe_paid=failure.maybe_paid) from None
+        if len(response.content) > BODY_CAP_BYTES:  # a server that compresses all the same
+            raise too_large()
         return self._endpoint.clean(response.status_code, response.headers, response.content)
 
     async def close(self) -> None:
@@ -79,6 +83,7 @@ def _open_openai(endpoint: Endpoint) -> _Client:
         "Authorization": unset,
         "OpenAI-Organization": unset,
         "OpenAI-Project": unset,
+        **_PLAIN,
         **endpoint.headers(),
     }
 
@@ -110,7 +115,11 @@ def _open_anthropic(endpoint: Endpoint) -> _Client:
         open_telemetry=False,
         http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [_cap]}),
     )
-    headers: dict[str, str | anthropic.Omit] = {"Authorization": anthropic.Omit(), **endpoint.headers()}
+    headers: dict[str, str | anthropic.Omit] = {
+        "Authorization": anthropic.Omit(),
+        **_PLAIN,
+        **endpoint.headers(),
+    }
 
     async def send(path: str, body: dict[str, JSONValue], timeout_s: float) -> httpx2.Response:
         timeout = httpx2.Timeout(timeout_s, connect=endpoint.connect_timeout_s)
