@@ -281,7 +281,7 @@ def read_index(path: Path, number: int) -> SegmentIndex | None:
         number,
         SortedKeys(*columns[0:3]),
         SortedKeys(*columns[3:6]),
-        Frames(columns[6], columns[7]),
+        Frames(columns[6].copy(), columns[7].copy()),  # kept: a view would keep all of the file
         Account.from_json(cast(dict[str, JSONValue], meta["account"])),
         tuple(cast(list[str], meta["damaged"])),
     )
