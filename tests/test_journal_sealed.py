@@ -273,11 +273,19 @@ async def test_a_full_disk_ends_sealing_and_not_the_run(raw: Path, monkeypatch: 
     monkeypatch.setattr("synthgen.journal.sealing.compress", refuse)
     journal = Journal(raw)
     await journal.commit(answer(7000))
+    await asyncio.to_thread(journal._sealer.finish)
     await journal.close()
 
     assert journal._sealer.problem is not None
     assert "No space left" in journal._sealer.problem
     assert sorted(path.name for path in raw.iterdir()) == ["000001.jsonl", "000002.jsonl", "000003.jsonl"]
+
+
+def test_a_stopped_sealing_leaves_the_raw_segment_alone(raw: Path) -> None:
+    with pytest.raises(InterruptedError):
+        seal(raw, 1, stopped=lambda: True)
+
+    assert [path.name for path in raw.glob("000001*")] == ["000001.jsonl"]
 
 
 def test_a_compressed_file_that_reads_back_wrong_is_not_trusted(

@@ -33,7 +33,7 @@ from synthgen.journal.sealed import (
 )
 from synthgen.types import JSONValue
 
-__all__ = ["JournalIndex", "segment_paths"]
+__all__ = ["JournalIndex", "segment_numbers", "segment_paths"]
 
 _CACHED_FRAMES = 64  # of 128 KiB: replies are read about in the order they were written
 
@@ -184,10 +184,13 @@ class JournalIndex:
 
     def note(self, entry: Entry, segment: int, offset: int) -> None:
         """Remember where an entry stands; called after every commit."""
-        if not self._recent or self._recent[-1].number != segment:
+        recent = self._recent
+        contents = recent[-1] if recent and recent[-1].number == segment else None
+        if contents is None:
+            contents = Contents(segment, self._account)
             with self._changing:
-                self._recent += (Contents(segment, self._account),)
-        self._recent[-1].note(entry, offset)
+                self._recent += (contents,)
+        contents.note(entry, offset)
         if self._forgotten and entry["t"] in ("R", "F"):
             self._forgotten.discard(bytes.fromhex(str(entry["k"])))
 

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["KeyTable", "SortedKeys"]
+__all__ = ["U64", "KeyTable", "SortedKeys"]
 
 U64 = npt.NDArray[np.uint64]
 U32 = npt.NDArray[np.uint32]

@@ -37,6 +37,7 @@ else:
     from backports import zstd
 
 __all__ = [
+    "SEGMENT_SHIFT",
     "Contents",
     "Frames",
     "SegmentIndex",

@@ -11,7 +11,7 @@ Rejected: a process of its own (it would outlive a killed parent and touch a fol
 import os
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from zlib import crc32
 
@@ -46,18 +46,18 @@ def sync_folder(folder: Path) -> None:
         os.close(directory)
 
 
-def seal(folder: Path, number: int) -> SegmentIndex:
-    """Seal a raw segment; those before it are sealed already.
+def seal(folder: Path, number: int, *, stopped: Callable[[], bool] = lambda: False) -> SegmentIndex:
+    """Seal a raw segment; those before it are sealed already. Gives up soon after `stopped` says so.
 
     Raises:
         StorageError: what was written does not read back as the segment; that is kept.
-        OSError: the disk refuses.
+        OSError: the disk refuses; `InterruptedError` when stopped.
     """
     raw, sealed, index = (at(folder, number) for at in (raw_path, sealed_path, index_path))
     sealed_new, index_new = _new(sealed), _new(index)
     try:
         contents = Contents(number, _account_before(folder, number))
-        frames = _compress(raw, sealed_new, contents)
+        frames = _compress(raw, sealed_new, contents, stopped)
         sealed_new.replace(sealed)
         found = SegmentIndex.of(contents, frames)
         write_index(index_new, found)
@@ -85,7 +85,7 @@ def _account_before(folder: Path, number: int) -> Account:
     return before.account
 
 
-def _compress(raw: Path, path: Path, contents: Contents) -> Frames:
+def _compress(raw: Path, path: Path, contents: Contents, stopped: Callable[[], bool]) -> Frames:
     """Write the compressed file, durable and checked, and note what the lines say on the way."""
     raw_starts, file_starts, raw_crc = [0], [0], 0
     with raw.open("rb") as file, path.open("wb") as out:
@@ -99,6 +99,8 @@ def _compress(raw: Path, path: Path, contents: Contents) -> Frames:
             file_starts.append(file_starts[-1] + out.write(compress(piece)))
 
         for end in contents.read(file):
+            if stopped():
+                raise InterruptedError("the session ended")
             if end - raw_starts[-1] >= _FRAME_BYTES:
                 put(end)
         contents.note_tail(size)
@@ -157,7 +159,7 @@ class Sealer:
             raw_path(folder, number).unlink(missing_ok=True)
             sync_folder(folder)
         else:
-            self._index.adopt(seal(folder, number))
+            self._index.adopt(seal(folder, number, stopped=lambda: self._closing))
 
     def finish(self) -> None:
         """Wait until all that was added is sealed; nothing can be added any more."""
@@ -166,6 +168,6 @@ class Sealer:
             self._thread.join()
 
     def close(self) -> None:
-        """Finish the segment that is being sealed (seconds at most) and leave the others to the next session."""
+        """Stop at once; what is not sealed is left to the next session."""
         self._closing = True
         self.finish()
