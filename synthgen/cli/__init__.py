@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from synthgen.cli.journal import app as journal_app
 from synthgen.cli.terminal import safe
 from synthgen.errors import PolicyError, SynthgenError, UsageError
 
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(journal_app, name="journal")
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Overrides = Annotated[
