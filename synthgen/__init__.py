@@ -12,9 +12,22 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from synthgen.api import Report, SynthgenError, filter, generate, load_recipe, plan, recipe_schema, show
+    from synthgen.api import (
+        FilterOptions,
+        Options,
+        Report,
+        SynthgenError,
+        filter,
+        generate,
+        load_recipe,
+        plan,
+        recipe_schema,
+        show,
+    )
 
 __all__ = [
+    "FilterOptions",
+    "Options",
     "Report",
     "SynthgenError",
     "filter",

@@ -86,14 +86,14 @@ def plan(recipe: RecipeLike, *, overrides: Sequence[str] = (), max_cost_usd: flo
 
 
 def filter(  # the verb's name
-    inputs: Sequence[str | Path], out: str | Path, *, options: FilterOptions | None = None
+    inputs: str | Path | Sequence[str | Path], out: str | Path, *, options: FilterOptions | None = None
 ) -> Report:
     """Refine again without any teacher: a run folder (from its journal), or Parquet/JSONL files of any known format.
 
     Raises:
         SynthgenError: the inputs cannot be read, or the output cannot be written.
     """
-    paths = [Path(path) for path in inputs]
+    paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     options = options or FilterOptions()
     if len(paths) == 1 and (paths[0] / "journal").is_dir():
         return recut(paths[0], Path(out), options)

@@ -1,15 +1,16 @@
-"""Where packaged data lies: `prompts/` and `filters/` of this installation.
+"""What is installed: its version, and where its packaged data lies, `prompts/` and `filters/`.
 
 In a wheel they are `synthgen/_data/<kind>`; in a checkout or an editable install they are the top-level folders
 beside the package. The wheel's copy is looked for first, so an editable install never reads a stale one.
 """
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 from synthgen.errors import UsageError
 
-__all__ = ["Kind", "asset_names", "find_asset", "suggest"]
+__all__ = ["Kind", "asset_names", "find_asset", "package_version", "suggest"]
 
 Kind = Literal["prompts", "filters"]
 
@@ -45,6 +46,14 @@ def find_asset(kind: Kind, name: str, *, beside: Path | None = None) -> Path:
     raise UsageError(
         f"no bundled {kind[:-1]} named {name!r}{suggest(name, known)}; bundled: {', '.join(known)}"
     )
+
+
+def package_version() -> str:
+    """Version of the installed package, or of the checkout it runs from."""
+    try:
+        return version("synthgen")
+    except PackageNotFoundError:
+        return "0+checkout"
 
 
 def suggest(word: str, known: list[str]) -> str:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -52,7 +53,8 @@ class Act:
 
     `drop_before` hangs up unpaid, `drop_after` hangs up after the work was done (paid, lost), `truncate` and
     `malformed` send half an answer or broken JSON (paid), `html` is a proxy's 502, `echo_key` a 401 that repeats the
-    credential, `hang` never answers.
+    credential, `hang` never answers. `chunked` answers in small pieces without a length, `close` without keeping the
+    connection; `dribble` (slow loris) sends a few bytes a second, `endless` never stops sending (all paid).
     """
 
     kind: Literal[
@@ -66,6 +68,10 @@ class Act:
         "echo_key",
         "hang",
         "redirect",
+        "chunked",
+        "close",
+        "dribble",
+        "endless",
     ] = "answer"
     status: int = 200
     payload: JSON = None
@@ -80,7 +86,11 @@ MALFORMED = Act("malformed")
 HTML = Act("html")
 ECHO_KEY = Act("echo_key")
 HANG = Act("hang")
-_PAID = {"answer", "drop_after", "truncate", "malformed"}
+CHUNKED = Act("chunked")
+CLOSE = Act("close")
+DRIBBLE = Act("dribble")
+ENDLESS = Act("endless")
+_PAID = {"answer", "drop_after", "truncate", "malformed", "chunked", "close", "dribble", "endless"}
 
 Script: TypeAlias = "Callable[[int, Body], Act | None] | Sequence[Act]"
 
@@ -166,7 +176,8 @@ class Loopback:
         return len(self.payments) - len({payment.request for payment in self.payments})
 
     async def start(self) -> None:
-        """Listen; the port is known afterwards."""
+        """Listen; the port is known afterwards, and the same after a restart."""
+        self._closing.clear()
         self._log_file = self._log.open("a", encoding="utf-8") if self._log else None
         self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
         await self._runner.setup()
@@ -245,6 +256,8 @@ class Loopback:
             await self._closing.wait()
         if act.kind in ("hang", "drop_before", "drop_after", "truncate"):
             return await _hang_up(request, raw if act.kind == "truncate" else b"")
+        if act.kind in ("chunked", "dribble", "endless"):
+            return await self._stream(act.kind, request, raw)
         if act.kind == "malformed":
             return web.Response(body=raw[:-1] + b",,", content_type="application/json", headers=act.headers)
         if act.kind == "html":
@@ -258,7 +271,26 @@ class Loopback:
             return web.Response(status=307, headers=act.headers)
         if act.kind == "refuse":
             return web.json_response(act.payload, status=act.status, headers=act.headers)
-        return web.Response(body=raw, content_type="application/json", headers=act.headers)
+        response = web.Response(body=raw, content_type="application/json", headers=act.headers)
+        if act.kind == "close":
+            response.force_close()
+        return response
+
+    async def _stream(self, kind: str, request: web.BaseRequest, raw: bytes) -> web.StreamResponse:
+        """`raw` in pieces, without its length; it ends early where the client hangs up."""
+        response = web.StreamResponse(headers={"content-type": "application/json"})
+        response.enable_chunked_encoding()
+        with suppress(ConnectionError):
+            await response.prepare(request)
+            for start in range(0, len(raw), 7):
+                await response.write(raw[start : start + 7])
+                if kind == "dribble":
+                    await asyncio.sleep(0.5)
+            while kind == "endless" and not self._closing.is_set():
+                await response.write(b" " * 2**20)
+                await asyncio.sleep(0)
+            await response.write_eof()
+        return response
 
     def _answer(self, body: Body, *, anthropic: bool) -> Body:
         """The reply to `body`, booked as paid."""
@@ -413,6 +445,10 @@ _NAMED_ACTS = {
     "html": HTML,
     "echo-key": ECHO_KEY,
     "hang": HANG,
+    "chunked": CHUNKED,
+    "close": CLOSE,
+    "dribble": DRIBBLE,
+    "endless": ENDLESS,
 }
 
 

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from synthgen.dataset.publish import FOLDERS
 from synthgen.journal import lock_run
+from synthgen.pipeline.publishing import TEXTS
+from synthgen.pipeline.runfolder import WRITTEN
 from tests.loopback import Loopback, refuse
 from tests.runs import Result, cli, graded, questions, recipe, records, save, save_rows, teacher
 
@@ -88,6 +91,14 @@ def test_a_wrong_recipe_is_one_line_with_its_place_and_exit_2(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_missing_key_is_told_at_its_own_path(tmp_path: Path) -> None:
+    text = GOOD.replace("{inline: [{instruction: Hello}]}", "{sample: {attributes: {instruction: {}}}}")
+
+    result = generate_text(text, tmp_path)
+
+    assert "r.yaml:3: source.sample.attributes.instruction.file: is required\n" in result.err
+
+
 def test_every_problem_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
     text = GOOD.replace("name: x", "nam: x").replace("model: qwen3", "model: qwen3, tmeout_s: 5")
 
@@ -112,7 +123,9 @@ def test_a_recipe_that_is_not_there_is_exit_2(tmp_path: Path) -> None:
         ("seed=[1", "--set seed:1: not valid YAML"),
         ("steps.7.name=x", "'7' is not an index of a list of 1"),
         ("name.first=x", "name"),
-        ("seed=abc", "seed: input should be a valid integer"),
+        ("seed=abc", "--set seed: seed: input should be a valid integer"),
+        ("steps.0.samples=0", "--set steps.0.samples: steps[0].samples: input should be greater"),
+        ("teachers.qwen={}", "--set teachers.qwen: teachers.qwen.provider: is required"),
         ("sede=3", "sede: unknown key; did you mean 'seed'?"),
     ],
 )
@@ -183,6 +196,41 @@ def test_an_output_path_below_a_regular_file_is_exit_6(server: Loopback, tmp_pat
     assert str(tmp_path / "file") in one_line(result)
     assert (tmp_path / "file").read_text() == "mine"
     assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "recipe.yaml", "plan.json", "usage.json", "policy.lock.toml"])
+def test_a_first_session_writes_over_nothing_in_a_folder_that_is_no_run(
+    server: Loopback, tmp_path: Path, name: str
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / name).write_text("mine")
+
+    result = cli("generate", save(tmp_path / "r.yaml", recipe(server)), "-o", project)
+
+    assert result.code == 6
+    assert f"{project / name}: is in the way" in one_line(result)
+    assert [(path.name, path.read_text()) for path in project.iterdir()] == [(name, "mine")]
+    assert server.requests == []
+
+
+def test_everything_a_run_writes_is_looked_for_before_its_first_session(
+    server: Loopback, tmp_path: Path
+) -> None:
+    (tmp_path / "policy.lock.toml").write_text("")
+    cli("generate", save(tmp_path / "r.yaml", recipe(server)), "-o", tmp_path / "run")
+    cli("generate", save(tmp_path / "r.yaml", recipe(server, seed=2)), "-o", tmp_path / "run")
+
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+
+    assert written - {"journal", "manifest.json"} <= {*WRITTEN, *TEXTS, *FOLDERS}
+    assert {*WRITTEN, *TEXTS} <= written
+
+
+def test_a_source_that_is_a_folder_is_told_how_to_name_its_files(server: Loopback, tmp_path: Path) -> None:
+    path = save(tmp_path / "r.yaml", recipe(server, source={"jsonl": ".", "license": "own"}))
+
+    assert f"name its files, for example {tmp_path}/*.jsonl" in one_line(cli("plan", path))
 
 
 def test_an_output_folder_with_foreign_data_in_it_is_exit_6_and_stays(

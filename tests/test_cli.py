@@ -3,6 +3,7 @@
 import io
 import json
 import pkgutil
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from rich.console import Console
 
 import synthgen
 from synthgen.asking import Budget, Lane
+from synthgen.assets import package_version
 from synthgen.cli.live import plain_line, render, watching
 from synthgen.pipeline import Progress
 from synthgen.recipe.model import Limits
-from tests.loopback import Loopback, LoopbackProcess, refuse
+from tests.loopback import MALFORMED, Loopback, LoopbackProcess, refuse
 from tests.runs import cli, graded, recipe, records, save
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +83,17 @@ def test_a_wrong_command_line_is_exit_2_on_stderr(arguments: list[str]) -> None:
     assert (result.code, result.out) == (2, "")
     assert "Traceback" not in result.err
     assert result.err
+
+
+def test_the_version_is_told() -> None:
+    assert cli("--version").out == f"synthgen {package_version()}\n"
+
+
+def test_a_pipe_gets_whole_lines() -> None:
+    (line,) = [line for line in cli("list", "prompts").out.splitlines() if line.startswith("answer ")]
+
+    assert "instruction, context, system" in line
+    assert "context and a system message are optional" in line
 
 
 def test_a_near_miss_of_a_listing_is_told() -> None:
@@ -154,6 +167,36 @@ def test_generate_for_people_tells_funnel_usage_and_place(server: Loopback, tmp_
 
     for expected in ("planned", "accepted", "answer", "sent 5 requests", f"dataset: {tmp_path / 'run'}"):
         assert expected in result.out
+
+
+def test_generate_tells_what_the_server_said_where_candidates_failed(tmp_path: Path) -> None:
+    payload = {"error": {"message": "max_tokens is not supported"}}
+    with Loopback(script=lambda n, _b: refuse(400, payload) if n == 1 else None) as server:  # type: ignore[arg-type]  # JSON
+        path = save(tmp_path / "r.yaml", recipe(server, 3))
+        result = cli("generate", path, "-o", tmp_path / "run")
+
+    (line,) = [line for line in result.out.splitlines() if line.startswith("ask/invalid, for example ")]
+    row = line.split()[3].rstrip(":")
+    assert line.endswith("max_tokens is not supported")
+    assert f"ask/invalid, for example {row}" in cli("show", tmp_path / "run").out
+    assert cli("show", tmp_path / "run", "--row", row, "--json").json["outcome"] == "failed"
+
+
+def test_generate_tells_which_other_model_answered(tmp_path: Path) -> None:
+    with Loopback(served_model="gpt-4o") as server:
+        path = save(tmp_path / "r.yaml", recipe(server, 3))
+        result = cli("generate", path, "-o", tmp_path / "run", "--json")
+
+    assert result.json["examples"]["policy/served_identity"].endswith("asked for qwen3, gpt-4o answered")
+
+
+def test_generate_tells_of_replies_that_were_paid_for_nothing(tmp_path: Path) -> None:
+    with Loopback(script=[MALFORMED]) as server:
+        path = save(tmp_path / "r.yaml", recipe(server, 3))
+        result = cli("generate", path, "-o", tmp_path / "run")
+
+    assert result.code == 0
+    assert "1 replies were paid and unusable" in result.out
 
 
 def test_without_a_folder_the_run_is_named_after_the_recipe(
@@ -236,6 +279,27 @@ def test_a_plain_line_tells_the_same() -> None:
     assert "0.2500/2 USD" in line
 
 
+def silent_progress() -> Progress:
+    progress = busy_progress()
+    lane = progress.lanes["qwen"]
+    lane.clock = iter([0.0, 12.0, 12.0]).__next__
+    lane.failed("connect: Cannot connect to host \x1b[2J")
+    return progress
+
+
+def test_the_live_view_says_why_no_answer_comes() -> None:
+    console = Console(file=io.StringIO(), width=120, record=True)
+
+    console.print(render(silent_progress()))
+
+    said = "qwen: no answer for 12 s, trying on; last connect: Cannot connect to host \\x1b[2J"
+    assert said in console.export_text()
+
+
+def test_a_plain_line_says_why_no_answer_comes() -> None:
+    assert plain_line(silent_progress()).endswith("last connect: Cannot connect to host \\x1b[2J")
+
+
 def test_an_empty_progress_can_be_shown() -> None:
     assert plain_line(Progress()).startswith("planning | rows 0/? | nothing settled yet")
 
@@ -313,5 +377,7 @@ def test_a_second_signal_stops_at_once_and_the_run_goes_on_later(tmp_path: Path)
     assert process.returncode == 130
     assert "Traceback" not in out + err
     assert len(err.splitlines()) == 1
+    assert re.search(r"planned +30\n", out)
+    assert re.search(r"pending +30\n", out)
     with Loopback(reply=graded) as server:
         assert cli("generate", save(path, recipe(server, 30)), "-o", tmp_path / "run").code == 0

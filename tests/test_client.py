@@ -199,6 +199,13 @@ async def test_a_429_is_a_gate_with_the_servers_time(client: Client) -> None:
     assert outcome == Gate("rate_limit", 7.0)
 
 
+async def test_no_compression_is_asked_for_so_that_the_cap_counts_what_is_read(client: Client) -> None:
+    async with Loopback() as server, client.teacher(server.url) as teacher:
+        await teacher.answer(ask())
+
+    assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
 async def test_nothing_is_retried_by_the_transport(client: Client) -> None:
     async with (
         Loopback(script=lambda _n, _body: refuse(500)) as server,

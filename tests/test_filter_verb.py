@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import synthgen
 from synthgen.assets import find_asset
 from synthgen.dataset import verify
 from tests.loopback import Loopback
@@ -330,3 +331,31 @@ def test_a_dry_run_of_a_cut_writes_nothing(judged_run: Path, tmp_path: Path) -> 
 
     assert result.json["counts"]["planned"] == 5
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_json_array_is_refused_with_the_way_to_lines(tmp_path: Path) -> None:
+    (tmp_path / "alpaca.json").write_text("[]")
+
+    result = cli("filter", tmp_path / "alpaca.json", "-o", tmp_path / "out")
+
+    assert result.code == 2
+    assert "make lines of an array first: jq -c '.[]'" in result.err
+
+
+def test_one_input_need_not_be_in_a_list(judged_run: Path, tmp_path: Path) -> None:
+    report = synthgen.filter(str(judged_run), tmp_path / "cut", options=synthgen.FilterOptions(chain="none"))
+
+    assert report.exit_code == 0
+
+
+def test_a_folder_with_a_readme_of_somebody_else_is_refused_before_any_work(
+    judged_run: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "README.md").write_text("mine")
+
+    result = cli("filter", judged_run, "-o", project)
+
+    assert result.code == 6
+    assert [path.name for path in project.iterdir()] == ["README.md"]

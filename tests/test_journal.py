@@ -433,6 +433,73 @@ async def test_an_intent_refused_by_the_disk_never_becomes_a_lost_send(tmp_path:
     assert JournalIndex(tmp_path).ledger.lost == 0
 
 
+def fill_until_the_ballast_goes(disk: Disk, folder: Path) -> None:
+    """A disk with no room but what the ballast takes."""
+    write = disk._write
+
+    def full(file: int, rest: memoryview) -> int:
+        if (folder / "BALLAST").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, rest)
+
+    disk.left, disk._write = 1 << 30, full
+
+
+async def test_answers_under_way_are_stored_and_handed_out_when_the_disk_is_full(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async with opened(tmp_path) as journal:
+        await journal.commit(intent(1), intent(2), intent(3))
+        fill_until_the_ballast_goes(disk, tmp_path)
+        await journal.commit(answer(1))
+        await journal.commit(answer(2))
+        journal.append(ended(3, lost=True))
+        stored = journal.index.reply(key(2))
+        failure = journal.failure
+
+    assert stored == answer(2)
+    assert failure is not None
+    assert "No space left" in str(failure)
+    assert [entry["t"] for entry in JournalIndex(tmp_path).entries()] == ["I", "I", "I", "R", "R", "A"]
+
+
+async def test_nothing_is_issued_any_more_on_a_full_disk(tmp_path: Path, disk: Disk) -> None:
+    async with opened(tmp_path) as journal:
+        fill_until_the_ballast_goes(disk, tmp_path)
+        waiting = [
+            asyncio.ensure_future(journal.commit(entry)) for entry in (intent(1), answer(2), intent(3))
+        ]
+        ended_with = await asyncio.gather(*waiting, return_exceptions=True)
+        with pytest.raises(StorageError):
+            await journal.commit(intent(4))
+        with pytest.raises(StorageError):
+            journal.append({"k": key(5), "t": "S", "fields": {}})
+
+    assert [type(one) for one in ended_with] == [StorageError, type(None), StorageError]
+    assert [entry["t"] for entry in JournalIndex(tmp_path).entries()] == ["R"]
+
+
+async def test_the_ballast_is_there_during_a_session_only(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        during = (tmp_path / "BALLAST").stat().st_size
+
+    assert during == 16 << 20
+    assert not (tmp_path / "BALLAST").exists()
+
+
+async def test_a_session_that_cannot_set_aside_its_ballast_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int, _start: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("synthgen.journal.ballast.os.posix_fallocate", full)
+    with pytest.raises(StorageError, match="No space left"):
+        Journal(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_segment_that_cannot_be_opened_is_a_storage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """How long to wait, and when the tries are enough."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -16,8 +17,17 @@ def test_waits_are_drawn_below_a_doubling_bound_of_at_most_a_minute(attempt: int
 
     waits = [policy.backoff_s(attempt) for _ in range(400)]
 
-    assert 0.95 * most_s < max(waits) <= most_s
-    assert min(waits) < 0.05 * most_s
+    assert 0.98 * most_s < max(waits) <= most_s
+    assert 0.6 * most_s <= min(waits) < 0.62 * most_s
+
+
+def test_a_second_wait_is_longer_than_the_first_whatever_is_drawn() -> None:
+    random.seed(1)
+    policy = RetryPolicy()
+
+    waits = [[policy.backoff_s(attempt) for attempt in range(1, 7)] for _ in range(400)]
+
+    assert all(later > 1.1 * earlier for row in waits for earlier, later in pairwise(row))
 
 
 def test_the_servers_time_is_kept_to_the_millisecond() -> None:

@@ -111,11 +111,11 @@ def every_id(run: Path) -> list[str]:
     resolved = resolve(folder.load_recipe(), copies=folder.recipe_files)
     index, seen = JournalIndex(folder.journal), Counter()
     ids = []
-    for key in folder.read_order(index):
+    for key in folder.read_order():
         entry = index.row(key)
         assert entry is not None
-        row = resolved.tree.admit(row_from_entry(entry), seen)
-        ids += [leaf.id for leaf in resolved.tree.leaves(row, folder.reply_of(index))]
+        asks = resolved.tree.admit(row_from_entry(entry), seen)
+        ids += [leaf.id for leaf in resolved.tree.leaves(asks, folder.reply_of(index))]
     index.close()
     return ids
 
@@ -173,3 +173,27 @@ def test_the_folder_of_a_filtered_dataset_can_be_shown(run: Path, tmp_path: Path
     result = cli("show", tmp_path / "cut", "--json")
 
     assert result.json["counts"]["accepted"] == len(records(tmp_path / "cut"))
+
+
+def test_a_cut_has_no_stories_and_says_so(run: Path, tmp_path: Path) -> None:
+    cli("filter", run, "-o", tmp_path / "cut")
+
+    result = cli("show", tmp_path / "cut", "--row", records(run)[0]["id"])
+
+    assert result.code == 2
+    assert "was written by `filter`: only a run holds the stories" in result.err
+
+
+def test_show_says_where_a_reject_comes_from(run: Path) -> None:
+    assert f"source: {records(run, 'rejected')[0]['source']}\n" in cli("show", run).out
+
+
+def test_the_story_of_a_kept_record_names_the_duplicate_check(run: Path) -> None:
+    assert "dedup: kept" in story(run, records(run)[0]["id"]).json["verdicts"]
+
+
+def test_later_lines_of_a_turn_stand_below_its_first(run: Path) -> None:
+    lines = cli("show", run, "--row", records(run)[0]["id"]).out.splitlines()
+
+    start = next(i for i, line in enumerate(lines) if line.startswith("  user: "))
+    assert "    <instruction>" in lines[start:]

@@ -75,6 +75,7 @@ class _Attempt:
     wait_s: float = 0.0
     with_lane: bool = False
     failing_since: float | None = None
+    maybe_paid: int = 0  # tries that may have been billed without bringing an answer
     sent_at: float = 0.0
     latency_s: float = 0.0
 
@@ -223,10 +224,11 @@ class Asker:
                     attempt.tries -= 1  # nobody was reached: that says nothing about the request
                 elif attempt.failing_since is None:
                     attempt.failing_since = lane.clock()
+                attempt.maybe_paid += outcome.maybe_paid or outcome.body is not None
                 attempt.backoffs += 1
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
                 attempt.with_lane = False
-                lane.failed(place)
+                lane.failed(place, f"{reason}: {message}")
                 self._give_up_if_dead(attempt, f"{reason}: {message}")
 
     def _settle(self, attempt: _Attempt, outcome: Outcome, reserved_usd: float) -> Entry | None:
@@ -255,7 +257,12 @@ class Asker:
         return failure_entry(key, f"gave_up:{reason}", message, attempt.circumstances())
 
     def _is_hopeless(self, attempt: _Attempt) -> bool:
-        """Whether the tries are used up while others got answers: the trouble is this request, not the server."""
+        """Whether the tries are used up while others got answers: the trouble is this request, not the server.
+
+        Tries that may have been billed end it whoever else got answers: it must not be bought without limit.
+        """
+        if attempt.maybe_paid and self.policy.exhausted(attempt.maybe_paid):
+            return True
         since = attempt.failing_since
         return (
             since is not None and self.policy.exhausted(attempt.tries) and attempt.lane.last_success > since

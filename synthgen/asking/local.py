@@ -35,7 +35,7 @@ from synthgen.asking.local_model import DEFAULT_MODEL, PACKAGED, check_model, co
 from synthgen.asking.outcome import Answer, LaneStop, Outcome, Retry, RowFailure, Teacher
 from synthgen.errors import UsageError
 from synthgen.plugins import Plugin
-from synthgen.recipe.model import TeacherConfig
+from synthgen.recipe.model import Limits, TeacherConfig
 from synthgen.types import Completion, Request, Usage
 
 __all__ = ["LOCAL", "LocalTeacher", "LocalTeacherConfig", "connect_local"]
@@ -51,6 +51,7 @@ class LocalTeacherConfig(TeacherConfig):
     """
 
     model: str = Field(default=DEFAULT_MODEL, min_length=1)
+    limits: Limits = Limits(concurrency=16)  # the batch of the model in memory; more only waits inside it
     device: str = Field(default="CPU", min_length=1)
     execution: Execution = "accuracy"
     cache_dir: Path | None = None

@@ -67,7 +67,7 @@ class RemoteTeacherConfig(TeacherConfig):
         try:
             port = parts.port
         except ValueError as error:
-            raise ValueError(f"the port is no number in 0..65535: {url}") from error
+            raise ValueError("the port is no number in 0..65535") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("expected an http:// or https:// URL, like http://127.0.0.1:8000/v1")
         if parts.username is not None or parts.query or parts.fragment:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from synthgen.cli.journal import app as journal_app
 from synthgen.cli.terminal import safe
 from synthgen.errors import PolicyError, SynthgenError, UsageError
 
@@ -19,18 +20,36 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="synthgen",
-    help="Turn prompts into supervised fine-tuning data with teacher language models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
+app.add_typer(journal_app, name="journal")
+
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key of the recipe: a.b=c. May be repeated.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from synthgen.assets import package_version
+
+        print(f"synthgen {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Turn prompts into supervised fine-tuning data with teacher language models."""
 
 
 @app.command()

@@ -2,12 +2,11 @@
 
 from typing import cast
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from synthgen.assets import asset_names, find_asset, suggest
-from synthgen.cli.output import print_json
+from synthgen.cli.output import console, print_json
 from synthgen.errors import UsageError
 from synthgen.plugins import load_plugin, plugin_names
 from synthgen.types import JSONValue
@@ -102,14 +101,14 @@ def print_listing(found: Listing, *, as_json: bool) -> None:
     if as_json:
         print_json(cast(JSONValue, found))
         return
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    out = console()
     for section, rows in found.items():
         table = Table(title=section, title_justify="left", box=None, pad_edge=False)
         for column in rows[0] if rows else ():
             table.add_column(column)
         for row in rows:
             table.add_row(*(Text(_cell(value)) for value in row.values()))
-        console.print(table)
+        out.print(table)
 
 
 def _cell(value: JSONValue) -> str:

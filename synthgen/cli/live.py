@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from synthgen.cli.terminal import safe
 from synthgen.pipeline import Progress
 
 __all__ = ["plain_line", "render", "watching"]
@@ -68,6 +69,7 @@ def plain_line(progress: Progress) -> str:
         f"{_tokens_per_s(progress):.0f} tokens/s",
         _spend(progress),
         f"ETA {_eta(progress)}",
+        *_troubles(progress),
     ]
     return " | ".join(parts)
 
@@ -94,12 +96,22 @@ def render(progress: Progress) -> RenderableType:
             *(str(n) for n in (counts.in_flight, counts.answered, counts.rate_limited, counts.errors)),
             str(counts.output_tokens),
         )
+    troubles = [Text(line, style="yellow") for line in _troubles(progress)]
     outcomes = " ".join(f"{name} {count}" for name, count in progress.counts.outcomes.items())
     reasons = Table(box=None, show_header=False, pad_edge=False)
     top = sorted(progress.counts.reasons.items(), key=lambda item: -item[1])[:6]
     for (stage, reason), count in top:
         reasons.add_row(Text(f"  {stage}/{reason}"), str(count))
-    return Group(bar, lanes, Text(outcomes), reasons)
+    return Group(bar, lanes, *troubles, Text(outcomes), reasons)
+
+
+def _troubles(progress: Progress) -> list[str]:
+    """Of each teacher whose last reply was none: for how long, and why. A server that is down is asked on for long."""
+    return [
+        safe(f"{alias}: no answer for {lane.silent_s:.0f} s, trying on; last {lane.last_trouble}")
+        for alias, lane in progress.lanes.items()
+        if lane.silent_s > 0 and lane.last_trouble and not lane.ended
+    ]
 
 
 def _done(progress: Progress) -> tuple[int, int | None]:

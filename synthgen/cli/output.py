@@ -4,7 +4,9 @@ In: reports, plans, summaries, stories. Out: stdout, as tables or as JSON. Model
 are shown escaped, and no markup in it is interpreted.
 """
 
+import sys
 from collections.abc import Mapping
+from textwrap import indent
 from typing import cast
 
 import orjson
@@ -16,10 +18,12 @@ from synthgen.cli.terminal import safe
 from synthgen.pipeline import Plan, Report, RowStory, RunSummary
 from synthgen.types import JSONValue
 
-__all__ = ["print_json", "print_plan", "print_report", "print_shown"]
+__all__ = ["console", "print_json", "print_plan", "print_report", "print_shown"]
 
 OUTCOMES = ("planned", "accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 _SAMPLE_CHARS = 600
+# A pipe has no width: tables must not break lines that a program or a log will read.
+_PIPE_COLUMNS = 10_000
 
 
 def print_json(value: JSONValue) -> None:
@@ -27,8 +31,10 @@ def print_json(value: JSONValue) -> None:
     print(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str).decode())
 
 
-def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+def console() -> Console:
+    """Stdout, as wide as the terminal, or as wide as it takes where there is none."""
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 def print_report(report: Report, *, as_json: bool, published: bool = True) -> None:
@@ -36,15 +42,17 @@ def print_report(report: Report, *, as_json: bool, published: bool = True) -> No
     if as_json:
         print_json(report.as_json())
         return
-    console = _console()
-    _print_funnel(console, report.counts, report.reasons)
-    _print_usage(console, report.usage)
-    console.print(f"sent {report.sent} requests in {report.elapsed_s:.1f} s")
+    out = console()
+    _print_funnel(out, report.counts, report.reasons, report.examples)
+    _print_usage(out, report.usage)
+    out.print(f"sent {report.sent} requests in {report.elapsed_s:.1f} s")
     if published and report.problem is None:
-        console.print(f"dataset: {report.out}")
+        out.print(f"dataset: {report.out}")
 
 
-def _print_funnel(console: Console, counts: Mapping[str, int], reasons: Mapping[str, int]) -> None:
+def _print_funnel(
+    out: Console, counts: Mapping[str, int], reasons: Mapping[str, int], examples: Mapping[str, str]
+) -> None:
     funnel = Table(title="funnel", title_justify="left", box=None, show_header=False, pad_edge=False)
     for name in OUTCOMES:
         if counts.get(name) or name in ("planned", "accepted", "rejected"):
@@ -52,10 +60,12 @@ def _print_funnel(console: Console, counts: Mapping[str, int], reasons: Mapping[
         if name == "rejected":
             for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
                 funnel.add_row(Text(f"  {reason}"), str(count))
-    console.print(funnel)
+    out.print(funnel)
+    for reason, example in examples.items():
+        out.print(Text(f"{reason}, for example {safe(example, _SAMPLE_CHARS)}"))
 
 
-def _print_usage(console: Console, usage: JSONValue) -> None:
+def _print_usage(out: Console, usage: JSONValue) -> None:
     if not isinstance(usage, dict):
         return
     table = Table("step", "teacher", "replies", "failed", "input", "output", "USD", box=None, pad_edge=False)
@@ -68,12 +78,18 @@ def _print_usage(console: Console, usage: JSONValue) -> None:
             "unknown" if cost is None else f"{cost:.6f}",
         )
     if table.row_count:
-        console.print(table)
+        out.print(table)
     lost = cast(dict[str, JSONValue], usage["lost"])
     if lost["requests"]:
-        console.print(
+        out.print(
             f"{lost['requests']} sends never brought a reply and may have been paid "
             f"(up to {lost['reserved_usd']:.6f} USD, counted against the cap)"
+        )
+    unusable = cast(dict[str, JSONValue], usage["unusable"])
+    if unusable["replies"]:
+        out.print(
+            f"{unusable['replies']} replies were paid and unusable "
+            f"(up to {unusable['reserved_usd']:.6f} USD, counted against the cap)"
         )
 
 
@@ -82,52 +98,49 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     if as_json:
         print_json(plan.as_json())
         return
-    console = _console()
+    out = console()
     bad = f" ({plan.bad_rows} malformed)" if plan.bad_rows else ""
-    console.print(
-        f"{plan.rows} rows{bad}, at most {plan.requests} requests, about {plan.disk_bytes / 1e6:.1f} MB of disk"
+    out.print(
+        f"{plan.rows} rows{bad}, {plan.bound} {plan.requests} requests, about {plan.disk_bytes / 1e6:.1f} MB of disk"
     )
     table = Table(
         "step", "teacher", "requests", "input tokens", "output tokens", "USD", box=None, pad_edge=False
     )
     for line in plan.lines:
-        cost = (
-            "unknown" if line.usd is None else f"{line.usd:.4f} ({line.usd_low:.4f} to {line.usd_high:.4f})"
-        )
         table.add_row(
             Text(line.step),
             Text(line.teacher),
             str(line.requests),
             str(line.input_tokens),
             str(line.output_tokens),
-            cost,
+            Text(_usd(line.usd_low, line.usd, line.usd_high), no_wrap=True),
         )
-    console.print(table)
-    usd = plan.usd()
-    console.print(
-        "cost: unknown"
-        if usd is None
-        else f"cost: {usd[1]:.4f} USD ({usd[0]:.4f} to {usd[2]:.4f}), estimated"
-    )
+    out.print(table)
+    low, expected, high = plan.usd() or (None, None, None)
+    out.print(f"cost: {_usd(low, expected, high)}" + (" USD, estimated" if expected is not None else ""))
     if plan.budget_usd is not None:
-        console.print(f"cap: {plan.budget_usd:g} USD")
-    _print_policy(console, plan.policy)
+        out.print(f"cap: {plan.budget_usd:g} USD")
+    _print_policy(out, plan.policy)
 
 
-def _print_policy(console: Console, policy: JSONValue) -> None:
+def _usd(low: float | None, expected: float | None, high: float | None) -> str:
+    return "unknown" if expected is None else f"{expected:.4f} ({low:.4f} to {high:.4f})"
+
+
+def _print_policy(out: Console, policy: JSONValue) -> None:
     decided = cast(dict[str, JSONValue], policy)
     for part in cast(list[dict[str, JSONValue]], decided["parts"]):
-        console.print(Text(f"{part['teacher']} ({part['role']}) on {part['route']}: {part['decision']}"))
+        out.print(Text(f"{part['teacher']} ({part['role']}) on {part['route']}: {part['decision']}"))
         for rule in cast(list[dict[str, JSONValue]], part["rules"]):
             source = cast(dict[str, JSONValue], rule["source"])
-            console.print(
+            out.print(
                 Text(
                     f"  {rule['decision']} by {rule['rule']} [{source['doc']} {source['section']}, "
                     f"{source['effective']}; as of {rule['as_of']} {rule['evidence']}]"
                 )
             )
     obligations = ", ".join(str(item) for item in cast(list[JSONValue], decided["obligations"]))
-    console.print(f"policy: {decided['decision']}" + (f"; owed: {obligations}" if obligations else ""))
+    out.print(f"policy: {decided['decision']}" + (f"; owed: {obligations}" if obligations else ""))
 
 
 def print_shown(shown: RunSummary | RowStory, *, as_json: bool) -> None:
@@ -135,55 +148,61 @@ def print_shown(shown: RunSummary | RowStory, *, as_json: bool) -> None:
     if as_json:
         print_json(shown.as_json())
     elif isinstance(shown, RunSummary):
-        _print_summary(_console(), shown)
+        _print_summary(console(), shown)
     else:
-        _print_story(_console(), shown)
+        _print_story(console(), shown)
 
 
-def _print_summary(console: Console, summary: RunSummary) -> None:
+def _print_summary(out: Console, summary: RunSummary) -> None:
     if not summary.published:
-        console.print(f"{summary.run}: not published yet; run the same generate command to its end")
+        out.print(f"{summary.run}: not published yet; run the same generate command to its end")
     if summary.counts:
-        _print_funnel(console, summary.counts, summary.reasons)
-    _print_usage(console, summary.usage)
+        _print_funnel(out, summary.counts, summary.reasons, summary.examples)
+    _print_usage(out, summary.usage)
     for number, record in enumerate(summary.samples, start=1):
-        console.print(f"\nsample {number}  {record['id']}")
-        _print_messages(console, record)
+        out.print(f"\nsample {number}  {record['id']}")
+        _print_messages(out, record)
     for record in summary.rejects:
         score = "" if record.get("score") is None else f", score {record['score']}"
-        console.print(f"\nrejected  {record['id']}\nreason: {record['stage']}/{record['reason']}{score}")
+        out.print(f"\nrejected  {record['id']}\nreason: {record['stage']}/{record['reason']}{score}")
+        out.print(Text(f"source: {record['source']}"))
         if record.get("detail"):
-            console.print(Text(safe(str(record["detail"]), _SAMPLE_CHARS)))
-        _print_messages(console, record)
+            out.print(Text(safe(str(record["detail"]), _SAMPLE_CHARS)))
+        _print_messages(out, record)
 
 
-def _print_messages(console: Console, record: Mapping[str, JSONValue]) -> None:
+def _print_messages(out: Console, record: Mapping[str, JSONValue]) -> None:
     for message in cast(list[dict[str, JSONValue]], record["messages"]):
-        console.print(Text(f"{message['role']}: {safe(str(message['content']), _SAMPLE_CHARS)}"))
+        out.print(Text(f"{message['role']}: {safe(str(message['content']), _SAMPLE_CHARS)}"))
 
 
-def _print_story(console: Console, story: RowStory) -> None:
-    console.print(f"{story.id}: {story.outcome}")
-    console.print(Text(f"source: {story.source}"))
+def _print_story(out: Console, story: RowStory) -> None:
+    out.print(f"{story.id}: {story.outcome}")
+    out.print(Text(f"source: {story.source}"))
     for step in story.steps:
-        console.print(Text(f"\nstep {step.step}, teacher {step.teacher}, request {step.request_key}"))
+        out.print(Text(f"\nstep {step.step}, teacher {step.teacher}, request {step.request_key}"))
         for message in step.messages:
-            console.print(Text(f"  {message.role}: {safe(message.content, _SAMPLE_CHARS)}"))
+            out.print(Text(_indented(f"{message.role}: {safe(message.content, _SAMPLE_CHARS)}")))
         reply = step.reply
         if reply is None:
-            console.print("  not answered")
+            out.print("  not answered")
         elif reply.completion is None:
-            console.print(Text(f"  failed: {reply.reason}: {safe(reply.message or '')}"))
+            out.print(Text(f"  failed: {reply.reason}: {safe(reply.message or '')}"))
         else:
-            console.print(Text(f"  reply: {safe(reply.completion.text, _SAMPLE_CHARS)}"))
+            out.print(Text(_indented(f"reply: {safe(reply.completion.text, _SAMPLE_CHARS)}")))
             usage = reply.completion.usage
             tokens = f"{usage.input_tokens} + {usage.output_tokens} tokens" if usage else "no usage reported"
             cost = "cost unknown" if reply.cost_usd is None else f"{reply.cost_usd:.6f} USD"
-            console.print(
-                f"  {reply.completion.finish_reason}, {tokens}, {cost}, {reply.at.attempts} attempts, "
+            out.print(
+                f"  {reply.completion.finish_reason}, {tokens}, {cost}, attempt {reply.at.attempts}, "
                 f"{reply.at.latency_s:.2f} s"
             )
-    console.print("")
+    out.print("")
     for line in story.verdicts:
-        console.print(Text(safe(line)))
-    console.print("cost: unknown" if story.cost_usd is None else f"cost: {story.cost_usd:.6f} USD")
+        out.print(Text(safe(line)))
+    out.print("cost: unknown" if story.cost_usd is None else f"cost: {story.cost_usd:.6f} USD")
+
+
+def _indented(text: str) -> str:
+    """A turn of a step: its later lines stand below its first, so that they are not taken for ours."""
+    return indent(text, "    ")[2:]

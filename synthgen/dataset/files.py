@@ -53,7 +53,8 @@ def find_inputs(paths: Sequence[Path]) -> list[Path]:
             )
         for file in files:
             if not file.name.endswith(_ENDINGS):
-                raise SourceError(f"{file}: unknown kind of file; accepted: {', '.join(_ENDINGS)}")
+                hint = "; make lines of an array first: jq -c '.[]'" if file.suffix == ".json" else ""
+                raise SourceError(f"{file}: unknown kind of file; accepted: {', '.join(_ENDINGS)}{hint}")
             found[file] = None
     return list(found)
 

@@ -34,6 +34,8 @@ __all__ = ["FOLDERS", "check_target", "is_published", "publish", "read_manifest"
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 FOLDERS = ("data", "rejected", "quarantine", "lineage")
+# Texts every publication of ours has; others are checked when they are known.
+TEXTS = ("README.md", "NOTICE", "POLICY.json", "LICENSES")
 _INTENT = ".publishing.json"
 _DAMAGED = "restore it, or choose another output folder"
 
@@ -65,9 +67,14 @@ def publish(
         phase("shards")
         write_bytes(out / _INTENT, orjson.dumps(sorted(ours | owned)))
         sync_folder(out)
+        earlier = (out / MANIFEST).read_bytes() if is_published(out) else None
         (out / MANIFEST).unlink(missing_ok=True)
         sync_folder(out)
-        _swap(out, staging, old=sorted(ours | owned), new=sorted(ours), phase=phase)
+        try:
+            _swap(out, staging, old=sorted(ours | owned), new=sorted(ours), phase=phase)
+        except OSError:
+            _swap_back(out, staging, new=sorted(ours), manifest=earlier)
+            raise
         phase("manifest")
         write_bytes(out / MANIFEST, entries)
         sync_folder(out)
@@ -122,13 +129,15 @@ def verify(out: Path) -> list[str]:
     return sorted(problems)
 
 
-def check_target(out: Path) -> None:
+def check_target(out: Path, also: Iterable[str] = ()) -> None:
     """Refuse a folder whose `data/`, ... or manifest are not ours, before any work is done for it.
+
+    `also` names further top-level entries the caller will write.
 
     Raises:
         StorageError: names what is in the way.
     """
-    _refuse_foreign(out, {*FOLDERS}, _owned(out))
+    _refuse_foreign(out, {*FOLDERS, *TEXTS, *also}, _owned(out))
 
 
 def _write_texts(staging: Staging, texts: Mapping[str, bytes]) -> list[str]:
@@ -199,6 +208,19 @@ def _swap(
     for name in new:
         (staging.new / name).rename(out / name)
     sync_folder(out)
+
+
+def _swap_back(out: Path, staging: Staging, *, new: list[str], manifest: bytes | None) -> None:
+    """The disk refused in the middle of a swap: show what was published before, if anything was."""
+    aside = staging.folder / "old"
+    for name in new:
+        if (aside / name).exists() and (out / name).exists():
+            (out / name).rename(staging.new / name)
+    for path in aside.iterdir() if aside.is_dir() else ():
+        path.rename(out / path.name)
+    if manifest is not None:
+        write_bytes(out / MANIFEST, manifest)
+        (out / _INTENT).unlink(missing_ok=True)
 
 
 def _sync_tree(root: Path) -> None:

@@ -1,6 +1,7 @@
 """The journal: every paid answer durable before anyone reads it, never bought twice."""
 
-from synthgen.journal.index import JournalIndex, Ledger, Tally
+from synthgen.journal.index import JournalIndex
+from synthgen.journal.ledger import Ledger, Tally
 from synthgen.journal.lines import Entry
 from synthgen.journal.replies import Circumstances, Reply, answer_entry, failure_entry, read_reply
 from synthgen.journal.writer import Journal, lock_run

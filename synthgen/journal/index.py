@@ -1,89 +1,72 @@
-"""Reading a journal: which keys are answered, at what offset, and what has been spent.
+"""Reading a journal: which keys are answered, where, and what has been spent.
 
 In: a run's `journal/` folder. Out: `JournalIndex`: point reads by key, the ledger of money and tokens, damage found.
-Guarantees: memory is one small entry a key; a reply is only found once its line is whole; damage is reported and costs
-only the entry it hit. Opening never writes: cutting a torn tail is the writer's business.
+Guarantees: memory is 20 bytes a key of a sealed segment and one small entry a key of the others, of which there are two
+while a run goes on; opening reads no line of a sealed segment; a reply is only found once its line is whole; damage is
+reported and costs only the entry it hit (in a sealed segment: its frame). Opening never writes: cutting a torn tail and
+sealing are the writer's business. Reading is safe from any thread; `note` belongs to one.
 """
 
 import os
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import cast
+
+import numpy as np
 
 from synthgen.errors import StorageError
+from synthgen.journal.keys import KeyTable
+from synthgen.journal.ledger import Account, Ledger
 from synthgen.journal.lines import Entry, decode, scan
+from synthgen.journal.sealed import (
+    SEGMENT_SHIFT,
+    Contents,
+    Frames,
+    SegmentIndex,
+    damage_at,
+    find_frames,
+    index_path,
+    raw_path,
+    read_index,
+    sealed_path,
+)
 from synthgen.types import JSONValue
 
-__all__ = ["JournalIndex", "Ledger", "Tally", "segment_paths"]
+__all__ = ["JournalIndex", "segment_numbers", "segment_paths"]
 
-_SEGMENT_BITS = 40  # offsets below 1 TiB; the segment number sits above
-
-
-@dataclass(slots=True)
-class Tally:
-    """Tokens and money of one (step, teacher): what the teacher reported for the replies we hold.
-
-    `failed` counts final failures; a failed request that is asked again on request and fails again counts twice.
-    """
-
-    requests: int = 0
-    failed: int = 0
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: float = 0.0
-    unpriced: int = 0
+_CACHED_FRAMES = 64  # of 128 KiB: replies are read about in the order they were written
 
 
-@dataclass(slots=True)
-class Ledger:
-    """What the journal says was spent. `lost_usd` keeps the reservation of sends whose reply never came."""
-
-    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
-    unusable_usd: float = 0.0
-    unusable: int = 0
-    lost: int = 0
-    lost_usd: float = 0.0
-
-    @property
-    def spent_usd(self) -> float:
-        """Everything that counts against the cap."""
-        return sum(tally.cost_usd for tally in self.tallies.values()) + self.unusable_usd + self.lost_usd
-
-    def tally(self, step: str, teacher: str) -> Tally:
-        """The tally of one step and teacher, made on first use."""
-        return self.tallies.setdefault((step, teacher), Tally())
-
-    def add(self, entry: Entry) -> None:
-        """Count an `R`, `F`, `A` or `X` entry."""
-        kind = entry["t"]
-        if kind in ("R", "F"):
-            tally = self.tally(str(entry["step"]), str(entry["teacher"]))
-            if kind == "F":
-                tally.failed += 1
-                return
-            usage = cast(dict[str, int], entry.get("usage") or {})
-            tally.requests += 1
-            tally.input_tokens += usage.get("input_tokens", 0)
-            tally.cached_input_tokens += usage.get("cached_input_tokens", 0)
-            tally.output_tokens += usage.get("output_tokens", 0)
-            tally.reasoning_tokens += usage.get("reasoning_tokens", 0)
-            cost = cast(float | None, entry.get("usd"))
-            tally.cost_usd += cost or 0.0
-            tally.unpriced += cost is None
-        elif kind == "A" and entry.get("lost"):
-            self.lost += 1
-            self.lost_usd += cast(float, entry.get("usd") or 0.0)
-        elif kind == "X":
-            self.unusable += 1
-            self.unusable_usd += cast(float, entry.get("usd") or 0.0)
+def segment_numbers(folder: Path) -> list[int]:
+    """Numbers of a journal's segments in order, raw and sealed."""
+    names = (
+        path.name.partition(".")
+        for pattern in ("*.jsonl", "*.jsonl.zst", "*.idx")
+        for path in folder.glob(pattern)
+    )
+    return sorted({int(stem) for stem, _, _ in names if stem.isdecimal()})
 
 
 def segment_paths(folder: Path) -> list[Path]:
-    """Journal segments in order."""
-    return sorted(path for path in folder.glob("*.jsonl") if path.stem.isdecimal())
+    """Journal segments in order: the raw file where there is one, else the sealed one."""
+    raw_and_sealed = ((raw_path(folder, n), sealed_path(folder, n)) for n in segment_numbers(folder))
+    return [raw if raw.exists() else sealed for raw, sealed in raw_and_sealed]
+
+
+class _File:
+    """A file handle that closes with its last reader: a raw segment may be sealed while somebody reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self.handle = -1
+        try:
+            self.handle = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def __del__(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
 
 
 class JournalIndex:
@@ -91,137 +74,263 @@ class JournalIndex:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ledger = Ledger()
+        self._forgotten: set[bytes] = set()
+        self._files: dict[int, _File] = {}
+        self._changing = threading.Lock()
+        self._frame = lru_cache(_CACHED_FRAMES)(self._read_frame)
+        try:
+            try:
+                self._load_all()
+            except FileNotFoundError:  # another process has just sealed what was listed
+                self._load_all()
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be read: {error}") from error
+        self._account.write_off()
+
+    # Opening
+
+    def _load_all(self) -> None:
         self.damaged: list[str] = []
         self.good_end: dict[int, int] = {}
-        self._replies: dict[bytes, int] = {}
-        self._rows: dict[bytes, int] = {}
-        self._failed: set[bytes] = set()
-        self._open: dict[bytes, list[float]] = {}
-        self._files: dict[int, int] = {}
-        paths = segment_paths(folder)
-        for path in paths:
-            self._load(path, last=path == paths[-1])
-        for reserved in self._open.values():
-            self.ledger.lost += len(reserved)
-            self.ledger.lost_usd += sum(reserved)
+        self._account = Account()
+        self._recent: tuple[Contents, ...] = ()  # segments that are not sealed, oldest first
+        self._frames: dict[int, Frames] = {}  # of those that are
+        self._rebuilt: dict[int, SegmentIndex] = {}  # without a usable index file
+        self._leftover: list[int] = []  # sealed, only the raw segment is still there
+        numbers = segment_numbers(self.folder)
+        self._load_tables([number for number in numbers if self._has_sealed_form(number)])
+        for number in numbers:
+            if number not in self._frames:
+                self._load_raw(number, last=number == numbers[-1])
 
-    def _load(self, path: Path, *, last: bool) -> None:
-        number = int(path.stem)
-        end = 0
-        try:
+    def _has_sealed_form(self, number: int) -> bool:
+        """Whether the sealed form of a segment counts: it is complete, or there is no other."""
+        if not raw_path(self.folder, number).exists():
+            return True
+        path = sealed_path(self.folder, number)
+        index = read_index(index_path(self.folder, number), number)
+        if index is None or not path.exists() or path.stat().st_size != index.frames.file_size:
+            return False
+        self._leftover.append(number)
+        return True
+
+    def _load_tables(self, numbers: list[int]) -> None:
+        """Load sealed segments: one table of all their keys, filled in place."""
+        sizes = [0, 0]
+        for number in numbers:
+            index = self.load_sealed(number)
+            sizes[0] += len(index.replies)
+            sizes[1] += len(index.rows)
+            self._frames[number] = index.frames
+            self.damaged += index.damaged
+            self._account = index.account.copy()
+        tables = [KeyTable.empty(size) for size in sizes]
+        ends = [0, 0]
+        for number in numbers:
+            index = self.load_sealed(number)
+            for which, keys in enumerate((index.replies, index.rows)):
+                ends[which] = tables[which].fill(ends[which], keys, number << SEGMENT_SHIFT)
+        for table in tables:
+            table.sort()
+        self._replies: tuple[KeyTable, ...] = (tables[0],)
+        self._rows: tuple[KeyTable, ...] = (tables[1],)
+
+    def load_sealed(self, number: int) -> SegmentIndex:
+        """The index of a sealed segment: from its file, or built again from its lines."""
+        if number in self._rebuilt:
+            return self._rebuilt[number]
+        index = read_index(index_path(self.folder, number), number)
+        path = sealed_path(self.folder, number)
+        size = path.stat().st_size if path.exists() else None
+        if index is None or size != index.frames.file_size:
+            index = self._rebuilt[number] = self._rebuild(number, index)
+        return index
+
+    def _rebuild(self, number: int, stored: SegmentIndex | None) -> SegmentIndex:
+        """The index of a sealed segment, from its lines. What was paid for them stays paid where it is known."""
+        path = sealed_path(self.folder, number)
+        contents = Contents(number, self._account.copy())
+        if path.exists():
+            frames = find_frames(path)
             with path.open("rb") as file:
-                for offset, length, entry in scan(file):
-                    end = offset + length
-                    if entry is None:
-                        self._report_damage(path, offset, length)
-                    else:
-                        self.note(entry, number, offset)
-                size = os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-        if size > end and not last:  # only the segment that was being written can be torn
-            self._report_damage(path, end, size - end)
-        self.good_end[number] = end
+                for _ in contents.read(frames.lines(file.fileno())):
+                    pass
+            contents.note_tail(frames.raw_size)
+        else:
+            frames = Frames(np.zeros(1, np.uint64), np.zeros(1, np.uint64))
+            contents.damaged.append(f"{path.name}: is missing")
+        if stored is not None:
+            contents.account = stored.account
+        return SegmentIndex.of(contents, frames)
 
-    def _report_damage(self, path: Path, offset: int, length: int) -> None:
-        self.damaged.append(f"{path.name} at byte {offset}: {length} damaged bytes skipped")
+    def _load_raw(self, number: int, *, last: bool) -> None:
+        contents = Contents(number, self._account)
+        with raw_path(self.folder, number).open("rb") as file:
+            for _ in contents.read(file):
+                pass
+            size = os.fstat(file.fileno()).st_size
+        if not last:  # only the segment that was being written can be torn
+            contents.note_tail(size)
+        self.damaged += contents.damaged
+        self.good_end[number] = contents.end
+        self._recent += (contents,)
+
+    # Changing
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was spent so far; sends that earlier sessions left open count as lost."""
+        return self._account.ledger
 
     def note(self, entry: Entry, segment: int, offset: int) -> None:
-        """Remember where an entry stands; called while loading and after every commit."""
-        key = bytes.fromhex(str(entry["k"]))
-        kind = entry["t"]
-        position = segment << _SEGMENT_BITS | offset
-        if kind == "S":
-            self._rows[key] = position
-            return
-        if kind == "I":
-            self._open.setdefault(key, []).append(cast(float, entry.get("usd") or 0.0))
-            return
-        self.ledger.add(entry)
-        if kind in ("R", "A", "X") and (reserved := self._open.get(key)):
-            reserved.pop()
-            if not reserved:
-                del self._open[key]
-        if kind in ("R", "F"):
-            self._replies[key] = position
-            (self._failed.add if kind == "F" else self._failed.discard)(key)
+        """Remember where an entry stands; called after every commit."""
+        recent = self._recent
+        contents = recent[-1] if recent and recent[-1].number == segment else None
+        if contents is None:
+            contents = Contents(segment, self._account)
+            with self._changing:
+                self._recent += (contents,)
+        contents.note(entry, offset)
+        if self._forgotten and entry["t"] in ("R", "F"):
+            self._forgotten.discard(bytes.fromhex(str(entry["k"])))
 
     def begin_session(self) -> None:
         """Forget the sends that are open: nobody will close them, and the ledger has them as lost."""
-        self._open.clear()
+        self._account.open_sends.clear()
+
+    def is_sealed(self, number: int) -> bool:
+        """Whether this index reads a segment in its sealed form."""
+        return number in self._frames
+
+    def unsealed(self) -> list[int]:
+        """Segments to be sealed: all raw ones but the last, and sealed ones whose sealing is not complete."""
+        raw = [contents.number for contents in self._recent[:-1]]
+        return sorted({*raw, *self._rebuilt, *self._leftover})
+
+    def adopt(self, index: SegmentIndex) -> None:
+        """Go over to the sealed form of a segment, which holds the same."""
+        self._replies = _with(self._replies, index, rows=False)
+        self._rows = _with(self._rows, index, rows=True)
+        with self._changing:
+            self._frames[index.number] = index.frames
+            self._files.pop(index.number, None)
+            self._recent = tuple(one for one in self._recent if one.number != index.number)
+
+    # Looking up
+
+    def _reply_place(self, key: bytes) -> int | None:
+        if key in self._forgotten:
+            return None
+        for contents in reversed(self._recent):
+            if (place := contents.replies.get(key)) is not None:
+                return contents.number << SEGMENT_SHIFT | place
+        return _find(self._replies, key)
+
+    def _row_place(self, key: bytes) -> int | None:
+        for contents in reversed(self._recent):
+            if (place := contents.rows.get(key)) is not None:
+                return contents.number << SEGMENT_SHIFT | place
+        return _find(self._rows, key)
 
     def __contains__(self, key: str) -> bool:
-        return bytes.fromhex(key) in self._replies
+        return self._reply_place(bytes.fromhex(key)) is not None
 
     def has_row(self, row_id: str) -> bool:
         """Whether the fields of a root row are journaled."""
-        return bytes.fromhex(row_id) in self._rows
+        return self._row_place(bytes.fromhex(row_id)) is not None
 
     def reply(self, key: str) -> Entry | None:
         """The `R` or `F` entry of a request key."""
-        position = self._replies.get(bytes.fromhex(key))
-        return None if position is None else self._read(position)
+        place = self._reply_place(bytes.fromhex(key))
+        return None if place is None else self._read(place)
 
     def row(self, row_id: str) -> Entry | None:
         """The `S` entry of a root row."""
-        position = self._rows.get(bytes.fromhex(row_id))
-        return None if position is None else self._read(position)
+        place = self._row_place(bytes.fromhex(row_id))
+        return None if place is None else self._read(place)
 
     def forget_failures(self) -> int:
-        """Make failed requests askable again; returns how many."""
-        count = len(self._failed)
-        for key in self._failed:
-            del self._replies[key]
-        self._failed.clear()
-        return count
+        """Make failed requests askable again; returns how many. Reads the index files of all sealed segments."""
+        before = len(self._forgotten)
+        for number, key, place in self._replies_with_places():
+            if place & 1 and self._reply_place(key) == number << SEGMENT_SHIFT | place:
+                self._forgotten.add(key)
+        return len(self._forgotten) - before
+
+    def _replies_with_places(self) -> Iterator[tuple[int, bytes, int]]:
+        """Segment, key and place in it of every last reply a segment knows; a key may come once a segment."""
+        recent = self._recent
+        for number in sorted(self._frames):
+            for key, place in self.load_sealed(number).replies.items():
+                yield number, key, place
+        for contents in recent:
+            if contents.number not in self._frames:
+                for key, place in contents.replies.items():
+                    yield contents.number, key, place
+
+    def keys(self) -> Iterator[str]:
+        """Keys that have a reply or a final failure. Reads the index files of all sealed segments."""
+        for number, key, place in self._replies_with_places():
+            if self._reply_place(key) == number << SEGMENT_SHIFT | place:
+                yield key.hex()
 
     def entries(self) -> Iterator[Entry]:
         """Every good entry in the order it was written."""
-        for path in segment_paths(self.folder):
-            with path.open("rb") as file:
-                for _, _, entry in scan(file):
-                    if entry is not None:
-                        yield entry
+        for number in segment_numbers(self.folder):
+            yield from self._entries_of(number)
 
-    def _read(self, position: int) -> Entry:
-        segment, offset = position >> _SEGMENT_BITS, position & ((1 << _SEGMENT_BITS) - 1)
-        file = self._file(segment)
-        size = 1 << 14
-        while True:
-            chunk = os.pread(file, size, offset)
-            end = chunk.find(b"\n")
-            if end >= 0 or len(chunk) < size:
-                break
-            size *= 4
-        entry = decode(chunk[: end + 1])
+    def _entries_of(self, number: int) -> Iterator[Entry]:
+        frames = self._frames.get(number)
+        if frames is not None and not len(frames):
+            return
+        path = raw_path(self.folder, number) if frames is None else sealed_path(self.folder, number)
+        with path.open("rb") as file:
+            for _, _, entry in scan(file if frames is None else frames.lines(file.fileno())):
+                if entry is not None:
+                    yield entry
+
+    # Reading
+
+    def _read(self, place: int) -> Entry:
+        segment = place >> SEGMENT_SHIFT
+        offset = (place & ((1 << SEGMENT_SHIFT) - 1)) >> 1
+        file, frames = self._form_of(segment)
+        line = _line_at(file, offset) if frames is None else self._sealed_line(segment, frames, offset)
+        entry = decode(line)
         if entry is None:
-            raise StorageError(f"{self.folder}: entry at byte {offset} of segment {segment} is damaged")
+            raise StorageError(
+                f"{self.folder}: {damage_at(segment, offset, len(line))}; `synthgen journal verify` says what is "
+                f"damaged; remove {index_path(self.folder, segment).name} to go on and ask again what was lost"
+            )
         return entry
 
-    def _file(self, segment: int) -> int:
-        file = self._files.get(segment)
-        if file is not None:
-            return file
-        path = self.folder / f"{segment:06d}.jsonl"
-        try:
-            file = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-        kept = self._files.setdefault(segment, file)
-        if kept != file:  # another thread was faster
-            os.close(file)
-        return kept
+    def _sealed_line(self, segment: int, frames: Frames, offset: int) -> bytes:
+        number = frames.holding(offset)
+        raw = self._frame(segment, number)
+        start = offset - int(frames.raw_starts[number])
+        return raw[start : raw.find(b"\n", start) + 1]
+
+    def _read_frame(self, segment: int, number: int) -> bytes:
+        file, frames = self._form_of(segment)
+        assert frames is not None  # sealed once is sealed for good
+        return frames.read(file.handle, number) or b""
+
+    def _form_of(self, segment: int) -> tuple[_File, Frames | None]:
+        """The file of a segment, and its frames where it is sealed."""
+        with self._changing:
+            path = raw_path(self.folder, segment)
+            if segment not in self._frames and segment not in self._files and not path.exists():
+                # Another process has sealed it since we opened: places are the same in both forms.
+                self._frames[segment] = self.load_sealed(segment).frames
+            frames = self._frames.get(segment)
+            if segment not in self._files:
+                self._files[segment] = _File(path if frames is None else sealed_path(self.folder, segment))
+            return self._files[segment], frames
 
     def close(self) -> None:
         """Close the segment files."""
-        for file in self._files.values():
-            os.close(file)
         self._files.clear()
-
-    def keys(self) -> Iterator[str]:
-        """Keys that have a reply or a final failure."""
-        return (key.hex() for key in self._replies)
+        self._frame.cache_clear()
 
     def possibly_paid(self) -> int:
         """Sends whose reply never came, over all sessions of this run."""
@@ -229,4 +338,41 @@ class JournalIndex:
 
     def summary(self) -> dict[str, JSONValue]:
         """Counts for people: replies, rows, damage."""
-        return {"replies": len(self._replies), "rows": len(self._rows), "damaged": len(self.damaged)}
+        replies = _distinct(self._replies, [contents.replies for contents in self._recent])
+        rows = _distinct(self._rows, [contents.rows for contents in self._recent])
+        return {"replies": replies - len(self._forgotten), "rows": rows, "damaged": len(self.damaged)}
+
+
+def _line_at(file: _File, offset: int) -> bytes:
+    """The line that starts at `offset`."""
+    size = 1 << 14
+    while True:
+        chunk = os.pread(file.handle, size, offset)
+        end = chunk.find(b"\n")
+        if end >= 0 or len(chunk) < size:
+            return chunk[: end + 1]
+        size *= 4
+
+
+def _with(tables: tuple[KeyTable, ...], index: SegmentIndex, *, rows: bool) -> tuple[KeyTable, ...]:
+    """The tables and one more segment. Each table is more than twice the next, so they stay few."""
+    keys = index.rows if rows else index.replies
+    new = KeyTable.empty(len(keys))
+    new.fill(0, keys, index.number << SEGMENT_SHIFT)
+    tables = (*tables, new)
+    while len(tables) > 1 and len(tables[-2]) <= 2 * len(tables[-1]):
+        tables = (*tables[:-2], KeyTable.merged(tables[-2:]))
+    return tables
+
+
+def _find(tables: tuple[KeyTable, ...], key: bytes) -> int | None:
+    for table in reversed(tables):
+        if (place := table.find(key)) is not None:
+            return place
+    return None
+
+
+def _distinct(tables: tuple[KeyTable, ...], recent: list[dict[bytes, int]]) -> int:
+    heads = [table.heads() for table in tables]
+    heads += [np.frombuffer(b"".join(keys), ">u8")[::2].astype(np.uint64) for keys in recent if keys]
+    return int(np.unique(np.concatenate(heads)).size)

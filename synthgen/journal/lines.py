@@ -10,8 +10,8 @@ one of `R`, `A`, `X`; an `I` without its end is a send whose reply was lost. `F`
 """
 
 import re
-from collections.abc import Iterator
-from typing import BinaryIO, cast
+from collections.abc import Iterable, Iterator
+from typing import cast
 from zlib import crc32
 
 import orjson
@@ -45,13 +45,13 @@ def decode(line: bytes) -> Entry | None:
         return None
 
 
-def scan(file: BinaryIO) -> Iterator[tuple[int, int, Entry | None]]:
-    """Offset, length and entry of every whole line from the start of `file`; None for a damaged one.
+def scan(lines: Iterable[bytes]) -> Iterator[tuple[int, int, Entry | None]]:
+    """Offset, length and entry of every whole line of a segment (an open file, for one); None for a damaged one.
 
     What stands behind the last line break, a torn tail, is left out.
     """
     offset = 0
-    for line in file:
+    for line in lines:
         if not line.endswith(b"\n"):
             return
         entry = decode(line)

@@ -1,8 +1,10 @@
-"""Writing a journal: one thread, group commit, torn-tail recovery, the run lock.
+"""Writing a journal: one thread, group commit, torn-tail recovery, the full disk, the run lock.
 
 In: entries from the event loop. Out: lines on disk; `commit` returns once its entry is durable (`fdatasync`), and
 only then is the entry visible to readers. Entries that arrive while the disk works share the next commit, so one
-`fdatasync` serves many requests under load and none waits for a timer.
+`fdatasync` serves many requests under load and none waits for a timer. A segment that is full is sealed in the
+background. On a full disk no intent or row is accepted any more, so nothing further is sent; the ballast makes room for
+the answers under way, which are stored and handed out as ever.
 Rejected: SQLite (12 times the CPU a row for the same durability), open-append-close a row (120 times).
 """
 
@@ -15,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen.errors import RunLocked, StorageError
-from synthgen.journal.index import JournalIndex, segment_paths
+from synthgen.journal.ballast import Ballast, is_full
+from synthgen.journal.index import JournalIndex, segment_numbers
 from synthgen.journal.lines import Entry, encode
+from synthgen.journal.sealed import raw_path
+from synthgen.journal.sealing import Sealer, sync_folder
 
 __all__ = ["Journal", "lock_run"]
 
@@ -28,6 +33,11 @@ class _Pending:
     entry: Entry
     line: bytes
     done: asyncio.Future[None] | None
+
+    @property
+    def paid(self) -> bool:
+        """Whether it says what became of a send: that is kept also when nothing may be sent any more."""
+        return self.entry["t"] not in ("I", "S")
 
 
 def lock_run(folder: Path) -> Callable[[], None]:
@@ -69,46 +79,53 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._number, self._offset = self._recover(folder)
         try:
+            self._ballast = Ballast(folder)
             self._file = _open_segment(folder, self._number)
         except OSError as error:
             raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
+        self._sealer = Sealer(self.index)
+        self._sealer.add(self.index.unsealed())
         self._waiting: list[_Pending] = []
         self._wake = threading.Condition()
         self._closing = False
         self._failure: StorageError | None = None
+        self._dead = False  # not even what is paid can be written
         self.largest_commit = 0
         self._thread = threading.Thread(target=self._write_forever, name="journal", daemon=True)
         self._thread.start()
 
     def _recover(self, folder: Path) -> tuple[int, int]:
         """Cut the torn tail of the last segment; returns where to go on."""
-        paths = segment_paths(folder)
-        if not paths:
+        numbers = segment_numbers(folder)
+        if not numbers:
             return 1, 0
-        number = int(paths[-1].stem)
-        good_end = self.index.good_end[number]
+        number = numbers[-1]
+        if self.index.is_sealed(number):
+            return number + 1, 0
+        path, good_end = raw_path(folder, number), self.index.good_end[number]
         try:
-            if paths[-1].stat().st_size > good_end:
-                os.truncate(paths[-1], good_end)
+            if path.stat().st_size > good_end:
+                os.truncate(path, good_end)
         except OSError as error:
-            raise StorageError(f"{paths[-1]}: cannot cut its torn tail: {error.strerror}") from error
+            raise StorageError(f"{path}: cannot cut its torn tail: {error.strerror}") from error
         return number, good_end
 
     async def commit(self, *entries: Entry) -> None:
-        """Append entries; returns when they are durable and readable.
+        """Append entries of one kind; returns when they are durable and readable.
 
         Raises:
-            StorageError: this or an earlier write failed; nothing more is accepted.
+            StorageError: this or an earlier write failed. From then on only what became of earlier sends is accepted,
+                and that as long as there is room.
         """
         done = self._loop.create_future()
         self._enqueue(list(entries), done)
         await done
 
     def append(self, *entries: Entry) -> None:
-        """Append entries without waiting: durable with, or before, the next `commit`.
+        """Append entries of one kind without waiting: durable with, or before, the next `commit`.
 
         Raises:
-            StorageError: an earlier write failed.
+            StorageError: as `commit`, of an earlier write.
         """
         self._enqueue(list(entries), None)
 
@@ -116,9 +133,10 @@ class Journal:
         pending = [_Pending(entry, encode(entry), None) for entry in entries]
         pending[-1].done = done
         with self._wake:
-            # Also after a failure: an answer that was under way then is kept for the last try in `close`.
-            self._waiting += pending
-            if self._failure is not None:
+            refused = self._failure is not None and (self._dead or not pending[-1].paid)
+            # What is paid is kept also when the disk takes nothing: for the last try in `close`.
+            self._waiting += [one for one in pending if not refused or one.paid]
+            if refused and self._failure is not None:
                 raise self._failure.with_traceback(None)
             self._wake.notify()
 
@@ -127,20 +145,32 @@ class Journal:
             with self._wake:
                 while not self._waiting and not self._closing:
                     self._wake.wait()
-                if self._failure is not None or not self._waiting:
+                if not self._waiting:
                     return
                 batch, self._waiting = self._waiting, []
-            try:
-                positions = self._write(batch)
-            except OSError as error:
-                self._fail(batch, error)
+            if not self._write_or_fail(batch):
                 return
-            self._loop.call_soon_threadsafe(self._committed, batch, positions)
+
+    def _write_or_fail(self, batch: list[_Pending]) -> bool:
+        """Write a batch; on a full disk what is paid of it, with the ballast gone. False: nothing more can be written."""
+        try:
+            positions = self._write(batch)
+        except OSError as error:
+            first = self._failure is None
+            self._fail(batch, error, dead=not (first and is_full(error)))
+            if self._dead:
+                return False
+            self._ballast.release()
+            kept = [pending for pending in batch if pending.paid]
+            return not kept or self._write_or_fail(kept)
+        self._loop.call_soon_threadsafe(self._committed, batch, positions)
+        return True
 
     def _write(self, batch: list[_Pending]) -> list[tuple[int, int]]:
         if self._offset >= SEGMENT_BYTES:
             file = _open_segment(self.index.folder, self._number + 1)
             os.close(self._file)
+            self._sealer.add([self._number])
             self._file, self._number, self._offset = file, self._number + 1, 0
         positions, offset = [], self._offset
         for pending in batch:
@@ -160,9 +190,12 @@ class Journal:
             if pending.done is not None and not pending.done.done():
                 pending.done.set_result(None)
 
-    def _fail(self, batch: list[_Pending], error: OSError) -> None:
-        """Cut what a failed write left behind and refuse everything from now on; the batch is kept for `close`."""
-        path = self.index.folder / f"{self._number:06d}.jsonl"
+    def _fail(self, batch: list[_Pending], error: OSError, *, dead: bool) -> None:
+        """Cut what a failed write left behind and refuse what would cost money from now on.
+
+        `dead`: refuse everything; what is paid is kept for `close`.
+        """
+        path = raw_path(self.index.folder, self._number)
         try:
             os.ftruncate(self._file, self._offset)
         except OSError as cut_error:
@@ -171,10 +204,13 @@ class Journal:
             f"{path}: cannot be written: {error.strerror}; free the disk and run the same command"
         )
         with self._wake:
-            self._failure = failure
-            self._waiting = batch + self._waiting
-            waiting = [pending.done for pending in self._waiting]
-        self._loop.call_soon_threadsafe(self._refuse, waiting, failure)
+            self._failure = failure = self._failure or failure
+            self._dead = dead
+            everything = batch + self._waiting
+            refused = everything if dead else [pending for pending in everything if not pending.paid]
+            # A refused intent was never sent: it must not be written later.
+            self._waiting = [pending for pending in (everything if dead else self._waiting) if pending.paid]
+        self._loop.call_soon_threadsafe(self._refuse, [pending.done for pending in refused], failure)
 
     @staticmethod
     def _refuse(waiting: list[asyncio.Future[None] | None], failure: StorageError) -> None:
@@ -195,14 +231,16 @@ class Journal:
         await asyncio.to_thread(self._thread.join)
         await asyncio.sleep(0)  # let the last `_committed` callbacks run
         lost = 0
-        # The disk failed: one last try, for what came in since then. A refused intent was never sent.
-        waiting = [pending for pending in self._waiting if pending.entry["t"] != "I"]
+        # The disk failed: one last try.
+        waiting = self._waiting
         if waiting:
             try:
                 os.ftruncate(self._file, self._offset)
                 self._committed(waiting, self._write(waiting))
             except OSError:
                 lost = sum(pending.entry["t"] in ("R", "F", "X") for pending in waiting)
+        await asyncio.to_thread(self._sealer.close)
+        self._ballast.release()
         os.close(self._file)
         self.index.close()
         return lost
@@ -211,9 +249,5 @@ class Journal:
 def _open_segment(folder: Path, number: int) -> int:
     """Open a segment for appending, its name durable."""
     file = os.open(folder / f"{number:06d}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_folder(folder)
     return file

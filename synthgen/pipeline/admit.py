@@ -25,6 +25,7 @@ def screen(
 ) -> list[Verdict]:
     """Everything before the judge. `mismatch` says why a leaf's served identity is not the one that was vetted."""
     verdicts = {leaf.id: _first_look(leaf, mismatch) for leaf in leaves}
+    assert len(verdicts) == len(leaves)  # ids are hashes of root row and path
     view = _view([verdict.leaf for verdict in verdicts.values() if verdict.outcome is None])
     for row in run_chain(chain, view).iter_rows(named=True):
         verdicts[row["id"]] = _after(verdicts[row["id"]], row)
@@ -36,11 +37,12 @@ def screen(
 
 
 def _first_look(leaf: Leaf, mismatch: Callable[[Leaf], str | None]) -> Verdict:
-    if leaf.state == "candidate":
+    if leaf.state in ("candidate", "rejected"):  # rejects are published too
         problem = mismatch(leaf)
-        if problem is None:
-            return Verdict(leaf, None, flags=_served_flags(leaf))
-        return Verdict(leaf, "quarantined", "policy", "served_identity", detail=problem)
+        if problem is not None:
+            return Verdict(leaf, "quarantined", "policy", "served_identity", detail=problem)
+    if leaf.state == "candidate":
+        return Verdict(leaf, None, flags=_served_flags(leaf))
     outcome = cast(Outcome, leaf.state)
     return Verdict(leaf, outcome, leaf.stage, leaf.reason, detail=leaf.detail)
 

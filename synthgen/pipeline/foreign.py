@@ -11,9 +11,9 @@ from datetime import date
 import orjson
 import polars as pl
 
+from synthgen.assets import package_version
 from synthgen.dataset import CardFilters, CardInfo, CardPolicy, dataset_card
 from synthgen.errors import PolicyError, UsageError
-from synthgen.pipeline.publishing import package_version
 from synthgen.pipeline.verdicts import Counts
 from synthgen.policy import (
     Ask,

@@ -20,21 +20,21 @@ from synthgen.asking import Asker, Budget, NotAsked
 from synthgen.asking.connect import connect_all
 from synthgen.asking.outcome import Teacher
 from synthgen.dataset import Staging, check_target
-from synthgen.errors import StorageError, SynthgenError
+from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
 from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP, Judge
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
 from synthgen.pipeline.progress import EventLog, Progress
-from synthgen.pipeline.publishing import publish_run
+from synthgen.pipeline.publishing import TEXTS, publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import Report, make_report
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter
 from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.usage import usage_json
-from synthgen.pipeline.verdicts import Target, Verdict
+from synthgen.pipeline.verdicts import Counts, Target, Verdict
 from synthgen.pipeline.waves import Wave, Waves
 from synthgen.recipe.load import LoadedRecipe
 from synthgen.refine import SeenTexts
@@ -74,9 +74,10 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     plan = make_plan(resolved, gates, cap_usd)
     teachers = connect_all(resolved.specs)
     folder = RunFolder(out)
+    folder.require_free()
     release = lock_run(folder.journal)
     try:
-        check_target(out)
+        check_target(out, TEXTS)
         run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options)
         return await run.go()
     finally:
@@ -103,10 +104,15 @@ class _Run:
         self.progress = options.progress
         self.progress.name = recipe.name
         self.progress.rows_total, self.progress.target = plan.rows, recipe.target
+        self.progress.counts, self.progress.rows_admitted, self.progress.rows_done = Counts(), 0, 0
         self.cap_usd = cap_usd
         self.target = Target(recipe.target)
         self.events = EventLog(folder.events, self.progress)
         self.interrupts = 0
+        self.storage: StorageError | None = None
+        self.walked = (
+            0  # leaves seen in closed waves, and rows never admitted: what the counts must add up to
+        )
         self.settling: asyncio.Queue[tuple[Wave, asyncio.Task[list[Verdict]]] | None] = asyncio.Queue(
             _JUDGED_AHEAD
         )
@@ -124,7 +130,7 @@ class _Run:
         )
         self.progress.lanes, self.progress.budget = self.asker.lanes, self.budget
         unstored = 0
-        error: SynthgenError | None = None
+        remove_handlers = self._handle_signals() if self.options.handle_signals else None
         recipe = self.resolved.loaded.recipe
         staging = Staging(
             self.folder.path,
@@ -133,34 +139,33 @@ class _Run:
             test_share=recipe.output.test_share,
         )
         try:
+            self._require_prices()
             with staging:
                 if self.folder.keep_files(self.resolved) or self.folder.recipe_changed(self.resolved.loaded):
                     self._announce_changes()
                 self.folder.write_recipe(self.resolved.loaded)
                 self.folder.write_plan(self.plan)
+                self.folder.begin_order()
                 await self._ask_and_refine(staging)
-                self.folder.write_order(bytes(self.waves.order))
                 self.folder.write_usage(usage_json(self.journal.index.ledger, self.cap_usd))
-                if not self.options.ask_only and self.journal.failure is None:
-                    await asyncio.to_thread(
-                        publish_run,
-                        self.folder.path,
-                        staging,
-                        self.resolved,
-                        self.gates,
-                        self.journal.index,
-                        self.progress.counts,
-                        self.events.phase,
-                    )
+                self.storage = self.storage or self.journal.failure
+                if not self.options.ask_only and self.storage is None:
+                    await self._publish(staging)
         except StorageError as problem:
-            error = problem
+            self.storage = problem
         except asyncio.CancelledError:
             if not self._stop_at_once():
                 raise
+            if not self.target.met:
+                self._count_pending(self.plan.rows - self.waves.settled_rows)
         finally:
-            with suppress(asyncio.CancelledError):
-                await self.asker.close()
-            unstored = await self.journal.close()
+            try:
+                with suppress(asyncio.CancelledError):
+                    await self.asker.close()
+            finally:
+                unstored = await self.journal.close()
+            if remove_handlers:
+                remove_handlers()
         self.events.phase("done")
         return make_report(
             self.folder.path,
@@ -169,10 +174,42 @@ class _Run:
             self.asker,
             self.journal.index.ledger,
             interrupted=self.interrupts > 0,
-            storage=error or self.journal.failure,
+            storage=self.storage or self.journal.failure,
             unstored=unstored,
             warnings=self.gates.result.warnings,
         )
+
+    def _require_prices(self) -> None:
+        """A cap over all sessions needs the price of every answer of all sessions."""
+        if self.cap_usd is None:
+            return
+        for (_, teacher), tally in self.journal.index.ledger.tallies.items():
+            if tally.unpriced:
+                raise UsageError(
+                    f"{self.folder.path}: {tally.unpriced} earlier answers of teacher {teacher!r} were bought while its "
+                    "price was unknown, so no cap can count them; go on without a budget, or start another run folder"
+                )
+
+    async def _publish(self, staging: Staging) -> None:
+        """Publish in a thread that is waited for, whatever signal comes: half a swap is no dataset."""
+        work = asyncio.ensure_future(
+            asyncio.to_thread(
+                publish_run,
+                self.folder.path,
+                staging,
+                self.resolved,
+                self.gates,
+                self.journal.index,
+                self.progress.counts,
+                self.walked,
+                self.events.phase,
+            )
+        )
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await work
+            raise
 
     def _announce_changes(self) -> None:
         """One line on what the changed recipe (or a prompt of it) leaves to be asked."""
@@ -202,41 +239,53 @@ class _Run:
             self.target,
             size=recipe.wave,
             leaves_per_row=self.resolved.leaves_per_row,
+            note_order=self.folder.note_order,
         )
         self.events.phase("asking")
-        remove_handlers = self._handle_signals() if self.options.handle_signals else None
         try:
             async with asyncio.TaskGroup() as group:
                 ticker = group.create_task(self._tick())
                 async with asyncio.TaskGroup() as work:
                     work.create_task(self.waves.feed(work))
-                    work.create_task(self._screen_waves(work))
+                    work.create_task(self._screen_waves(work, staging.folder))
                     work.create_task(self._settle_waves(staging))
                 ticker.cancel()
         except BaseExceptionGroup as group_error:
             raise _only(group_error) from group_error
-        finally:
-            if remove_handlers:
-                remove_handlers()
         if not self.waves.exhausted and not self.target.met:
             rest = await asyncio.to_thread(self.waves.rest)
-            if rest:
-                self.progress.counts.outcomes["pending"] = (
-                    self.progress.counts.outcomes.get("pending", 0) + rest
-                )
+            self.walked += rest
+            self._count_pending(rest)
 
-    async def _screen_waves(self, group: asyncio.TaskGroup) -> None:
+    def _count_pending(self, rows: int) -> None:
+        """Rows that never got a verdict are one pending candidate each."""
+        if rows > 0:
+            outcomes = self.progress.counts.outcomes
+            outcomes["pending"] = outcomes.get("pending", 0) + rows
+
+    async def _screen_waves(self, group: asyncio.TaskGroup, spool: Path) -> None:
         near = self.resolved.loaded.recipe.refine.dedup.near
-        with SeenTexts(near, None) as seen:
-            while (wave := await self.waves.next_closed()) is not None:
-                verdicts = await asyncio.to_thread(self._screen, wave, seen)
-                judged = group.create_task(self._judge(verdicts))
-                await self.settling.put((wave, judged))
+        try:
+            with SeenTexts(near, spool) as seen:
+                while (wave := await self.waves.next_closed()) is not None:
+                    verdicts = await asyncio.to_thread(self._screen, wave, seen)
+                    judged = group.create_task(self._judge(verdicts))
+                    await self.settling.put((wave, judged))
+        except StorageError as error:
+            self._drain(error)
+            while await self.waves.next_closed() is not None:
+                pass
         await self.settling.put(None)
 
+    def _drain(self, error: StorageError) -> None:
+        """The disk fails while refining: ask nothing more, but let what is in flight end; it is paid."""
+        self.storage = self.storage or error
+        self.asker.halt("storage")
+        self.waves.stop()
+
     def _screen(self, wave: Wave, seen: SeenTexts) -> list[Verdict]:
-        reply_of = self.folder.reply_of(self.journal.index)
-        leaves = [leaf for row in wave.rows for leaf in self.resolved.tree.leaves(row, reply_of)]
+        leaves = [leaf for row in wave.leaves for leaf in row]
+        self.walked += len(leaves)
         return screen(leaves, self.gates.mismatch, self.resolved.chain, seen)
 
     async def _judge(self, verdicts: list[Verdict]) -> list[Verdict]:
@@ -261,18 +310,31 @@ class _Run:
     async def _settle_waves(self, staging: Staging) -> None:
         while (item := await self.settling.get()) is not None:
             wave, judged = item
-            final = settle(await judged, self.resolved.judge, self.gates.misjudged, self.target)
-            for verdict in final:
-                self.progress.counts.add(verdict)
-            frames = frames_of(final, self.resolved.shape, self.gates.origin)
-            for kind, frame in (
-                ("accepted", frames.accepted),
-                ("rejected", frames.rejected),
-                ("quarantine", frames.quarantined),
-                ("lineage", frames.lineage),
-            ):
-                await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
-            self.waves.settled(wave)
+            if self.storage is not None:
+                await judged
+                continue
+            try:
+                await self._settle_wave(wave, await judged, staging)
+            except StorageError as error:
+                self._drain(error)
+
+    async def _settle_wave(self, wave: Wave, judged: list[Verdict], staging: Staging) -> None:
+        final = settle(judged, self.resolved.judge, self.gates.misjudged, self.target)
+        if not self.options.ask_only:
+            await self._stage(final, staging)
+        for verdict in final:
+            self.progress.counts.add(verdict)
+        self.waves.settled(wave)
+
+    async def _stage(self, final: list[Verdict], staging: Staging) -> None:
+        frames = frames_of(final, self.resolved.shape, self.gates.origin)
+        for kind, frame in (
+            ("accepted", frames.accepted),
+            ("rejected", frames.rejected),
+            ("quarantine", frames.quarantined),
+            ("lineage", frames.lineage),
+        ):
+            await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
 
     async def _tick(self) -> None:
         while True:

@@ -50,6 +50,10 @@ class Judge:
             messages=render_messages(self.prompt, fields), teacher=self.spec.identity, sampling=self.sampling
         )
 
+    def look_up(self, messages: tuple[Message, ...], reply_of: Callable[[str], Reply | None]) -> Reply | None:
+        """The judgement the journal holds of a candidate."""
+        return reply_of(self.request(messages).key())
+
     def score(self, reply: Reply) -> float | None:
         """The number in a judge's reply, or None where there is none."""
         if reply.completion is None:
@@ -59,7 +63,7 @@ class Judge:
             value = parsed.items[0].get(self.prompt.reply.score or "score")
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return float(value)
-        return parse_score(reply.completion.text)
+        return parse_score(reply.completion.text, *self.prompt.score_range())
 
     def apply(self, verdict: Verdict) -> Verdict:
         """The candidate's verdict, given its judgement."""

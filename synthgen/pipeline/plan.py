@@ -57,6 +57,12 @@ class Plan:
     policy: JSONValue
     disk_bytes: int
     allowed: bool
+    fans_out: bool
+
+    @property
+    def bound(self) -> str:
+        """How to read `requests`: a list that a teacher writes may lead to any number of further ones."""
+        return "at least" if self.fans_out else "at most"
 
     @property
     def requests(self) -> int:
@@ -126,6 +132,8 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         # The journal holds every reply as text, the shards hold it once more, compressed.
         disk_bytes=int(tokens * (BYTES_PER_TOKEN + PARQUET_BYTES_PER_TOKEN)),
         allowed=gates.result.passed,
+        fans_out=any(step.prompt.reply.kind == "list" for step in resolved.tree.steps[:-1])
+        or (resolved.judge is not None and resolved.tree.steps[-1].prompt.reply.kind == "list"),
     )
 
 
@@ -160,7 +168,7 @@ def _first_step_bytes(resolved: Resolved) -> float:
     seen = Counter()
     sizes = []
     for row in islice(source_rows(resolved), PILOT_ROWS):
-        asks = resolved.tree.asks(resolved.tree.root(resolved.tree.admit(row, seen)))
+        asks = resolved.tree.admit(row, seen)
         sizes += [ask.request.input_tokens_bound() for ask in asks[:1] if isinstance(ask, Ask)]
     return sum(sizes) / len(sizes) if sizes else 0.0
 

@@ -5,11 +5,11 @@ the counts that are published were checked against the rows that were staged.
 """
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import orjson
 
+from synthgen.assets import package_version
 from synthgen.dataset import (
     CardFilters,
     CardInfo,
@@ -28,17 +28,11 @@ from synthgen.pipeline.verdicts import Counts
 from synthgen.policy import licence_expression, licence_texts, notice_lines, policy_json
 from synthgen.types import JSONValue
 
-__all__ = ["package_version", "publish_run"]
+__all__ = ["TEXTS", "publish_run"]
+
+TEXTS = ("README.md", "POLICY.json", "NOTICE", "LICENSES")
 
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-
-
-def package_version() -> str:
-    """Version of the installed package, or of the checkout it runs from."""
-    try:
-        return version("synthgen")
-    except PackageNotFoundError:
-        return "0+checkout"
 
 
 def publish_run(
@@ -48,9 +42,10 @@ def publish_run(
     gates: Gates,
     index: JournalIndex,
     counts: Counts,
+    walked: int,
     phase: Callable[[str], None],
 ) -> None:
-    """Cut the shards and commit them with card, policy files and manifest.
+    """Cut the shards and commit them with card, policy files and manifest. `walked`: candidates there were.
 
     Raises:
         StorageError: the disk refuses.
@@ -59,7 +54,7 @@ def publish_run(
     phase("shards")
     # Digests and decisions stand in the manifest: a changed limit or price must not change a shard's bytes.
     staging.finish(metadata={"dataset": resolved.loaded.recipe.name})
-    rows = _check_accounting(staging, counts)
+    rows = _check_accounting(staging, counts, walked)
     publish(
         out,
         staging,
@@ -69,8 +64,10 @@ def publish_run(
     )
 
 
-def _check_accounting(staging: Staging, counts: Counts) -> dict[str, int]:
-    """Rows staged by kind, compared with the counts of verdicts."""
+def _check_accounting(staging: Staging, counts: Counts, walked: int) -> dict[str, int]:
+    """Rows staged by kind, compared with the counts of verdicts, and those with the leaves that were walked."""
+    if counts.planned != walked:
+        raise SynthgenError(f"accounting: {walked} candidates, {counts.planned} verdicts; please report this")
     rows = dict.fromkeys(("data/train", "data/test", "rejected", "quarantine"), 0)
     for path, count in staging.rows.items():
         for kind in rows:
@@ -141,7 +138,7 @@ def _card(resolved: Resolved, gates: Gates, counts: Counts, rows: Mapping[str, i
 
 
 def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Counts) -> dict[str, JSONValue]:
-    chain = resolved.chain
+    chain, recipe = resolved.chain, resolved.loaded.recipe
     prompts: dict[str, JSONValue] = {
         step.name: {"name": step.prompt.name, "version": step.prompt.version, "digest": step.prompt.digest}
         for step in resolved.tree.steps
@@ -153,10 +150,30 @@ def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Cou
         "policy_registry": gates.registry.version,
         "policy_enforced": True,
         "evaluated": gates.ask.today.isoformat(),
+        "uses": list(gates.ask.uses),
         "chain": {"name": chain.name, "version": chain.version, "digest": chain.digest},
+        "dedup": recipe.refine.dedup.model_dump(mode="json"),
+        "judge": _judge_entry(resolved),
+        "target": recipe.target,
         "prompts": prompts,
         "complete": counts.outcomes.get("pending", 0) == 0,
         "counts": {"planned": counts.planned, **counts.outcomes},
         "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
+        # Ids only: what a server said of them may quote a prompt, and stays in the journal.
+        "examples": {"/".join(key): leaf_id for key, (leaf_id, _) in sorted(counts.examples.items())},
         "journal": index.summary(),
+    }
+
+
+def _judge_entry(resolved: Resolved) -> JSONValue:
+    """What decided on scores, as it was applied."""
+    judge = resolved.judge
+    if judge is None:
+        return None
+    compare, bound = judge.rule
+    prompt = judge.prompt
+    return {
+        "teacher": judge.spec.alias,
+        "prompt": {"name": prompt.name, "version": prompt.version, "digest": prompt.digest},
+        "keep": f"{compare} {bound:g}",
     }

@@ -104,6 +104,7 @@ def _messages(leaf: Leaf) -> Iterable[Message]:
 
 def _lineage(verdict: Verdict) -> list[dict[str, object]]:
     leaf = verdict.leaf
+    withheld = verdict.outcome == "quarantined"
     rows = []
     for position, asked in enumerate(leaf.asked):
         following = (
@@ -113,7 +114,8 @@ def _lineage(verdict: Verdict) -> list[dict[str, object]]:
             _lineage_row(leaf.id, asked.ask.step.name, asked.reply, _sampling(asked))
             | {
                 "model": asked.ask.request.teacher.model,
-                "fields": orjson.dumps(dict(following)).decode(),
+                # What an unvetted model wrote stays in quarantine/.
+                "fields": None if withheld else orjson.dumps(dict(following)).decode(),
             }
         )
     if verdict.judgement is not None:

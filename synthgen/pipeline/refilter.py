@@ -7,7 +7,7 @@ whose judge score is asked for and missing is rejected as `unjudged`: nothing is
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
@@ -31,12 +31,13 @@ from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.foreign import ForeignPolicy
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP
-from synthgen.pipeline.publishing import publish_run
+from synthgen.pipeline.publishing import TEXTS, publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import OUTCOMES, Report
 from synthgen.pipeline.resolve import Resolved, resolve
-from synthgen.pipeline.rows import Counter, Row, row_from_entry
+from synthgen.pipeline.rows import Counter, row_from_entry
 from synthgen.pipeline.runfolder import RunFolder
+from synthgen.pipeline.tree import Ask, Leaf
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
 from synthgen.recipe.model import JudgeConfig, NearConfig
@@ -84,6 +85,14 @@ def recut(run: Path, out: Path, options: FilterOptions) -> Report:
         SynthgenError: not a run, the recipe's policy forbids the use, or `out` cannot be written.
     """
     started = time.monotonic()
+    foreign = {
+        "--score": options.score != JUDGE_STEP,
+        "--origin": options.origin,
+        "--row-license": options.row_license != "own",
+    }
+    foreign["--origin-column"] = options.origin_column
+    for name in (name for name, given in foreign.items() if given):
+        raise UsageError(f"{name}: is for foreign data; a run knows its scores and origins")
     if out.resolve() == run.resolve():
         raise UsageError(f"{out}: is the run itself; choose another folder with -o")
     folder = RunFolder(run)
@@ -155,20 +164,23 @@ def _recut(
                 test_share=recipe.output.test_share,
             ) as staging,
         ):
+            walked = 0
             for verdicts in waves:
+                walked += len(verdicts)
                 _count(counts, verdicts)
                 frames = frames_of(verdicts, resolved.shape, gates.origin)
                 staging.add("accepted", frames.accepted)
                 staging.add("rejected", frames.rejected)
                 staging.add("quarantine", frames.quarantined)
                 staging.add("lineage", frames.lineage)
-            publish_run(out, staging, resolved, gates, index, counts, lambda _: None)
+            publish_run(out, staging, resolved, gates, index, counts, walked, lambda _: None)
     return counts
 
 
-def _plan_order(folder: RunFolder, index: JournalIndex, resolved: Resolved) -> Iterator[Row]:
+def _plan_order(folder: RunFolder, index: JournalIndex, resolved: Resolved) -> Iterator[list[Ask | Leaf]]:
+    """The first questions of every row."""
     seen = Counter()
-    for key in folder.read_order(index):
+    for key in folder.read_order():
         entry = index.row(key)
         if entry is None:
             raise UsageError(f"{folder.path}: row {key} is not in the journal; run `synthgen generate` again")
@@ -180,20 +192,18 @@ def _waves(
     gates: Gates,
     folder: RunFolder,
     index: JournalIndex,
-    rows: Iterator[Row],
+    rows: Iterator[list[Ask | Leaf]],
     seen: SeenTexts,
 ) -> Iterator[list[Verdict]]:
     reply_of = folder.reply_of(index)
     target = Target(resolved.loaded.recipe.target)
     while block := list(islice(rows, _WAVE)):
-        leaves = [leaf for row in block for leaf in resolved.tree.leaves(row, reply_of)]
+        leaves = [leaf for asks in block for leaf in resolved.tree.leaves(asks, reply_of)]
         verdicts = screen(leaves, gates.mismatch, resolved.chain, seen)
         judge = resolved.judge
         if judge:
             verdicts = [
-                replace(v, judgement=reply_of(judge.request(v.leaf.messages).key()))
-                if v.outcome is None
-                else v
+                replace(v, judgement=judge.look_up(v.leaf.messages, reply_of)) if v.outcome is None else v
                 for v in verdicts
             ]
         yield settle(verdicts, judge, gates.misjudged, target)
@@ -227,6 +237,9 @@ def filter_foreign(inputs: Sequence[Path], out: Path, options: FilterOptions) ->
         SynthgenError: an input cannot be read, policy forbids the use, or `out` cannot be written.
     """
     started = time.monotonic()
+    for path in inputs:
+        if path.resolve() == out.resolve() or out.resolve() in path.resolve().parents:
+            raise UsageError(f"{out}: holds the input {path}; choose another folder with -o")
     chain = load_chain(options.chain or "sft_default", Path.cwd())
     shape = detect_shape(inputs)
     policy = ForeignPolicy(
@@ -274,15 +287,23 @@ def filter_foreign(inputs: Sequence[Path], out: Path, options: FilterOptions) ->
 
 @contextmanager
 def _claim(out: Path) -> Iterator[None]:
-    """Hold the lock of an output folder that is not a run; nothing of it stays."""
+    """Hold the lock of an output folder that is not a run; nothing of it stays.
+
+    Raises:
+        UsageError: it is a run: its dataset belongs to `generate`.
+    """
+    if (out / "journal").is_dir():
+        raise UsageError(f"{out}: is a run folder; choose another folder with -o")
     release = lock_run(out / ".lock")
     try:
-        check_target(out)
+        check_target(out, TEXTS)
         yield
     finally:
-        release()
+        # Removed while it is held: whoever waits for it must not get hold of a file nobody else sees.
         (out / ".lock" / "LOCK").unlink(missing_ok=True)
-        (out / ".lock").rmdir()
+        release()
+        with suppress(OSError):
+            (out / ".lock").rmdir()
 
 
 def _first(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
@@ -306,7 +327,9 @@ def _refine(
     """Accepted and rejected rows of one batch, both in input order."""
     frame = policy.stamp(batch.frame)
     view = _view(frame)
-    judged = run_chain(chain, view).select("id", "stage", "reason", "score", "detail")
+    seen_by_chain = run_chain(chain, view)
+    frame = _with_notes(frame, seen_by_chain)
+    judged = seen_by_chain.select("id", "stage", "reason", "score", "detail")
     alive = view.filter(judged["reason"].is_null())
     dups = seen.add(alive).select("id", "stage", "reason", "score", pl.col("dup_of").alias("detail"))
     verdicts = pl.concat([judged.filter(pl.col("reason").is_not_null()), dups])
@@ -323,6 +346,19 @@ def _refine(
     for stage, reason in rejected.select("stage", "reason").iter_rows():
         counts.reasons[stage, reason] = counts.reasons.get((stage, reason), 0) + 1
     return accepted, rejected
+
+
+def _with_notes(frame: pl.DataFrame, seen_by_chain: pl.DataFrame) -> pl.DataFrame:
+    """The records with the chain's scores and flags behind those they came with."""
+    notes = seen_by_chain.select("id", new_scores="scores", new_flags="flags")
+
+    def joined(old: str, new: str) -> pl.Expr:
+        both = pl.concat_list(pl.col(old), pl.col(new).cast(frame.schema[old]))
+        return pl.coalesce(both, pl.col(old), pl.col(new).cast(frame.schema[old])).alias(old)
+
+    noted = frame.join(notes, on="id", how="left", maintain_order="left")
+    columns = [joined("scores", "new_scores"), joined("flags", "new_flags")]
+    return noted.with_columns(columns).select(frame.columns)
 
 
 def _threshold(

@@ -1,7 +1,7 @@
 """How a run ended: the exit code, why, and the numbers people and programs ask for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from synthgen.asking import Asker
@@ -20,6 +20,7 @@ class Report:
     """The end of a run or re-cut. `problem` None means finished; else its exit code and message say why not.
 
     `counts`: outcome -> candidates, with `planned` as their sum. `reasons`: `stage/reason` -> candidates dropped.
+    `examples`: the same keys -> the first candidate that failed or was quarantined for it, and what was said of it.
     """
 
     out: Path
@@ -31,6 +32,7 @@ class Report:
     elapsed_s: float
     problem: SynthgenError | None = None
     warnings: tuple[str, ...] = ()
+    examples: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -47,6 +49,7 @@ class Report:
             "warnings": list(self.warnings),
             "counts": dict(self.counts),
             "reasons": dict(self.reasons),
+            "examples": dict(self.examples),
             "sent": self.sent,
             "usage": self.usage,
             "elapsed_s": round(self.elapsed_s, 3),
@@ -104,4 +107,8 @@ def make_report(
         elapsed_s=progress.elapsed_s,
         problem=problem,
         warnings=warnings,
+        examples={
+            "/".join(key): f"{leaf_id}: {detail}" if detail else leaf_id
+            for key, (leaf_id, detail) in progress.counts.examples.items()
+        },
     )

@@ -1,7 +1,7 @@
 """Root rows: who they are, whatever their order.
 
 In: the stream of a source. Out: `Row`s with an identity that survives reordering: the row's own `id` field where it
-has one, else its content; the n-th row of equal identity gets n as well. Memory: one 16-byte key a row.
+has one, else its content; the n-th row of equal identity gets n as well. Memory: one dictionary entry with a 16-byte key a row.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,8 +18,7 @@ __all__ = ["Counter", "Row", "identify", "row_entry", "row_from_entry"]
 class Row:
     """A source row. `problem` is set where its line could not be read; then it has no fields.
 
-    `occurrences[k]` tells sample k's first question apart from identical questions of earlier rows; it is
-    filled when the row is admitted, in plan order. `entry_key` names its journal entry: it changes when the
+    `entry_key` names its journal entry: it changes when the
     fields behind an `id` change.
     """
 
@@ -27,7 +26,6 @@ class Row:
     fields: Mapping[str, JSONValue]
     where: str
     problem: str | None = None
-    occurrences: tuple[int, ...] = ()
 
     @property
     def entry_key(self) -> str:

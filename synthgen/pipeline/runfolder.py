@@ -9,10 +9,11 @@ from pathlib import Path
 
 import orjson
 
-from synthgen.dataset import write_bytes
+from synthgen.dataset import check_target, write_bytes
 from synthgen.errors import StorageError, UsageError
 from synthgen.journal import JournalIndex, Reply, read_reply
 from synthgen.pipeline.plan import Plan
+from synthgen.pipeline.publishing import TEXTS
 from synthgen.pipeline.resolve import Resolved
 from synthgen.policy import LOCK_NAME
 from synthgen.recipe.load import LoadedRecipe, load_recipe
@@ -21,6 +22,8 @@ from synthgen.types import JSONValue, digest
 
 __all__ = ["RunFolder"]
 
+# What a run keeps beside its journal and what `dataset` publishes.
+WRITTEN = ("recipe.yaml", "recipes", "recipe_files", LOCK_NAME, "plan.json", "usage.json", "events.jsonl")
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -35,6 +38,15 @@ class RunFolder:
         self.plan = path / "plan.json"
         self.events = path / "events.jsonl"
         self.order = self.journal / "rows.bin"
+
+    def require_free(self) -> None:
+        """Check that a first session here writes over nothing; a folder with a journal is a run, and all of it ours.
+
+        Raises:
+            StorageError: names what is in the way.
+        """
+        if not self.journal.is_dir():
+            check_target(self.path, (*WRITTEN, *TEXTS))
 
     def require(self) -> None:
         """Check that this is a run.
@@ -97,23 +109,28 @@ class RunFolder:
         """Store what was promised."""
         write_bytes(self.plan, orjson.dumps(plan.as_json(), option=_PRETTY))
 
-    def write_order(self, order: bytes) -> None:
-        """Store the plan order: 16-byte keys of the journal's row entries."""
-        write_bytes(self.order, order)
+    def begin_order(self) -> None:
+        """Forget the plan order of an earlier session: this one writes its own as it admits rows."""
+        try:
+            self.order.write_bytes(b"")
+        except OSError as error:
+            raise StorageError(f"{self.order}: cannot be written: {error.strerror}") from error
+
+    def note_order(self, keys: bytes) -> None:
+        """Append to the plan order: 16-byte keys of the journal's row entries."""
+        try:
+            with self.order.open("ab") as file:
+                file.write(keys)
+        except OSError as error:
+            raise StorageError(f"{self.order}: cannot be written: {error.strerror}") from error
 
     def write_usage(self, usage: JSONValue) -> None:
         """Store tokens and money of the whole run so far."""
         write_bytes(self.path / "usage.json", orjson.dumps(usage, option=_PRETTY))
 
-    def read_order(self, index: JournalIndex) -> list[str]:
-        """Keys of the journal's row entries in plan order.
-
-        A run whose first session was killed has not stored it; its journal has the rows in the order of admission,
-        which is the same.
-        """
-        if not self.order.is_file():
-            return [str(entry["k"]) for entry in index.entries() if entry["t"] == "S"]
-        raw = self.order.read_bytes()
+    def read_order(self) -> list[str]:
+        """Keys of the journal's row entries in plan order, as far as the last session admitted them."""
+        raw = self.order.read_bytes() if self.order.is_file() else b""
         return [raw[at : at + 16].hex() for at in range(0, len(raw), 16)]
 
     @staticmethod

@@ -33,7 +33,10 @@ Record = dict[str, JSONValue]
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """`samples` and `rejects` are records as stored; `published` is false for a folder without a manifest."""
+    """`samples` and `rejects` are records as stored; `published` is false for a folder without a manifest.
+
+    `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`.
+    """
 
     run: Path
     published: bool
@@ -42,6 +45,7 @@ class RunSummary:
     usage: JSONValue
     samples: tuple[Record, ...]
     rejects: tuple[Record, ...]
+    examples: Mapping[str, str]
 
     def as_json(self) -> dict[str, JSONValue]:
         """What `--json` prints."""
@@ -53,6 +57,7 @@ class RunSummary:
             "usage": self.usage,
             "samples": [dict(record) for record in self.samples],
             "rejects": [dict(record) for record in self.rejects],
+            "examples": dict(self.examples),
         }
 
 
@@ -134,6 +139,7 @@ def summarise(run: Path, samples: int) -> RunSummary:
         usage=orjson.loads(usage.read_bytes()) if usage.is_file() else None,
         samples=tuple(_head(run / "data", samples)),
         rejects=tuple(_head(run / "rejected", 1)),
+        examples=cast(dict[str, str], manifest.get("examples", {})),
     )
 
 
@@ -149,6 +155,8 @@ def row_story(run: Path, prefix: str) -> RowStory:
         UsageError: not a run, no such candidate, or several.
     """
     folder = RunFolder(run)
+    if is_published(run) and not folder.journal.is_dir():
+        raise UsageError(f"{run}: was written by `filter`: only a run holds the stories of its records")
     resolved = resolve(folder.load_recipe(), copies=folder.recipe_files)
     index = JournalIndex(folder.journal)
     try:
@@ -162,12 +170,12 @@ def _find(folder: RunFolder, resolved: Resolved, index: JournalIndex, prefix: st
     reply_of = folder.reply_of(index)
     seen = Counter()
     found: list[Leaf] = []
-    for key in folder.read_order(index):
+    for key in folder.read_order():
         entry = index.row(key)
         if entry is None:
             continue
-        row = resolved.tree.admit(row_from_entry(entry), seen)
-        found += [leaf for leaf in resolved.tree.leaves(row, reply_of) if leaf.id.startswith(prefix)]
+        asks = resolved.tree.admit(row_from_entry(entry), seen)
+        found += [leaf for leaf in resolved.tree.leaves(asks, reply_of) if leaf.id.startswith(prefix)]
     if not found:
         raise UsageError(f"{folder.path}: no candidate whose id starts with {prefix!r}")
     if len(found) > 1:
@@ -239,6 +247,8 @@ def _verdicts(resolved: Resolved, leaf: Leaf, record: Record | None) -> list[str
                 break
             lines.append(f"filter:{step.id}: kept")
         lines += [f"flag: {flag}" for flag in verdict.flags]
+    if leaf.state == "candidate" and record and record.get("stage") in (None, "judge"):
+        lines.append("dedup: kept")
     if record and record.get("stage"):
         score = record.get("score")
         lines.append(

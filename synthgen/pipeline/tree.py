@@ -6,7 +6,7 @@ items in list order, depth first. `Leaf.id` = blake2b-128(root row, path) and do
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -107,24 +107,18 @@ class Tree:
         self.record = record
         self.seed = seed
 
-    def admit(self, row: Row, seen: Counter) -> Row:
-        """The row with the occurrence numbers of its first questions; call once a row, in plan order."""
-        if row.problem is not None:
-            return row
+    def admit(self, row: Row, seen: Counter) -> list["Ask | Leaf"]:
+        """The first questions of a row, each with its occurrence number; call once a row, in plan order."""
         occurrences: dict[str, int] = {}
-        numbers = []
-        for ask in self.asks(self.root(replace(row, occurrences=(0,) * self.steps[0].samples))):
-            if isinstance(ask, Leaf):
-                continue
-            content = digest(ask.request.content())
-            if content not in occurrences:
-                occurrences[content] = seen.next(content)
-            numbers.append(occurrences[content])
-        return replace(row, occurrences=tuple(numbers))
-
-    def root(self, row: Row) -> Node:
-        """The node a row starts from."""
-        return Node(row, 0, (), row.fields, (), 0)
+        numbered: list[Ask | Leaf] = []
+        for ask in self.asks(Node(row, 0, (), row.fields, (), 0)):
+            if isinstance(ask, Ask):
+                content = digest(ask.request.content())
+                if content not in occurrences:
+                    occurrences[content] = seen.next(content)
+                ask = replace(ask, request=replace(ask.request, occurrence=str(occurrences[content])))
+            numbered.append(ask)
+        return numbered
 
     def asks(self, node: Node) -> list[Ask | Leaf]:
         """The questions of a node, one a sample, or the one leaf that says why there are none."""
@@ -141,16 +135,13 @@ class Tree:
     def _ask(self, node: Node, step: Step, sample: int, messages: tuple[Message, ...]) -> Ask:
         path = (*node.path, f"{step.name}#{sample}")
         alias = self._choose(step, node.row, path)
-        if node.asked:
-            occurrence = f"{node.asked[-1].reply.key}:{node.item}"
-        else:
-            occurrence = str(node.row.occurrences[sample])
+        # A first question gets its occurrence from `admit`.
+        occurrence = f"{node.asked[-1].reply.key}:{node.item}" if node.asked else ""
         request = Request(
             messages=messages,
             teacher=self.specs[alias].identity,
             sampling=step.sampling[alias],
             response_schema=step.response_schema,
-            capture=step.capture,
             sample=sample,
             occurrence=occurrence,
         )
@@ -193,28 +184,32 @@ class Tree:
             messages = self.record.build(node.fields, reasoning=reasoning)
         except TemplateError as error:
             return self._leaf(node, ask.step, ask.sample, "rejected", "record", "missing_field", str(error))
+        blank = next((message.role for message in messages if not message.content.strip()), None)
+        if blank is not None:
+            return self._leaf(node, ask.step, ask.sample, "rejected", "record", "blank", f"the {blank} turn")
         leaf = self._leaf(node, ask.step, ask.sample, "candidate", None, None, None)
         return replace(leaf, messages=messages)
 
-    def leaves(self, row: Row, reply_of: Callable[[str], Reply | None]) -> Iterator[Leaf]:
-        """All leaves of a row as far as the replies go; an unanswered question is one pending leaf."""
-        yield from self._leaves(self.root(row), reply_of)
-
-    def _leaves(self, node: Node, reply_of: Callable[[str], Reply | None]) -> Iterator[Leaf]:
-        for ask in self.asks(node):
+    def leaves(self, asks: Iterable["Ask | Leaf"], reply_of: Callable[[str], Reply | None]) -> Iterator[Leaf]:
+        """All leaves behind these questions as far as the replies go; an unanswered one is one pending leaf."""
+        for ask in asks:
             if isinstance(ask, Leaf):
                 yield ask
                 continue
             reply = reply_of(ask.request.key())
             if reply is None:
-                at = replace(node, path=ask.path)
-                yield self._leaf(at, ask.step, ask.sample, "pending", "ask", "pending", None)
+                yield self.pending(ask)
                 continue
             for grown in self.grow(ask, reply):
                 if isinstance(grown, Leaf):
                     yield grown
                 else:
-                    yield from self._leaves(grown, reply_of)
+                    yield from self.leaves(self.asks(grown), reply_of)
+
+    def pending(self, ask: "Ask") -> Leaf:
+        """The leaf of a question that is not answered."""
+        at = replace(ask.node, path=ask.path)
+        return self._leaf(at, ask.step, ask.sample, "pending", "ask", "pending", None)
 
     @staticmethod
     def _leaf(

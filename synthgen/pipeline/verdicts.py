@@ -43,10 +43,14 @@ class Target:
 
 @dataclass(slots=True)
 class Counts:
-    """The accounting of a run: planned is always the sum of the outcomes."""
+    """The accounting of a run: planned is always the sum of the outcomes.
+
+    `examples` has the first candidate of each reason to fail or be quarantined: its id, and what was said of it.
+    """
 
     outcomes: dict[str, int] = field(default_factory=dict)
     reasons: dict[tuple[str, str], int] = field(default_factory=dict)
+    examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def add(self, verdict: Verdict) -> None:
         """Count one final verdict."""
@@ -55,6 +59,8 @@ class Counts:
         if outcome in ("rejected", "quarantined", "failed"):
             key = (verdict.stage or "?", verdict.reason or "?")
             self.reasons[key] = self.reasons.get(key, 0) + 1
+            if outcome != "rejected":
+                self.examples.setdefault(key, (verdict.leaf.id, verdict.detail or ""))
 
     @property
     def planned(self) -> int:

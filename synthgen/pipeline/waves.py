@@ -7,7 +7,7 @@ soon as it is there; a row that cannot be asked now is simply left pending.
 
 import asyncio
 import math
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -16,7 +16,7 @@ from synthgen.errors import StorageError
 from synthgen.journal import Journal
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.rows import Counter, Row, row_entry
-from synthgen.pipeline.tree import Ask, Leaf, Node, Tree
+from synthgen.pipeline.tree import Ask, Leaf, Tree
 from synthgen.pipeline.verdicts import Target
 
 __all__ = ["Wave", "Waves"]
@@ -27,10 +27,13 @@ _YIELD_EVERY = 16
 
 @dataclass(slots=True)
 class Wave:
-    """A contiguous block of rows; `closed` is set when no row of it has anything left to ask."""
+    """A contiguous block of rows; `closed` is set when no row of it has anything left to ask.
+
+    `leaves` are its candidates in plan order, one list a row.
+    """
 
     number: int
-    rows: list[Row]
+    leaves: list[list[Leaf]]
     unfinished: int
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -49,11 +52,15 @@ class Waves:
         *,
         size: int,
         leaves_per_row: int,
+        note_order: Callable[[bytes], None],
     ) -> None:
-        self.order = bytearray()  # entry keys of admitted rows, 16 bytes each, in plan order
+        """`note_order` is given the 16-byte journal keys of admitted rows, in plan order."""
         self.exhausted = False
+        self._unread = 0
+        self._stopped = False
         self._rows = rows
         self._tree = tree
+        self._note_order = note_order
         self._asker = asker
         self._journal = journal
         self._progress = progress
@@ -72,12 +79,18 @@ class Waves:
         self._moved = asyncio.Event()
 
     async def feed(self, group: asyncio.TaskGroup) -> None:
-        """Admit rows until the source ends, the target is met, or nothing more can be asked."""
+        """Admit rows until the source ends or the target is met.
+
+        Once nothing more can be asked, only on through rows of an earlier session: their answers are here.
+        """
         try:
             while await self._may_start():
                 block = list(islice(self._rows, self._next_size()))
                 if not block:
                     self.exhausted = True
+                    return
+                if self._asker.exhausted(self._asked_first) and not any(map(self._is_known, block)):
+                    self._unread = len(block)
                     return
                 await self._start(block, group)
         except StorageError:
@@ -85,6 +98,11 @@ class Waves:
             self._asker.halt("storage")
         finally:
             self._queue.put_nowait(None)
+
+    def stop(self) -> None:
+        """Admit nothing more, whatever was planned."""
+        self._stopped = True
+        self._moved.set()
 
     async def next_closed(self) -> Wave | None:
         """The next wave in plan order, once it is closed; None after the last."""
@@ -96,21 +114,27 @@ class Waves:
     def settled(self, wave: Wave) -> None:
         """The verdicts of a wave are final (and counted in the target)."""
         self._settled += 1
-        self._settled_rows += len(wave.rows)
+        self._settled_rows += len(wave.leaves)
         if self._target.wanted is not None:
             # A wave without any acceptance halves the expectation instead of zeroing it.
-            self._per_row = max(
-                self._target.accepted / self._settled_rows, self._per_row / 2**self._settled, 1e-3
-            )
+            self._per_row = max(self._target.accepted / self._settled_rows, self._per_row / 2, 1e-3)
         self._moved.set()
+
+    @property
+    def settled_rows(self) -> int:
+        """Rows whose verdicts are final."""
+        return self._settled_rows
 
     def rest(self) -> int:
         """Rows of the source that were never admitted; reads it to its end."""
-        return sum(1 for _ in self._rows)
+        return self._unread + sum(1 for _ in self._rows)
+
+    def _is_known(self, row: Row) -> bool:
+        return self._journal.index.has_row(row.entry_key)
 
     async def _may_start(self) -> bool:
         while True:
-            if self._target.met or self._asker.exhausted(self._asked_first):
+            if self._target.met or self._stopped:
                 return False
             open_waves = self._started - self._settled
             if open_waves == 0 or (open_waves < AHEAD and self._wants_more(open_waves)):
@@ -132,29 +156,27 @@ class Waves:
         return max(1, min(self._size, math.ceil(missing / self._per_row)))
 
     async def _start(self, block: list[Row], group: asyncio.TaskGroup) -> None:
-        rows = []
+        asks = []
         for number, row in enumerate(block):
-            rows.append(self._tree.admit(row, self._seen))
+            asks.append(self._tree.admit(row, self._seen))
             if number % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-        new = [row for row in rows if not self._journal.index.has_row(row.entry_key)]
+        new = [row for row in block if not self._is_known(row)]
         if new:
             self._journal.append(*map(row_entry, new))
-        self.order += b"".join(bytes.fromhex(row.entry_key) for row in rows)
-        wave = Wave(self._started, rows, len(rows))
+        self._note_order(b"".join(bytes.fromhex(row.entry_key) for row in block))
+        wave = Wave(self._started, [[] for _ in block], len(block))
         self._started += 1
-        self._started_rows += len(rows)
-        self._progress.rows_admitted += len(rows)
+        self._started_rows += len(block)
+        self._progress.rows_admitted += len(block)
         self._queue.put_nowait(wave)
-        for row in rows:
+        for place, first in enumerate(asks):
             await self._window.acquire()
-            group.create_task(self._grow(row, wave))
+            group.create_task(self._grow(first, wave, place))
 
-    async def _grow(self, row: Row, wave: Wave) -> None:
+    async def _grow(self, first: list[Ask | Leaf], wave: Wave, place: int) -> None:
         try:
-            await self._visit(self._tree.root(row))
-        except NotAsked:
-            pass  # pending: its replies so far are in the journal
+            wave.leaves[place] = await self._leaves(first)
         finally:
             self._window.release()
             self._progress.rows_done += 1
@@ -163,21 +185,22 @@ class Waves:
                 wave.closed.set()
                 self._moved.set()
 
-    async def _visit(self, node: Node) -> None:
-        asks = [ask for ask in self._tree.asks(node) if not isinstance(ask, Leaf)]
-        await self._all([self._answer(ask) for ask in asks])
+    async def _leaves(self, asks: Sequence[Ask | Leaf]) -> list[Leaf]:
+        """Everything behind these questions, in plan order; what cannot be asked now is pending."""
+        if len(asks) == 1:
+            return await self._leaves_of(asks[0])
+        branches = await asyncio.gather(*map(self._leaves_of, asks))
+        return [leaf for branch in branches for leaf in branch]
 
-    async def _answer(self, ask: Ask) -> None:
-        reply = await self._asker.ask(ask.request, step=ask.step.name, alias=ask.alias)
-        grown = self._tree.grow(ask, reply)
-        await self._all([self._visit(node) for node in grown if isinstance(node, Node)])
-
-    @staticmethod
-    async def _all(branches: list[Coroutine[None, None, None]]) -> None:
-        """Run branches side by side to their ends: one that cannot go on must not cancel a sibling that is paid."""
-        if len(branches) == 1:
-            await branches[0]
-            return
-        for problem in await asyncio.gather(*branches, return_exceptions=True):
-            if problem is not None:
-                raise problem
+    async def _leaves_of(self, ask: Ask | Leaf) -> list[Leaf]:
+        if isinstance(ask, Leaf):
+            return [ask]
+        try:
+            reply = await self._asker.ask(ask.request, step=ask.step.name, alias=ask.alias)
+        except NotAsked:
+            return [self._tree.pending(ask)]
+        grown = [
+            [item] if isinstance(item, Leaf) else self._tree.asks(item)
+            for item in self._tree.grow(ask, reply)
+        ]
+        return await self._leaves([ask for asks in grown for ask in asks])

@@ -7,7 +7,7 @@ applied, `${ENV}` still unexpanded, so that no credential reaches disk) and its 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +24,7 @@ from synthgen.types import JSONValue, digest
 __all__ = ["LoadedRecipe", "load_recipe"]
 
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+Loc = tuple[str | int, ...]
 _COMMON_SOURCE_KEYS = ("license", "relation", "limit")
 
 
@@ -64,22 +65,25 @@ def load_recipe(
         text = path.read_text(encoding="utf-8")
     if not isinstance(document.value, dict):
         raise RecipeError(f"{document.path}:1: a recipe is a mapping of keys to values")
-    for override in overrides:
-        _apply(document.value, override)
+    overridden = frozenset(_apply(document.value, override) for override in overrides)
     if overrides:
         text = yaml.safe_dump(document.value, sort_keys=False, allow_unicode=True)
     effective = digest(document.value)
-    expanded = Document(document.path, _expand(document, document.value, (), env), document.lines)
+    locs: set[Loc] = set()
+    value = _expand(document, document.value, (), env, locs)
+    expanded = replace(document, value=value, overridden=overridden, expanded=frozenset(locs))
     return LoadedRecipe(_build(expanded), expanded, base or folder, text, effective)
 
 
-def _apply(value: dict[str, JSONValue], override: str) -> None:
+def _apply(value: dict[str, JSONValue], override: str) -> tuple[str | int, ...]:
+    """Set one key in place; its path."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise UsageError(f"--set {override}: write it as key.path=value")
     new = parse_yaml(text, f"--set {path}").value
     at: JSONValue = value
+    loc: list[str | int] = []
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(at, list):
@@ -88,24 +92,29 @@ def _apply(value: dict[str, JSONValue], override: str) -> None:
             if last:
                 at[int(key)] = new
             at = at[int(key)]
+            loc.append(int(key))
         elif isinstance(at, dict):
             if last:
                 at[key] = new
             elif not isinstance(at.get(key), dict | list):
                 at[key] = {}
             at = at[key]
+            loc.append(key)
         else:
             raise UsageError(f"--set {override}: {'.'.join(keys[:depth])} holds a plain value")
+    return tuple(loc)
 
 
 def _expand(
-    document: Document, value: JSONValue, loc: tuple[str | int, ...], env: Mapping[str, str]
+    document: Document, value: JSONValue, loc: Loc, env: Mapping[str, str], expanded: set[Loc]
 ) -> JSONValue:
+    """Put environment variables in, where a recipe says how to reach something; text that may enter a prompt or a
+    record is never touched. `expanded` collects where."""
     if isinstance(value, dict):
-        return {key: _expand(document, item, (*loc, key), env) for key, item in value.items()}
+        return {key: _expand(document, item, (*loc, key), env, expanded) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand(document, item, (*loc, i), env) for i, item in enumerate(value)]
-    if not isinstance(value, str) or "${" not in value:
+        return [_expand(document, item, (*loc, i), env, expanded) for i, item in enumerate(value)]
+    if not isinstance(value, str) or "${" not in value or not _is_address(loc):
         return value
 
     def look_up(match: re.Match[str]) -> str:
@@ -113,7 +122,15 @@ def _expand(
             raise RecipeError(f"{document.where(loc)}: environment variable {match[1]} is not set")
         return env[match[1]]
 
+    expanded.add(loc)
     return _ENV.sub(look_up, value)
+
+
+def _is_address(loc: Loc) -> bool:
+    """Whether a value says where something is: a teacher's settings but its sampling, or the files of a source."""
+    if loc[:1] == ("teachers",):
+        return "sampling" not in loc
+    return loc[:1] == ("source",) and len(loc) > 1 and loc[1] not in ("inline", "sample")
 
 
 def _build(document: Document) -> Recipe:
@@ -136,7 +153,7 @@ def _build(document: Document) -> Recipe:
             problems.append(str(error))
             prepared.pop("source")
     try:
-        recipe = validate(Recipe, Document(document.path, cast(JSONValue, prepared), document.lines))
+        recipe = validate(Recipe, replace(document, value=cast(JSONValue, prepared)))
     except RecipeError as error:
         secondary = (
             ("teachers: dictionary should have", "source: is required", "teacher ") if problems else ()
@@ -155,6 +172,9 @@ def _disagreements(document: Document, recipe: Recipe) -> Iterator[str]:
     first: dict[str, int] = {}
     for index, step in enumerate(recipe.steps):
         asked += [(("steps", index, "teacher"), alias) for alias in step.weights()]
+        if step.name == "judge":
+            where = document.where(("steps", index, "name"))
+            yield f"{where}: steps[{index}].name: 'judge' stands for the judge's own requests; choose another"
         if first.setdefault(step.name, index) != index:
             where = document.where(("steps", index, "name"))
             yield f"{where}: steps[{index}].name: step {first[step.name] + 1} is called {step.name!r} as well"
@@ -211,7 +231,7 @@ def _source(document: Document) -> SourceConfig:
         )
     params = _source_params(document, kind, model)
     prepared = cast(JSONValue, {"source": {"kind": kind, "params": params, **common}})
-    return validate(SourceConfig, Document(document.path, prepared, document.lines), at=("source",))
+    return validate(SourceConfig, replace(document, value=prepared), at=("source",))
 
 
 def _source_params(document: Document, kind: str, model: type[BaseModel]) -> BaseModel:

@@ -30,15 +30,24 @@ _TEXT_TAGS = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:binary"}
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file: `value` is plain JSON data, `lines` maps a key path to its 1-based line."""
+    """A parsed file: `value` is plain JSON data, `lines` maps a key path to its 1-based line.
+
+    `overridden` are the key paths whose value came from the command line, `expanded` those into which the environment
+    was put: messages do not repeat what stands there.
+    """
 
     path: str
     value: JSONValue
     lines: Mapping[Loc, int]
+    overridden: frozenset[Loc] = frozenset()
+    expanded: frozenset[Loc] = frozenset()
 
     def where(self, loc: Sequence[str | int]) -> str:
-        """`file:line` of the deepest part of `loc` that stands in the file."""
+        """`file:line` of the deepest part of `loc` that stands in the file; `--set KEY` where that was overridden."""
         at: Loc = ()
+        for depth in range(1, len(loc) + 1):
+            if tuple(loc[:depth]) in self.overridden:
+                return f"--set {'.'.join(map(str, loc[:depth]))}"
         for part in loc:
             if (*at, part) in self.lines:
                 at = (*at, part)
@@ -138,12 +147,12 @@ def _explain(model: type[BaseModel], document: Document, at: Loc, error: Validat
             text += f"; allowed: {', '.join(allowed)}" if allowed else ""
         elif problem["type"] == "missing":
             text = "is required"
-            known_at = loc
+            known_at = (*_in_document(document, loc[:-1]), loc[-1])
         else:
             text = problem["msg"].removeprefix("Value error, ")
             text = text[:1].lower() + text[1:]
             given = problem["input"]
-            if isinstance(given, bool | int | float | str):
+            if isinstance(given, bool | int | float | str) and known_at not in document.expanded:
                 text += f" (got {given!r})"
         messages.append(f"{document.where(known_at)}: {dotted(known_at)}: {text}")
     return messages

@@ -133,7 +133,7 @@ def _check_readable(path: Path) -> None:
             f"{path}: no such file; paths are relative to the recipe's folder, check the spelling"
         ) from error
     except IsADirectoryError as error:
-        raise SourceError(f"{path}: is a folder; name its files, for example {path.name}/*.jsonl") from error
+        raise SourceError(f"{path}: is a folder; name its files, for example {path}/*.jsonl") from error
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
 

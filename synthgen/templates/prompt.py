@@ -141,6 +141,12 @@ class Prompt:
     example: Example | None
     digest: str
 
+    def score_range(self) -> tuple[float, float]:
+        """Least and greatest score a judge's prompt asks for; 1 to 5 where its schema does not say."""
+        schema = orjson.loads(self.reply.schema or "{}")
+        score = schema.get("properties", {}).get(self.reply.score or "score", {})
+        return float(score.get("minimum", 1)), float(score.get("maximum", 5))
+
 
 def load_prompt(path: Path) -> Prompt:
     """Read and check a prompt file.

@@ -79,6 +79,7 @@ class Lane:
         self.counts = LaneCounts()
         self.stopped: LaneStopped | None = None
         self.last_success = -math.inf
+        self.last_trouble = ""
         self._concurrency = Concurrency(
             Gradient() if crowding == "queued" else Aimd(),
             start=limits.concurrency or _START,
@@ -175,9 +176,10 @@ class Lane:
         if place.sent_at > self._paused_at:
             self._recover()
 
-    def failed(self, place: Place) -> None:
-        """A broken reply, or none."""
+    def failed(self, place: Place, what: str = "") -> None:
+        """A broken reply, or none; `what` is for people."""
         self.counts.errors += 1
+        self.last_trouble = what
         self._recent.append(False)
         self._note_trouble()
         self._concurrency.hold()

@@ -81,6 +81,9 @@ class AiohttpTransport:
     def _failure(self, error: Exception) -> TransportFailure:
         said = self._endpoint.clean_text(str(error)) or type(error).__name__
         match error:
+            case aiohttp.ClientHttpProxyError(status=status, message=message):
+                # Its text would name the proxy's address, password included; nothing went past the proxy.
+                return TransportFailure("connect", f"the proxy refused: {status} {message}", maybe_paid=False)
             case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError() | aiohttp.InvalidURL():
                 return TransportFailure("connect", said, maybe_paid=False)
             case TimeoutError():

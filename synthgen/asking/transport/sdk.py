@@ -3,15 +3,15 @@
 In: a path below the endpoint's base URL and a JSON body. Out: the same `HttpReply` and `TransportFailure` as the aiohttp
 transport, for the same wire bodies. Guarantees: the SDK's retries are off, its parsing is not used, redirects
 are not followed, and its environment cannot add a credential: the headers are the endpoint's, on every request.
-The SDKs stand on httpx2 and are imported when a teacher asks for them; they get no client object from us, since a
-legacy httpx one breaks every call. Rejected: `chat.completions.create` (bad JSON escapes it as a bare
+The SDKs stand on httpx2 and are imported when a teacher asks for them; the client object they get is the one of
+their own making (a legacy httpx one breaks every call), with a hook that stops reading at the cap. Rejected: `chat.completions.create` (bad JSON escapes it as a bare
 `JSONDecodeError`, new fields are lost).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from synthgen.asking.outcome import HttpReply, TransportFailure
 from synthgen.asking.transport.endpoint import BODY_CAP_BYTES, Endpoint, too_large
@@ -24,6 +24,8 @@ __all__ = ["SdkTransport"]
 
 # The SDKs want a key at construction; the header below is what is sent.
 _NO_KEY = "unset"
+# The cap counts bytes as they arrive; a compressed body could unfold to any size behind it.
+_PLAIN = {"Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class SdkTransport:
             said = self._endpoint.clean_text(str(failure))
             # The cause's text is not scrubbed.
             raise TransportFailure(failure.reason, said, maybe_paid=failure.maybe_paid) from None
-        if len(response.content) > BODY_CAP_BYTES:
+        if len(response.content) > BODY_CAP_BYTES:  # a server that compresses all the same
             raise too_large()
         return self._endpoint.clean(response.status_code, response.headers, response.content)
 
@@ -70,12 +72,18 @@ def _open_openai(endpoint: Endpoint) -> _Client:
     import httpx2
     import openai
 
-    client = openai.AsyncOpenAI(api_key=endpoint.key or _NO_KEY, base_url=endpoint.base_url, max_retries=0)
+    client = openai.AsyncOpenAI(
+        api_key=endpoint.key or _NO_KEY,
+        base_url=endpoint.base_url,
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [_cap]}),
+    )
     unset = openai.Omit()
     headers: dict[str, str | openai.Omit] = {
         "Authorization": unset,
         "OpenAI-Organization": unset,
         "OpenAI-Project": unset,
+        **_PLAIN,
         **endpoint.headers(),
     }
 
@@ -101,9 +109,17 @@ def _open_anthropic(endpoint: Endpoint) -> _Client:
     import httpx2
 
     client = anthropic.AsyncAnthropic(
-        api_key=endpoint.key or _NO_KEY, base_url=endpoint.base_url, max_retries=0, open_telemetry=False
+        api_key=endpoint.key or _NO_KEY,
+        base_url=endpoint.base_url,
+        max_retries=0,
+        open_telemetry=False,
+        http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [_cap]}),
     )
-    headers: dict[str, str | anthropic.Omit] = {"Authorization": anthropic.Omit(), **endpoint.headers()}
+    headers: dict[str, str | anthropic.Omit] = {
+        "Authorization": anthropic.Omit(),
+        **_PLAIN,
+        **endpoint.headers(),
+    }
 
     async def send(path: str, body: dict[str, JSONValue], timeout_s: float) -> httpx2.Response:
         timeout = httpx2.Timeout(timeout_s, connect=endpoint.connect_timeout_s)
@@ -122,6 +138,27 @@ def _open_anthropic(endpoint: Endpoint) -> _Client:
     return _Client(send, client.close)
 
 
+async def _cap(response: "httpx2.Response") -> None:
+    """Stop reading at the cap instead of filling the memory, whatever the status: the SDKs read whole bodies."""
+    import httpx2
+
+    stream = cast(httpx2.AsyncByteStream, response.stream)  # the client is an asynchronous one
+
+    class Capped(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size_bytes = 0
+            async for chunk in stream:
+                size_bytes += len(chunk)
+                if size_bytes > BODY_CAP_BYTES:
+                    raise too_large()
+                yield chunk
+
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    response.stream = Capped()
+
+
 def _failure(error: Exception) -> TransportFailure:
     """The cause decides: what broke before the request was out cannot be paid."""
     import httpx2
@@ -129,6 +166,8 @@ def _failure(error: Exception) -> TransportFailure:
     cause = error.__cause__ or error
     said = f"{type(cause).__name__}: {cause}"
     match cause:
+        case TransportFailure():
+            return cause
         case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.PoolTimeout() | httpx2.ProxyError():
             return TransportFailure("connect", said, maybe_paid=False)
         case httpx2.TimeoutException():
