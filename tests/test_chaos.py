@@ -352,7 +352,7 @@ def test_another_host_of_the_pool_another_key_and_other_patience_ask_nothing(
 def test_an_upgrade_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Loopback() as server:
         path = finished(tmp_path, server)
-        monkeypatch.setattr("synthgen.pipeline.publishing.version", lambda _name: "99.0.0")
+        monkeypatch.setattr("synthgen.pipeline.publishing.package_version", lambda: "99.0.0")
         again = cli("generate", path, "-o", tmp_path / "run")
 
     assert (again.code, len(server.requests)) == (0, 12)
