@@ -17,6 +17,7 @@ from rich.console import Console
 
 import synthgen
 from synthgen.asking import Budget, Lane
+from synthgen.asking.lanes.quotas import Place
 from synthgen.assets import package_version
 from synthgen.cli.live import plain_line, render, watching
 from synthgen.pipeline import Progress
@@ -283,7 +284,7 @@ def silent_progress() -> Progress:
     progress = busy_progress()
     lane = progress.lanes["qwen"]
     lane.clock = iter([0.0, 12.0, 12.0]).__next__
-    lane.failed("connect: Cannot connect to host \x1b[2J")
+    lane.failed(Place(1, 1), "connect: Cannot connect to host \x1b[2J")
     return progress
 
 
