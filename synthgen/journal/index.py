@@ -116,6 +116,10 @@ class JournalIndex:
 
     def _load_tables(self, numbers: list[int]) -> None:
         """Load sealed segments: one table of all their keys, filled in place."""
+        self._replies: tuple[KeyTable, ...] = ()
+        self._rows: tuple[KeyTable, ...] = ()
+        if not numbers:
+            return
         sizes = [0, 0]
         for number in numbers:
             index = self.load_sealed(number)
@@ -132,8 +136,7 @@ class JournalIndex:
                 ends[which] = tables[which].fill(ends[which], keys, number << SEGMENT_SHIFT)
         for table in tables:
             table.sort()
-        self._replies: tuple[KeyTable, ...] = (tables[0],)
-        self._rows: tuple[KeyTable, ...] = (tables[1],)
+        self._replies, self._rows = (tables[0],), (tables[1],)
 
     def load_sealed(self, number: int) -> SegmentIndex:
         """The index of a sealed segment: from its file, or built again from its lines."""
