@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from synthgen.asking.outcome import Outcome, Retry, Transport, TransportFailure, Wire
+from synthgen.asking.transport.direct import DirectTransport, is_direct
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
@@ -48,14 +49,15 @@ _ENDPOINT_PATHS = ("/chat/completions", "/messages")
 class RemoteTeacherConfig(TeacherConfig):
     """A teacher behind HTTP. `base_url` may end with or without its version and slash.
 
-    `timeout_s` is the time one attempt may take in all; the lane's patience is `give_up_after_s`.
+    `timeout_s` is the time one attempt may take in all; the lane's patience is `give_up_after_s`. `transport: auto` asks
+    plain HTTP over a socket of our own, and everything else (TLS, proxies) through aiohttp.
     """
 
     vendor_host: ClassVar[str | None] = None
 
     base_url: str = Field(validate_default=True)
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    transport: Literal["aiohttp", "sdk"] = "aiohttp"
+    transport: Literal["auto", "aiohttp", "sdk"] = "auto"
     timeout_s: float = Field(default=900.0, gt=0)
     connect_timeout_s: float = Field(default=10.0, gt=0)
 
@@ -216,6 +218,8 @@ def _transport(config: RemoteTeacherConfig, endpoint: Endpoint) -> Transport:
         from synthgen.asking.transport.sdk import SdkTransport
 
         return SdkTransport(endpoint)
+    if config.transport == "auto" and is_direct(config.base_url):
+        return DirectTransport(endpoint)
     from synthgen.asking.transport.aiohttp_transport import AiohttpTransport
 
     return AiohttpTransport(endpoint)

@@ -378,4 +378,4 @@ def _find(tables: tuple[KeyTable, ...], key: bytes) -> int | None:
 def _distinct(tables: tuple[KeyTable, ...], recent: list[dict[bytes, int]]) -> int:
     heads = [table.heads() for table in tables]
     heads += [np.frombuffer(b"".join(keys), ">u8")[::2].astype(np.uint64) for keys in recent if keys]
-    return int(np.unique(np.concatenate(heads)).size)
+    return int(np.unique(np.concatenate(heads)).size) if heads else 0
