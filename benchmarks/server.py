@@ -4,7 +4,7 @@ In: HTTP/1.1 POSTs with a Content-Length, kept alive. Out: one constant answer o
 its own, after a latency drawn uniformly from `--latency LOW HIGH` seconds. `--rpm N` answers 429 with Retry-After
 beyond N requests a minute (sliding 60 s window). `--knee N` makes the service time grow with the requests in flight
 beyond N (a server that never says 429). Prints its URL, then on SIGTERM a JSON line: requests, paid, 429s, most in
-flight. Run it on a core of its own: `taskset -c 0 python benchmarks/server.py`.
+flight, seconds from the first request to the last answer. Run it on a core of its own: `taskset -c 0 python benchmarks/server.py`.
 """
 
 import argparse
@@ -29,6 +29,7 @@ class Server:
         self.rpm: int | None = options.rpm
         self.knee: int | None = options.knee
         self.requests = self.paid = self.limited = self.in_flight = self.max_in_flight = 0
+        self.first_at = self.last_at = 0.0
         self.window: deque[float] = deque()
         self.random = random.Random(0)
 
@@ -54,6 +55,7 @@ class Server:
     def answer(self) -> bytes:
         """The next paid answer."""
         self.paid += 1
+        self.last_at = time.monotonic()
         body = (
             b'{"id":"bench-%d","object":"chat.completion","model":"bench","choices":[{"index":0,"message":'
             b'{"role":"assistant","content":"%s"},"finish_reason":"stop"}],"usage":{"prompt_tokens":200,'
@@ -89,6 +91,7 @@ class Connection(asyncio.Protocol):
         """A whole request is here."""
         server = self.server
         server.requests += 1
+        server.first_at = server.first_at or time.monotonic()
         wait_s = server.wait_for_limit_s()
         if wait_s is not None:
             server.limited += 1
@@ -125,7 +128,8 @@ async def serve(options: argparse.Namespace) -> None:
     loop.add_signal_handler(signal.SIGTERM, over.set)
     await over.wait()
     names = ("requests", "paid", "limited", "max_in_flight")
-    print(json.dumps({name: getattr(state, name) for name in names}), flush=True)
+    counts = {name: getattr(state, name) for name in names}
+    print(json.dumps(counts | {"span_s": round(state.last_at - state.first_at, 3)}), flush=True)
 
 
 def main() -> None:

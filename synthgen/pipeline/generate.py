@@ -94,7 +94,7 @@ def _collecting_seldom() -> Iterator[None]:
     """
     thresholds = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(5_000, 5, 200)  # passes of some milliseconds: the event loop stands still meanwhile
     try:
         yield
     finally:
@@ -345,7 +345,7 @@ class _Run:
         self.waves.settled(wave)
 
     async def _stage(self, final: list[Verdict], staging: Staging) -> None:
-        frames = frames_of(final, self.resolved.shape, self.gates.origin)
+        frames = await asyncio.to_thread(frames_of, final, self.resolved.shape, self.gates.origin)
         for kind, frame in (
             ("accepted", frames.accepted),
             ("rejected", frames.rejected),
