@@ -2,16 +2,17 @@
 
 import pytest
 
-from synthgen.asking.lanes import Lane
 from synthgen.recipe.model import Limits
-from tests.simulated import START, Server, drive, now, simulate
+from tests.simulated import START, OneLane, Server, drive, simulate
 
 
-def run(server: Server, limits: Limits, *, for_s: float, queued: bool = False, max_tokens: int = 0) -> Lane:
+def run(
+    server: Server, limits: Limits, *, for_s: float, queued: bool = False, max_tokens: int = 0
+) -> OneLane:
     """Drive a lane with these limits against `server`."""
 
-    async def story() -> Lane:
-        lane = Lane("big", limits, clock=now, crowding="queued" if queued else "refused")
+    async def story() -> OneLane:
+        lane = OneLane(limits, crowding="queued" if queued else "refused")
         await drive(lane, server, for_s=for_s, max_tokens=max_tokens)
         return lane
 

@@ -74,7 +74,7 @@ def make_report(
     """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest."""
     counts = {name: progress.counts.outcomes.get(name, 0) for name in OUTCOMES}
     problem: SynthgenError | None = None
-    stopped = {alias: lane.stopped for alias, lane in asker.lanes.items() if lane.stopped}
+    stopped = {alias: queue.stopped for alias, queue in asker.queues.items() if queue.stopped}
     target = resolved.loaded.recipe.target
     if storage is not None:
         lost = f"; {unstored} paid answers could not be stored" if unstored else ""

@@ -148,6 +148,10 @@ class Concurrency:
         """Trouble that is no sign of too many requests: this round does not count."""
         self._new_round()
 
+    def crowd(self, waiting: float, running: float) -> None:
+        """How many requests wait at the server, and how many it works on."""
+        raise NotImplementedError
+
     def cut(self, now: float, sent_at: float) -> None:
         """The server refused a request because there were too many."""
         self._new_round()
