@@ -77,11 +77,14 @@ class _Shares:
         self._steps: dict[str, _Step] = {}
         self._level = 0.0  # what the step called last had taken: nobody who was away may claim less
 
-    def add(self, waiter: _Waiter) -> None:
+    def add(self, waiter: _Waiter) -> bool:
+        """Returns whether nobody waits before it."""
         step = self._steps.setdefault(waiter.place.step, _Step())
         if not any(step.waiting.values()):
             step.taken = max(step.taken, self._level)
-        step.waiting[waiter.turn].append(waiter)
+        waiting = step.waiting[waiter.turn]
+        waiting.append(waiter)
+        return len(waiting) == 1
 
     def next_steps(self, turn: Turn) -> list[_Step]:
         """Those with somebody waiting for such a turn, in order."""
@@ -123,7 +126,8 @@ class Queue:
         self._shares = _Shares()
         self._held: _Waiter | None = None  # too large for now, and being overtaken
         self._last_was_new = True
-        self._outside: dict[asyncio.Future[None], bool] = {}  # and whether they come back with a lane
+        # Until when they wait, and whether they come back with a lane.
+        self._outside: dict[asyncio.Future[None], tuple[float, bool]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._end: LaneStopped | None = None
         for lane in self.lanes:
@@ -146,9 +150,10 @@ class Queue:
         self.require_open()
         place = Place(input_tokens, max_tokens, step)
         waiter = _Waiter(place, turn, avoid, asyncio.get_running_loop().create_future())
-        self._shares.add(waiter)
+        first = self._shares.add(waiter)
         self.waiting += 1
-        self._call()
+        if first:  # else it cannot go before those who wait already
+            self._call()
         try:
             lane = await waiter.called
         except asyncio.CancelledError:
@@ -175,8 +180,9 @@ class Queue:
             LaneStopped: no lane is left, also while waiting.
         """
         self.require_open()
-        moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outside[moved] = with_lane
+        loop = asyncio.get_running_loop()
+        moved: asyncio.Future[None] = loop.create_future()
+        self._outside[moved] = loop.time() + wait_s, with_lane
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
@@ -231,6 +237,13 @@ class Queue:
         if self._end is not None:
             raise self._end.with_traceback(None)  # raised for many rows: it must not collect their frames
 
+    def moves_in_s(self) -> float | None:
+        """Seconds until it goes on by itself; None where only a reply (or nothing) will move it."""
+        due = [until for until, _ in self._outside.values()]
+        if self._timer is not None:
+            due.append(self._timer.when())
+        return min(due) - asyncio.get_running_loop().time() if due else None
+
     def state(self) -> dict[str, JSONValue]:
         """What a person wants to know of a queue that does not move."""
         lanes: dict[str, JSONValue] = {lane.name: lane.state() for lane in self.lanes}
@@ -257,7 +270,7 @@ class Queue:
         self._call_out(lambda with_lane: with_lane)
 
     def _call_out(self, whom: Callable[[bool], bool]) -> None:
-        for moved, with_lane in self._outside.items():
+        for moved, (_, with_lane) in self._outside.items():
             if whom(with_lane) and not moved.done():
                 moved.set_result(None)
 
