@@ -1,6 +1,6 @@
 """A chat-completions server that costs next to nothing, so that a benchmark measures its clients.
 
-In: HTTP/1.1 POSTs with a Content-Length, kept alive. Out: one constant answer of about 2.3 KB (300 words) with an id of
+In: HTTP/1.1 POSTs with a Content-Length, kept alive (a GET finds nothing). Out: one constant answer of about 2.3 KB (300 words) with an id of
 its own, after a latency drawn uniformly from `--latency LOW HIGH` seconds. `--rpm N` answers 429 with Retry-After
 beyond N requests a minute (sliding 60 s window). `--knee N` makes the service time grow with the requests in flight
 beyond N (a server that never says 429). Prints its URL, then on SIGTERM a JSON line: requests, paid, 429s, most in
@@ -83,6 +83,9 @@ class Connection(asyncio.Protocol):
         if len(rest) < length:
             return
         self.buffer = rest[length:]
+        if head.startswith(b"GET "):
+            self.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return
         self.begin()
 
     def begin(self) -> None:

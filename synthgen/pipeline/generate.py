@@ -19,6 +19,7 @@ from pathlib import Path
 from synthgen.asking import Asker, Budget, NotAsked
 from synthgen.asking.connect import connect_all
 from synthgen.asking.outcome import Teacher
+from synthgen.asking.server_queue import follow_queues
 from synthgen.dataset import Staging, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
@@ -251,11 +252,13 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as group:
                 ticker = group.create_task(self._tick(self._watchdog()))
+                follower = group.create_task(follow_queues(self.resolved.specs, self.asker.lanes))
                 async with asyncio.TaskGroup() as work:
                     work.create_task(self.waves.feed(work))
                     work.create_task(self._screen_waves(work, staging.folder))
                     work.create_task(self._settle_waves(staging))
                 ticker.cancel()
+                follower.cancel()
         except BaseExceptionGroup as group_error:
             raise _only(group_error) from group_error
         if not self.waves.exhausted and not self.target.met:

@@ -24,6 +24,8 @@ _STEP = 0.05
 # A server that refuses a share of requests whatever the load must not talk the limit down to 1 within a second.
 _EPISODE_S = 1.0
 _LEAST_ROUND = 8
+# A server's own queue (client.md, section 8): too long for its work, what is left of it, how long a look at it counts.
+_CROWDED, _QUEUE_HEADROOM, _QUEUE_HOLDS_S = 0.3, 0.1, 5.0
 # The replies of two rounds whose limits differ by less tell the same.
 _SAME = 0.2
 
@@ -116,6 +118,7 @@ class Concurrency:
         self._limit = float(min(start, ceiling))
         self._changed_at = -math.inf
         self._cut_at = -math.inf
+        self._queue_until = -math.inf
         self._succeeded_since_cut = True
         self._early = 0  # replies of this limit that are not measured yet
         self._saturated = 0
@@ -140,7 +143,8 @@ class Concurrency:
             return
         if self._saturated >= _SATURATED * len(self._times):
             s_per_token = max(statistics.median(self._times), 1e-9)
-            self._set(self._growth.after_round(self._limit, s_per_token), now)
+            limit = self._growth.after_round(self._limit, s_per_token)
+            self._set(min(limit, self._limit) if now < self._queue_until else limit, now)
         else:
             self._new_round()
 
@@ -148,9 +152,16 @@ class Concurrency:
         """Trouble that is no sign of too many requests: this round does not count."""
         self._new_round()
 
-    def crowd(self, waiting: float, running: float) -> None:
-        """How many requests wait at the server, and how many it works on."""
-        raise NotImplementedError
+    def queued(self, now: float, in_flight: int, waiting: float, running: float) -> None:
+        """What the server itself says: so many requests wait there, so many are worked on, `in_flight` of all ours.
+
+        While some wait nothing grows; where they are more than three tenths of the others, our share of those waiting
+        is not sent any more. Measured against what is in flight, not the limit, since a queue takes time to drain.
+        """
+        self._queue_until = now + _QUEUE_HOLDS_S if waiting else -math.inf
+        if running and waiting > _CROWDED * running:
+            worked_on = in_flight * running / (running + waiting)
+            self._set(min(self._limit, (1 + _QUEUE_HEADROOM) * worked_on), now)
 
     def cut(self, now: float, sent_at: float) -> None:
         """The server refused a request because there were too many."""

@@ -232,7 +232,7 @@ class Lane:
 
     def saw_queue(self, waiting: float, running: float) -> None:
         """How many requests of all its users wait at the server, and how many it works on."""
-        self._concurrency.crowd(waiting, running)
+        self._concurrency.queued(self.clock(), self.counts.in_flight, waiting, running)
 
     @property
     def silent_s(self) -> float:

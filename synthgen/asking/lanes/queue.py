@@ -54,27 +54,49 @@ class _Waiter:
     overtaken: int = 0
 
 
+class _Usual:
+    """What requests took lately, of what they were expected to: newer ones count more."""
+
+    def __init__(self) -> None:
+        self._used = self._expected = self._requests = 0.0
+
+    def learn(self, used: int, expected: int) -> None:
+        self._used = 0.9 * self._used + used
+        self._expected = 0.9 * self._expected + expected
+        self._requests = 0.9 * self._requests + 1
+
+    @property
+    def known(self) -> bool:
+        return self._requests > 0
+
+    def of(self, expected: int) -> float:
+        """What a request will take that is expected to take so much."""
+        return expected * self._used / self._expected
+
+    def each(self) -> float:
+        """What any request takes; 1 while nobody knows."""
+        return self._used / self._requests if self._requests else 1.0
+
+
 class _Step:
     """The requests of one step; `taken` are its tokens so far, on a scale common to all steps."""
 
     def __init__(self) -> None:
         self.taken = 0.0
         self.waiting: dict[Turn, deque[_Waiter]] = {"gated": deque(), "retry": deque(), "new": deque()}
-        self.used_share = 1.0  # of the tokens its requests were expected to take
-
-    def learn(self, used: int, expected: int) -> None:
-        self.used_share += 0.1 * (used / expected - self.used_share)
+        self.usual = _Usual()
 
 
 class _Shares:
     """Who waits, by step; the step that has taken the least comes first.
 
-    Counted is what a request of the step usually takes, and never corrected afterwards: a step that came meanwhile
-    would wait for what another one gets back.
+    Counted is what a request of the step usually takes (of any step, before its first answer), and never corrected
+    afterwards: a step that came meanwhile would wait for what another one gets back. `max_tokens` alone says little.
     """
 
     def __init__(self) -> None:
         self._steps: dict[str, _Step] = {}
+        self._usual = _Usual()
         self._level = 0.0  # what the step called last had taken: nobody who was away may claim less
 
     def add(self, waiter: _Waiter) -> bool:
@@ -103,13 +125,14 @@ class _Shares:
         """The first of those waiting for such a turn, which counts from now on."""
         self._level = step.taken
         waiter = step.waiting[turn].popleft()
-        step.taken += waiter.place.expected * step.used_share
+        step.taken += step.usual.of(waiter.place.expected) if step.usual.known else self._usual.each()
         return waiter
 
     def learn(self, place: Place, usage: Usage) -> None:
         """What a request took."""
         if used := usage.input_tokens + usage.output_tokens:
-            self._steps[place.step].learn(used, place.expected)
+            self._steps[place.step].usual.learn(used, place.expected)
+            self._usual.learn(used, place.expected)
 
     def __iter__(self) -> Iterator[_Waiter]:
         for step in self._steps.values():
