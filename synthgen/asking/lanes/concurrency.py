@@ -31,13 +31,21 @@ _SAME = 0.2
 
 
 class Growth(Protocol):
-    """Chooses the limit after a whole round under the last one.
+    """Chooses the limit after a round under the last one.
 
-    `measures`: the time per token matters, so that a round must not begin with the replies that come first because
-    they are the shortest.
+    A round is `measured` replies for each place of the limit, after `skipped` ones: where the time per token matters, it
+    must not begin with the replies that come first because they are the shortest.
     """
 
-    measures: bool
+    @property
+    def skipped(self) -> float:
+        """Replies to a new limit that are not measured, as a share of it."""
+        ...
+
+    @property
+    def measured(self) -> float:
+        """Replies that make a round, as a share of the limit."""
+        ...
 
     def after_round(self, limit: float, s_per_token: float) -> float:
         """The next limit; `s_per_token` is the median of the round."""
@@ -51,7 +59,7 @@ class Growth(Protocol):
 class Aimd:
     """Doubles up to the first refusal, later up to where refusals began; from there 5 % a round."""
 
-    measures = False
+    skipped, measured = 0.0, 1.0
 
     def __init__(self) -> None:
         self._threshold = math.inf
@@ -73,7 +81,6 @@ class Gradient:
     limit then moves towards the share of itself that is not waiting, plus a tenth to notice when there is room again.
     """
 
-    measures = True
     _WORTH, _HEADROOM, _SMOOTH = 1.3, 0.1, 0.3
 
     def __init__(self) -> None:
@@ -81,11 +88,22 @@ class Gradient:
         self._calm_s: float | None = None
         self._calm_limit = 0.0
 
+    @property
+    def skipped(self) -> float:
+        return self.measured
+
+    @property
+    def measured(self) -> float:
+        # On the way up a place that is not used costs more than an error, which the calm time later corrects.
+        return 0.5 if self._calm_s is None else 1.0
+
     def after_round(self, limit: float, s_per_token: float) -> float:
         if self._calm_s is None:
             return self._explore(limit, s_per_token)
         if s_per_token < self._calm_s:
             self._calm_s += 0.05 * (s_per_token - self._calm_s)
+        elif limit <= self._calm_limit:
+            self._calm_s += 0.3 * (s_per_token - self._calm_s)  # no crowd there: it was measured too short
         if limit < _CUT * self._calm_limit:
             # Less than what was no crowd once: another kind of request, or another server. Look again.
             self._calm_s, self._last = None, None
@@ -139,7 +157,7 @@ class Concurrency:
             return
         self._times.append((now - sent_at) / max(tokens, 1))
         self._saturated += in_flight >= _SATURATED * self.limit
-        if len(self._times) < max(self.limit, _LEAST_ROUND):
+        if len(self._times) < max(int(self._growth.measured * self._limit), _LEAST_ROUND):
             return
         if self._saturated >= _SATURATED * len(self._times):
             s_per_token = max(statistics.median(self._times), 1e-9)
@@ -178,7 +196,7 @@ class Concurrency:
         limit = min(max(limit, 1.0), float(self.ceiling))
         if abs(limit - self._limit) >= _SAME * self._limit:
             self._changed_at = now
-            self._early = int(limit) if self._growth.measures else 0
+            self._early = int(self._growth.skipped * limit)
         self._limit = limit
         self._new_round()
 
