@@ -130,6 +130,9 @@ def test_a_server_that_refuses_the_key_leaves_the_work_to_the_others(tmp_path: P
 
     assert (result.code, result.json["counts"]["accepted"]) == (0, 40)
     assert len(locked.requests) <= 2
+    assert [
+        f"qwen@{host(locked)} was not asked any more: auth" in line for line in result.json["warnings"]
+    ] == [True]
 
 
 def test_a_teacher_ends_with_the_last_of_its_servers(tmp_path: Path) -> None:
