@@ -340,5 +340,19 @@ def test_no_cancellation_leaks_a_place_in_a_pool(plan: list[tuple[float, float]]
     assert simulate(story()) == (0, 0)
 
 
+def test_short_waits_end_on_the_loop_that_runs_use() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def story() -> int:
+        lane = Lane("big", Limits(rps=2000))
+        queue = Queue([lane])
+        for _ in range(80):
+            queue.leave(*await queue.enter(1))
+        return lane.counts.sent
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(story()) == 80
+
+
 def test_place_is_compared_by_identity() -> None:
     assert Place(1, 1) != Place(1, 1)

@@ -152,6 +152,7 @@ class Queue:
         # Until when they wait, and whether they come back with a lane.
         self._outside: dict[asyncio.Future[None], tuple[float, bool]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf  # of the timer; uvloop's handles of short waits do not tell
         self._end: LaneStopped | None = None
         for lane in self.lanes:
             lane.recovered = self._call_back
@@ -264,7 +265,7 @@ class Queue:
         """Seconds until it goes on by itself; None where only a reply (or nothing) will move it."""
         due = [until for until, _ in self._outside.values()]
         if self._timer is not None:
-            due.append(self._timer.when())
+            due.append(self._due)
         return min(due) - asyncio.get_running_loop().time() if due else None
 
     def state(self) -> dict[str, JSONValue]:
@@ -392,17 +393,14 @@ class Queue:
 
     def _wake_in(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
+        due = loop.time() + wait_s
         if self._timer is not None:
-            if (
-                wait_s < math.inf
-                and self._timer.when() <= loop.time() + wait_s
-                and not self._timer.cancelled()
-            ):
-                return  # that one comes first
+            if self._due <= due < math.inf:
+                return  # that one comes first, and looks again
             self._timer.cancel()
             self._timer = None
-        if wait_s < math.inf:
-            self._timer = loop.call_later(wait_s, self._fired)
+        if due < math.inf:
+            self._timer, self._due = loop.call_later(wait_s, self._fired), due
 
     def _fired(self) -> None:
         self._timer = None
