@@ -346,8 +346,13 @@ def test_short_waits_end_on_the_loop_that_runs_use() -> None:
     async def story() -> int:
         lane = Lane("big", Limits(rps=2000))
         queue = Queue([lane])
-        for _ in range(80):
-            queue.leave(*await queue.enter(1))
+
+        async def one() -> None:
+            place = await queue.enter(1)
+            await asyncio.sleep(0)
+            queue.leave(*place)
+
+        await asyncio.gather(*(one() for _ in range(80)))
         return lane.counts.sent
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
