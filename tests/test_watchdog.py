@@ -87,7 +87,7 @@ def test_a_known_pause_is_one_line_a_minute_instead() -> None:
     async def story() -> list[str]:
         lane = OneLane(Limits())
         watched = Watched(lane)
-        lane.failed(await lane.enter(0), "connect: refused")
+        lane.failed(await lane.enter(0), "connect: refused \x1b[2J")
         resting = asyncio.ensure_future(lane.wait_outside(3000))
         await asyncio.sleep(0)
         for at in (1, 61, 70, 110, 121, 180):
@@ -99,7 +99,7 @@ def test_a_known_pause_is_one_line_a_minute_instead() -> None:
 
     assert len(said) == 2
     assert all("big: waits until" in line and "(3000 s)" in line for line in said)
-    assert said[0].endswith("last trouble: connect: refused")
+    assert said[0].endswith("last trouble: 'connect: refused \\x1b[2J'")
 
 
 def test_a_run_whose_server_hangs_says_what_it_waits_for(tmp_path: Path) -> None:

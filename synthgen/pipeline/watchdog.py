@@ -78,7 +78,7 @@ class Watchdog:
         alias, wait_s = min(known.items(), key=lambda item: item[1])
         until = datetime.fromtimestamp(self._wall() + wait_s).astimezone()
         troubles = [lane.last_trouble for lane in self._queues[alias].lanes if lane.last_trouble]
-        why = f"; last trouble: {troubles[-1]}" if troubles else ""
+        why = f"; last trouble: {troubles[-1]!r}" if troubles else ""
         return f"{alias}: waits until {until:%H:%M:%S} ({max(wait_s, 0):.0f} s) before it asks on{why}"
 
     def _dump(self, still_s: float) -> None:
@@ -89,8 +89,8 @@ class Watchdog:
 
 
 def _lines(found: Mapping[str, JSONValue], indent: str = "  ") -> list[str]:
-    """Plain values on one line, mappings below it."""
-    plain = [f"{name} {value}" for name, value in found.items() if not isinstance(value, dict)]
+    """Plain values on one line, mappings below it; what a server said is shown escaped."""
+    plain = [f"{name} {value!r}" for name, value in found.items() if not isinstance(value, dict)]
     lines = [indent + ", ".join(plain)] if plain else []
     for name, value in found.items():
         if isinstance(value, dict) and value:
