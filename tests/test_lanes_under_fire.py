@@ -71,3 +71,12 @@ def test_a_server_that_only_gets_slower_is_kept_near_its_knee(
 
     assert adaptive.rate(60, 240) >= 0.95 * max(one.rate(60, 240) for one in fixed)
     assert lane.counts.in_flight <= 96
+
+
+def test_the_knee_is_found_within_seconds() -> None:
+    fixed, adaptive = Server(knee=64), Server(knee=64)
+
+    run(fixed, Limits(concurrency=64), for_s=30)
+    run(adaptive, Limits(), for_s=30, queued=True)
+
+    assert len(adaptive.answered) >= 0.95 * len(fixed.answered)

@@ -78,10 +78,11 @@ class Gradient:
 
     By Little's law a server that gives each request its token every `s` seconds makes limit / s tokens a second. Once a
     doubling brings less than 1.3 times as many, the time per token before it is what an uncrowded server needs: the
-    limit then moves towards the share of itself that is not waiting, plus a tenth to notice when there is room again.
+    limit then moves towards the share of itself that is not waiting, plus a quarter: to notice when there is room
+    again, and because what is in flight here is not all at the server (benchmarks/limits.py, a tenth gave 0.93).
     """
 
-    _WORTH, _HEADROOM, _SMOOTH = 1.3, 0.1, 0.3
+    _WORTH, _HEADROOM, _SMOOTH = 1.3, 0.25, 0.3
 
     def __init__(self) -> None:
         self._last: tuple[float, float] | None = None  # limit and seconds per token one doubling ago
