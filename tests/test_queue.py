@@ -293,6 +293,19 @@ def test_a_dead_server_is_set_aside_probed_and_comes_back() -> None:
     assert answered >= 4 * 10 * 20
 
 
+@pytest.mark.parametrize(("turn", "set_aside"), [("new", True), ("gated", True), ("retry", False)])
+def test_requests_that_fail_again_and_again_set_no_lane_aside(turn: Turn, set_aside: bool) -> None:
+    async def story() -> bool:
+        lane = OneLane(Limits(concurrency=64))
+        for _ in range(10):
+            place = await lane.enter(1, turn=turn)
+            lane.failed(place)
+            lane.leave(place)
+        return lane.probing
+
+    assert simulate(story()) == set_aside
+
+
 def test_a_pool_without_any_server_waits_and_loses_nothing() -> None:
     async def story() -> list[str]:
         pool = Pool([0.1, 0.1], concurrency=4)

@@ -100,6 +100,7 @@ class Place:
     sent_at: float = 0.0
     passed: tuple[float, float, float] = (0.0, 0.0, 0.0)  # requests, input, output that passed up to this one
     probe: bool = False
+    retry: bool = False
 
     @property
     def expected(self) -> int:
