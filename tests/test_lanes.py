@@ -342,20 +342,6 @@ def test_a_cancelled_waiter_leaves_the_queue_moving() -> None:
     assert simulate(story()) == ("passed at 0", 2)
 
 
-def test_who_comes_after_a_cancelled_waiter_is_called() -> None:
-    async def story() -> str:
-        lane = lane_of(1)
-        place = await lane.enter(0)
-        waiting = asyncio.ensure_future(lane.enter(0))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.wait([waiting])
-        lane.leave(place)
-        return await asyncio.wait_for(outcome_of(lane.enter(0)), 1)
-
-    assert simulate(story()) == "passed at 0"
-
-
 def test_a_request_cancelled_as_it_is_admitted_gives_everything_back() -> None:
     async def story() -> tuple[int, int, str]:
         lane = lane_of(1, rpm=60, tpm=1000)

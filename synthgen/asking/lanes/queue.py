@@ -106,7 +106,7 @@ class _Shares:
         self._level = 0.0  # what the step called last had taken: nobody who was away may claim less
 
     def add(self, waiter: _Waiter) -> bool:
-        """Returns whether nobody of its step waits before it, not even one who was cancelled."""
+        """Returns whether nobody of its step waits before it."""
         step = self._steps.setdefault(waiter.place.step, _Step())
         if not any(step.waiting.values()):
             step.taken = max(step.taken, self._level)
@@ -181,7 +181,7 @@ class Queue:
         waiter = _Waiter(place, turn, avoid, asyncio.get_running_loop().create_future())
         first = self._shares.add(waiter)
         self.waiting += 1
-        if first or self.waiting == 1:  # else it cannot go before those who wait already
+        if first:  # else it cannot go before those who wait already
             self._call()
         try:
             lane = await waiter.called
