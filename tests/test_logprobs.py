@@ -179,6 +179,18 @@ def test_a_capture_that_cannot_be_true_is_refused_and_the_answer_kept(why: str) 
     assert completion.flags == (f"logprobs_invalid:{reason}",)
 
 
+def test_what_a_schema_rules_out_is_left_out_of_the_alternatives() -> None:
+    request = replace(REQUEST, response_schema="{}")
+    content = changed(lambda c: c[0]["top_logprobs"][1].update(logprob=-9999.0))
+    choice = {"message": {"content": "Paris"}, "finish_reason": "stop", "logprobs": {"content": content}}
+
+    outcome = WIRE.read(HttpReply(200, {}, json.dumps({"choices": [choice]}).encode()), request)
+
+    assert isinstance(outcome, Answer)
+    assert outcome.completion.logprobs is not None
+    assert outcome.completion.logprobs.top_tokens == (("Par",), ("is", "ma"))
+
+
 def test_infinities_and_nan_are_refused() -> None:
     body = json.dumps({"content": PARIS}).replace("-0.1", "-Infinity")
 

@@ -8,7 +8,8 @@ both places. A reply whose capture fails any of this is kept without it: the ans
 Servers differ. OpenAI writes tokens as text and, for parts of characters, as bytes. vLLM writes `token_id:123` for
 each token where `return_tokens_as_token_ids` is set (then only the generated token has its text, in `bytes`), lists
 the ids of the generated ones as `token_ids` where `return_token_ids` is set, and puts the generated token first
-among the alternatives, whatever its rank. Alternatives are therefore sorted here.
+among the alternatives, whatever its rank. Alternatives are therefore sorted here. Under a schema, what the grammar
+rules out has the placeholder among vLLM's alternatives: those are left out; anywhere else a placeholder is a refusal.
 Rejected: repairing (renormalising, filling gaps): a number that nobody measured would be trained on.
 """
 
@@ -45,32 +46,41 @@ class _Invalid(Exception):
 
 
 def read_logprobs(
-    choice: dict[str, JSONValue], *, top: int, text: str, output_tokens: int | None
+    choice: dict[str, JSONValue],
+    *,
+    top: int,
+    text: str,
+    output_tokens: int | None = None,
+    constrained: bool = False,
 ) -> Logprobs | str:
     """The logprobs of `choice`, or the flag that says why not.
 
-    `top` alternatives were asked for. `text` is the answer as it was read; `output_tokens` what the usage says of
+    `top` alternatives were asked for; `constrained`: a grammar ruled tokens out. `text` is the answer as it was read; `output_tokens` what the usage says of
     this choice alone, None where it says nothing.
     """
     entries = as_list(as_object(choice.get("logprobs")).get("content"))
     if not entries:
         return MISSING
     try:
-        return _read(entries, as_list(choice.get("token_ids")), top, text, output_tokens)
+        chosen = [_token(as_object(entry)) for entry in entries]
+        if output_tokens and len(chosen) > output_tokens:
+            raise _Invalid("length")
+        if not _covers(chosen, text):
+            raise _Invalid("text")
+        listed = [as_list(as_object(entry).get("top_logprobs")) for entry in entries]
+        return _columns(
+            chosen,
+            _ids(chosen, as_list(choice.get("token_ids"))),
+            [
+                _alternatives(one, token, top, constrained=constrained)
+                for one, token in zip(listed, chosen, strict=True)
+            ],
+        )
     except _Invalid as problem:
         return f"logprobs_invalid:{problem}"
 
 
-def _read(
-    entries: list[JSONValue], token_ids: list[JSONValue], top: int, text: str, output_tokens: int | None
-) -> Logprobs:
-    chosen = [_token(as_object(entry)) for entry in entries]
-    ids = _ids(chosen, token_ids)
-    if output_tokens and len(chosen) > output_tokens:
-        raise _Invalid("length")
-    if not _covers(chosen, text):
-        raise _Invalid("text")
-    tops = [_alternatives(as_object(entry), token, top) for entry, token in zip(entries, chosen, strict=True)]
+def _columns(chosen: list[_Token], ids: tuple[int | None, ...], tops: list[list[_Token]]) -> Logprobs:
     return Logprobs(
         tokens=tuple(token.text for token in chosen),
         token_bytes=tuple(token.raw for token in chosen),
@@ -138,13 +148,13 @@ def _visible(text: str) -> str:
     return "".join(_KEPT.findall(text))
 
 
-def _alternatives(entry: dict[str, JSONValue], chosen: _Token, top: int) -> list[_Token]:
-    listed = as_list(entry.get("top_logprobs"))
-    if len(listed) > top + 1:  # one more: the generated token beside the likeliest (older vLLM)
+def _alternatives(listed: list[JSONValue], chosen: _Token, top: int, *, constrained: bool) -> list[_Token]:
+    if len(listed) > top + 1 or (top and not listed):  # one more: the generated token beside the likeliest
         raise _Invalid("top")
-    if top and not listed:
-        raise _Invalid("top")
-    found = sorted((_token(as_object(one)) for one in listed), key=lambda token: -token.logprob)
+    possible = (as_object(one) for one in listed)
+    if constrained:
+        possible = (one for one in possible if one.get("logprob") != _PLACEHOLDER)
+    found = sorted(map(_token, possible), key=lambda token: -token.logprob)
     if sum(math.exp(token.logprob) for token in found) > 1 + _ROUNDING:
         raise _Invalid("sum")
     # Without ids several tokens may read alike (a leading space that decoding drops): one of them has to agree.

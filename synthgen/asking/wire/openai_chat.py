@@ -188,13 +188,18 @@ def _captured(
 ) -> list[Completion]:
     """The completions with the logprobs that were asked for, or with the flag that says why they are missing."""
     top = request.top_logprobs if request else None
-    if top is None:
+    if request is None or top is None:
         return list(completions)
+    constrained = request.response_schema is not None or request.tools is not None
     alone = completions[0].usage if len(completions) == 1 else None
     captured = []
     for completion, choice in zip(completions, choices, strict=False):
         found = read_logprobs(
-            choice, top=top, text=completion.text, output_tokens=alone.output_tokens if alone else None
+            choice,
+            top=top,
+            text=completion.text,
+            output_tokens=alone.output_tokens if alone else None,
+            constrained=constrained,
         )
         if isinstance(found, str):
             captured.append(replace(completion, flags=(*completion.flags, found)))
