@@ -17,7 +17,9 @@ __all__ = [
     "HttpReply",
     "LaneStop",
     "LimitKind",
+    "NotAsked",
     "Outcome",
+    "RefusedTogether",
     "Retry",
     "RowFailure",
     "SeenLimit",
@@ -46,6 +48,18 @@ class TransportFailure(Exception):
         super().__init__(message)
         self.reason = reason
         self.maybe_paid = maybe_paid
+
+
+class NotAsked(Exception):
+    """The request was not sent, and is not answered: pending. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RefusedTogether(Exception):
+    """A request for several samples was refused: perhaps one for a single sample is not."""
 
 
 LimitKind: TypeAlias = Literal["requests", "tokens", "input_tokens", "output_tokens"]
