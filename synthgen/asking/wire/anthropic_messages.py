@@ -14,6 +14,7 @@ import orjson
 
 from synthgen.asking.outcome import Answer, HttpReply, Outcome
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
+from synthgen.asking.wire.schemas import narrowed
 from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
@@ -58,7 +59,10 @@ class AnthropicMessagesWire:
         if request.tools is not None:
             body["tools"] = [_tool(as_object(tool)) for tool in as_list(orjson.loads(request.tools))]
         if request.response_schema is not None:
-            output_format = {"type": "json_schema", "schema": orjson.loads(request.response_schema)}
+            output_format: JSONValue = {
+                "type": "json_schema",
+                "schema": narrowed(orjson.loads(request.response_schema)),
+            }
             body["output_config"] = {**as_object(body.get("output_config")), "format": output_format}
         return body
 

@@ -17,6 +17,7 @@ import orjson
 from synthgen.asking.outcome import Answer, HttpReply, Outcome
 from synthgen.asking.wire.logprobs import read_logprobs
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
+from synthgen.asking.wire.schemas import is_strict
 from synthgen.asking.wire.shares import share_usage
 from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
@@ -97,7 +98,7 @@ class OpenAIChatWire:
             schema: JSONValue = orjson.loads(request.response_schema)
             body["response_format"] = {
                 "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": schema, "strict": _is_strict(schema)},
+                "json_schema": {"name": "answer", "schema": schema, "strict": is_strict(schema)},
             }
         if self._provider_pin is not None:
             body["provider"] = {**as_object(body.get("provider")), **self._provider_pin}
@@ -221,21 +222,6 @@ def _message(message: Message) -> dict[str, JSONValue]:
     if message.name is not None:
         out["name"] = message.name
     return out
-
-
-def _is_strict(schema: JSONValue) -> bool:
-    """True if OpenAI accepts `schema` in strict mode: every object closed, every property required."""
-    if isinstance(schema, list):
-        return all(_is_strict(item) for item in schema)
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object":
-        required = {as_text(name) for name in as_list(schema.get("required"))}
-        if schema.get("additionalProperties") is not False or required != set(
-            as_object(schema.get("properties"))
-        ):
-            return False
-    return all(_is_strict(value) for value in schema.values())
 
 
 def _content(content: JSONValue) -> tuple[str, str]:
