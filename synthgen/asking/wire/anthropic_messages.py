@@ -58,6 +58,8 @@ class AnthropicMessagesWire:
             body["system"] = system
         if request.tools is not None:
             body["tools"] = [_tool(as_object(tool)) for tool in as_list(orjson.loads(request.tools))]
+        if request.tool_choice is not None:
+            body["tool_choice"] = _tool_choice(request.tool_choice)
         if request.response_schema is not None:
             output_format: JSONValue = {
                 "type": "json_schema",
@@ -131,6 +133,12 @@ def _tool(tool: dict[str, JSONValue]) -> dict[str, JSONValue]:
     }
     out["input_schema"] = function.get("parameters") or {"type": "object", "properties": {}}
     return out
+
+
+def _tool_choice(choice: str) -> JSONValue:
+    if choice in ("auto", "none"):
+        return {"type": choice}
+    return {"type": "any"} if choice == "required" else {"type": "tool", "name": choice}
 
 
 def _completion(payload: dict[str, JSONValue]) -> Completion:

@@ -94,6 +94,8 @@ class OpenAIChatWire:
                 body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
         if request.tools is not None:
             body["tools"] = orjson.loads(request.tools)
+        if request.tool_choice is not None:
+            body["tool_choice"] = _tool_choice(request.tool_choice)
         if request.response_schema is not None:
             schema: JSONValue = orjson.loads(request.response_schema)
             body["response_format"] = {
@@ -222,6 +224,12 @@ def _message(message: Message) -> dict[str, JSONValue]:
     if message.name is not None:
         out["name"] = message.name
     return out
+
+
+def _tool_choice(choice: str) -> JSONValue:
+    if choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
 
 
 def _content(content: JSONValue) -> tuple[str, str]:
