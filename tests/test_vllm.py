@@ -46,6 +46,7 @@ WEATHER = {
     "function": {
         "name": "weather",
         "description": "The weather in a city.",
+        "strict": True,  # without it vLLM 0.32 lets the arguments be anything
         "parameters": {
             "type": "object",
             "properties": {"city": {"type": "string", "enum": ["Bonn", "Rome"]}},
