@@ -2,7 +2,18 @@
 
 from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
 from synthgen.asking.budget import Budget
+from synthgen.asking.clouds import cloud_route, maker_model
 from synthgen.asking.lanes import Lane
 from synthgen.asking.prices import cost_usd, find_price
 
-__all__ = ["Asker", "Budget", "Lane", "NotAsked", "TeacherSpec", "cost_usd", "find_price"]
+__all__ = [
+    "Asker",
+    "Budget",
+    "Lane",
+    "NotAsked",
+    "TeacherSpec",
+    "cloud_route",
+    "cost_usd",
+    "find_price",
+    "maker_model",
+]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
+from synthgen.asking import maker_model
 from synthgen.errors import PolicyError, RecipeError, UsageError
 from synthgen.journal import Reply
 from synthgen.pipeline.records import Origin
@@ -78,7 +79,9 @@ class Gates:
         if (alias, served) not in self._same:
             config = self.resolved.specs[alias].config
             hf = config.hf.partition("@")[0] if config.hf else None
-            same = served == hf or same_identity(self.registry, config.model, served, tuple(config.served_as))
+            same = served in (hf, config.model) or same_identity(
+                self.registry, maker_model(config), served, tuple(config.served_as)
+            )
             self._same[alias, served] = (
                 None if same else f"{alias} asked for {config.model}, {served} answered"
             )

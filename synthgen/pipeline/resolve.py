@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from synthgen.asking import TeacherSpec, find_price
+from synthgen.asking import TeacherSpec, cloud_route, find_price, maker_model
 from synthgen.assets import Kind, find_asset
 from synthgen.errors import RecipeError, UsageError
 from synthgen.pipeline.judging import Judge
@@ -114,7 +114,7 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
 
 def _spec(loaded: LoadedRecipe, alias: str, config: TeacherConfig) -> TeacherSpec:
     base_url = str(getattr(config, "base_url", "") or "")  # a provider in this process has none
-    route = config.route or default_route(load_registry(), config.provider, base_url)
+    route = config.route or cloud_route(config) or default_route(load_registry(), config.provider, base_url)
     if route is None:
         where = loaded.where("teachers", alias)
         raise RecipeError(
@@ -240,7 +240,7 @@ def _part(loaded: LoadedRecipe, spec: TeacherSpec, role: str) -> Part:
         alias=spec.alias,
         provider=spec.config.provider,
         route=spec.identity.route,
-        model=spec.config.model,
+        model=maker_model(spec.config),
         hf=spec.config.hf,
         role=role,  # type: ignore[arg-type]  # one of two literals, above
         row_license=source.license,
