@@ -131,7 +131,7 @@ async def drive(lane: Lane, server: Server, *, for_s: float, rows: int = 2000, m
         while True:
             place = await lane.enter(server.input_tokens, max_tokens)
             usage, headers = await server.serve()
-            lane.saw(place, headers)
+            lane.saw(place, headers, refused=usage is None)
             if usage:
                 lane.succeeded(place, usage)
                 lane.leave(place, usage)

@@ -216,7 +216,7 @@ class Asker:
                 attempt.backoffs += 1
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
                 attempt.with_lane = not wait_s
-                lane.saw(place, limits)
+                lane.saw(place, limits, refused=True)
                 lane.was_limited(place, wait_s, exhausted=exhausted, overloaded=reason == "overloaded")
                 self._give_up_if_dead(attempt, reason)
             case Retry(reason, message, wait_s):

@@ -157,9 +157,9 @@ class Lane:
             del self._outside[moved]
         self.require_open()
 
-    def saw(self, place: Place, seen: Iterable[SeenLimit]) -> None:
-        """What the reply to `place` says of the server's limits; before its outcome."""
-        self._quotas.see(place, seen, self.clock())
+    def saw(self, place: Place, seen: Iterable[SeenLimit], *, refused: bool = False) -> None:
+        """What the reply to `place` says of the server's limits; before its outcome. `refused`: it is a 429."""
+        self._quotas.see(place, seen, self.clock(), refused=refused)
 
     def succeeded(self, place: Place, usage: Usage | None = None) -> None:
         """An answer came: the lane is alive."""
