@@ -129,9 +129,17 @@ def test_list_filters_names_chains_and_filters() -> None:
 def test_list_teachers_names_providers_routes_and_prices() -> None:
     listed = cli("list", "teachers", "--json").json
 
-    assert {row["name"] for row in listed["providers"]} >= {"openai", "anthropic", "vllm", "local"}
+    assert {row["name"] for row in listed["providers"]} >= {
+        "openai",
+        "anthropic",
+        "azure",
+        "bedrock",
+        "vertex",
+        "vllm",
+        "local",
+    }
     assert "self-hosted" in [row["name"] for row in listed["routes"]]
-    prices = listed["prices (USD per million tokens)"]
+    prices = listed["prices_usd_per_million_tokens"]
     assert all(row["as_of"] and row["output"] > 0 for row in prices)
 
 
