@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from synthgen.asking import maker_model
+from synthgen.assets import suggest
 from synthgen.errors import PolicyError, RecipeError, UsageError
 from synthgen.journal import Reply
 from synthgen.pipeline.records import Origin
@@ -49,7 +50,16 @@ class Gates:
             PolicyError: review or deny, with rule, source and date of what stands in the way.
         """
         if not self.result.passed:
-            raise PolicyError(refusal(self.result, self.ask.uses))
+            raise PolicyError("\n".join([refusal(self.result, self.ask.uses), *self.hints()]))
+
+    def hints(self) -> list[str]:
+        """For each route the registry does not know but nearly does, which one may be meant."""
+        known = [name for route in self.registry.routes.values() for name in (route.id, *route.aliases)]
+        return [
+            f"  {self.resolved.loaded.where('teachers', alias, 'route')}: unknown route {route!r}{near}"
+            for alias, route in ((alias, spec.identity.route) for alias, spec in self.resolved.specs.items())
+            if route not in known and (near := suggest(route, known))
+        ]
 
     def decision(self, alias: str) -> Decision:
         """Gate 1's decision for a teacher of a step."""
