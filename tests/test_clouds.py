@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,13 @@ from synthgen.asking.clouds import CloudConfig, cloud_route
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
 from synthgen.asking.providers import RemoteTeacher, credentials
 from synthgen.errors import MissingKeyError, UsageError
+from synthgen.journal import Circumstances, Reply
+from synthgen.pipeline import open_gates, resolve
 from synthgen.plugins import load_plugin
-from synthgen.types import Message, Request, Sampling, TeacherIdentity
+from synthgen.recipe.load import load_recipe
+from synthgen.types import Completion, Message, Request, Sampling, TeacherIdentity
 from tests.loopback import DROP_AFTER, HANG, HTML, TRUNCATE, Act, Loopback, Seen, refuse
+from tests.runs import cli, recipe, save, teacher
 
 KEY = "cloud-key-0123456789"
 CLAUDE = "us.anthropic.claude-sonnet-4-20250514-v1:0"
@@ -633,3 +638,64 @@ def test_the_clouds_are_described_without_loading_an_sdk() -> None:
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
 
     assert loaded.stdout.strip() == "[]"
+
+
+# Whole runs.
+
+
+@pytest.mark.parametrize(
+    ("provider", "fields", "model"),
+    [
+        ("azure", {"deployment": "mine"}, "qwen3"),
+        ("bedrock", {"region": "us-east-1"}, "qwen.qwen3-8b-v1:0"),
+        ("vertex", {"region": "us", "project": "p"}, "qwen/qwen3-8b-maas"),
+    ],
+)
+def test_a_run_through_a_cloud_is_published_and_holds_no_key(
+    tmp_path: Path, provider: str, fields: dict[str, str], model: str
+) -> None:
+    with Loopback(served_model=model) as server:
+        url = server.url.removesuffix("/v1")
+        asked = teacher(
+            server, provider=provider, base_url=url, model=model, api_key_env="CLOUD_KEY", **fields
+        )
+        path = save(tmp_path / "r.yaml", recipe(server, 5, teachers={"qwen": asked}))
+        result = cli("generate", path, "-o", tmp_path / "run", "--json")
+
+    assert (result.code, result.json["counts"]["accepted"]) == (0, 5), result.err
+    written = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert KEY.encode() not in written
+
+
+def test_a_judgement_under_the_makers_name_is_the_teachers() -> None:
+    claude = {
+        "provider": "bedrock",
+        "region": "us-east-1",
+        "model": CLAUDE,
+        "price": {"input": 3, "output": 15},
+        "sampling": {"max_tokens": 9},
+    }
+    content = recipe(Loopback(), refine={"chain": "none", "judge": {"teacher": "claude"}})
+    content["teachers"]["claude"] = claude
+
+    resolved = resolve(load_recipe(content))
+    gates = open_gates(resolved, date(2026, 11, 22))
+
+    (judge,) = (part for part in resolved.parts if part.role == "judge-shipped")
+    assert (judge.route, judge.model) == ("bedrock", "claude-sonnet-4-20250514")
+    served = ("claude-sonnet-4-20250514", CLAUDE, "claude-haiku-4-20250514")
+    at = Circumstances("judge", "claude", "", 1, 0.0, 0.0)
+    replies = [
+        Reply("k", Completion("4", "stop", served_model=name), None, None, None, at) for name in served
+    ]
+    assert [gates.misjudged(reply) is None for reply in replies] == [True, True, False]
+
+
+def test_a_missing_key_is_named_with_its_teacher(tmp_path: Path) -> None:
+    with Loopback() as server:
+        asked = teacher(server, api_key_env="NO_SUCH_KEY")
+        path = save(tmp_path / "r.yaml", recipe(server, 5, teachers={"qwen": asked}))
+        result = cli("generate", path, "-o", tmp_path / "run")
+
+    assert result.code == 2
+    assert "teacher 'qwen': environment variable NO_SUCH_KEY is not set" in result.err
