@@ -28,7 +28,7 @@ from synthgen.pipeline import open_gates, resolve
 from synthgen.plugins import load_plugin
 from synthgen.recipe.load import load_recipe
 from synthgen.types import Completion, Message, Request, Sampling, TeacherIdentity
-from tests.loopback import DROP_AFTER, HANG, HTML, TRUNCATE, Act, Loopback, Seen, refuse
+from tests.loopback import DROP_AFTER, ENDLESS, HANG, HTML, TRUNCATE, Act, Loopback, Seen, refuse
 from tests.runs import cli, recipe, save, teacher
 
 KEY = "cloud-key-0123456789"
@@ -216,6 +216,24 @@ async def test_the_key_is_scrubbed_from_what_the_server_says(cloud: Cloud) -> No
     assert isinstance(outcome, LaneStop)
     assert "[credential]" in outcome.message
     assert KEY not in repr(outcome)
+
+
+async def test_a_redirect_is_not_followed_and_carries_no_key_away(cloud: Cloud) -> None:
+    async with Loopback() as elsewhere:
+        act = Act("redirect", headers={"location": f"{elsewhere.url}/messages"})
+        outcome, _ = await outcome_of(cloud, act)
+
+    assert isinstance(outcome, LaneStop)
+    assert elsewhere.requests == []
+
+
+async def test_a_reply_above_the_cap_is_given_up(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synthgen.asking.transport.sdk.BODY_CAP_BYTES", 2**20)
+
+    outcome, _ = await outcome_of(cloud, ENDLESS, timeout_s=10)
+
+    assert isinstance(outcome, Retry)
+    assert (outcome.reason, outcome.maybe_paid) == ("body", True)
 
 
 async def test_the_environment_adds_no_header(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

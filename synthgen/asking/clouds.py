@@ -185,8 +185,8 @@ class VertexConfig(CloudConfig):
 
 
 def _with_url(values: object, pattern: str, *, china: str = "") -> object:
-    """`values` with the region's host where no `base_url` is written."""
-    if not isinstance(values, dict) or "base_url" in values:
+    """`values` with the region's host where no address is written."""
+    if not isinstance(values, dict) or not {"base_url", "base_urls"}.isdisjoint(values):
         return values
     region = str(values.get("region", ""))
     return {**values, "base_url": pattern.format(region) + (china if region.startswith("cn-") else "")}

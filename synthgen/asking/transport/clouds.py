@@ -28,6 +28,8 @@ _AZURE_SCOPE = "https://cognitiveservices.azure.com/.default"
 _GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 # Metadata servers hand out a token until five minutes before its end; google-auth renews it this long before that.
 _REFRESH_BEFORE_S = 225.0
+# What a login's error says of itself; behind that some put whole replies.
+_SAID_CHARS = 200
 # The clouds' names of the API version that the Messages wire follows; the SDKs name their own, later one.
 _BEDROCK_VERSION = {"anthropic_version": "bedrock-2023-05-31"}
 _VERTEX_VERSION = {"anthropic_version": "vertex-2023-10-16"}
@@ -235,7 +237,7 @@ def _azure_token() -> Callable[[], _Token]:
 
 
 def _refused(cloud: str, error: Exception, *, passing: bool) -> TransportFailure:
-    said = f"{cloud} credentials: {error}"
+    said = f"{cloud} credentials: {str(error)[:_SAID_CHARS]}"
     return TransportFailure("connect" if passing else "auth", said, maybe_paid=False)
 
 

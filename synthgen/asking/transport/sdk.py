@@ -169,7 +169,6 @@ def of_openai(
     *,
     credential: Credential | None = None,
     refused: Refused | None = None,
-    prefix: str = "",
     fixed: Mapping[str, JSONValue] | None = None,
 ) -> VendorSdk:
     """One of OpenAI's clients that sends these headers, and none of its own that says who asks."""
@@ -183,8 +182,7 @@ def of_openai(
         {**dict.fromkeys(own, openai.Omit()), **_PLAIN, **headers},
         credential,
         refused,
-        prefix,
-        fixed or {},
+        fixed=fixed or {},
     )
 
 
