@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from synthgen.asking.clouds import CloudConfig, cloud_route
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
 from synthgen.asking.providers import RemoteTeacher, credentials
-from synthgen.errors import MissingKeyError, UsageError
+from synthgen.errors import MissingKeyError, RecipeError, UsageError
 from synthgen.journal import Circumstances, Reply
 from synthgen.pipeline import open_gates, resolve
 from synthgen.plugins import load_plugin
@@ -707,6 +707,14 @@ def test_a_judgement_under_the_makers_name_is_the_teachers() -> None:
         Reply("k", Completion("4", "stop", served_model=name), None, None, None, at) for name in served
     ]
     assert [gates.misjudged(reply) is None for reply in replies] == [True, True, False]
+
+
+def test_claude_in_a_cloud_needs_max_tokens_as_everywhere() -> None:
+    claude = {"provider": "bedrock", "region": "us-east-1", "model": CLAUDE}
+    content = recipe(Loopback(), teachers={"qwen": claude})
+
+    with pytest.raises(RecipeError, match="is required by this provider"):
+        resolve(load_recipe(content))
 
 
 def test_a_missing_key_is_named_with_its_teacher(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
 from synthgen.asking.budget import Budget
-from synthgen.asking.clouds import cloud_route, maker_model
+from synthgen.asking.clouds import cloud_route, maker_model, speaks_messages
 from synthgen.asking.lanes import Lane
 from synthgen.asking.prices import cost_usd, find_price
 
@@ -16,4 +16,5 @@ __all__ = [
     "cost_usd",
     "find_price",
     "maker_model",
+    "speaks_messages",
 ]

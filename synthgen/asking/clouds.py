@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from synthgen.asking.outcome import Wire
-from synthgen.asking.providers import RemoteTeacher, RemoteTeacherConfig, read_key
+from synthgen.asking.providers import AnthropicConfig, RemoteTeacher, RemoteTeacherConfig, read_key
 from synthgen.asking.transport.clouds import open_azure, open_bedrock, open_vertex
 from synthgen.asking.transport.endpoint import Dialect, Endpoint
 from synthgen.asking.transport.sdk import SdkTransport, VendorSdk
@@ -35,6 +35,7 @@ __all__ = [
     "VertexConfig",
     "cloud_route",
     "maker_model",
+    "speaks_messages",
 ]
 
 _REGION = r"^[a-z0-9-]+$"
@@ -200,6 +201,13 @@ def cloud_route(config: TeacherConfig) -> str | None:
 def maker_model(config: TeacherConfig) -> str:
     """The name of a teacher's model as its maker spells it."""
     return config.maker_model if isinstance(config, CloudConfig) else config.model
+
+
+def speaks_messages(config: TeacherConfig) -> bool:
+    """Whether a teacher is asked in the Messages dialect, which wants `max_tokens` with every request."""
+    if isinstance(config, CloudConfig):
+        return config.dialect == "anthropic"
+    return isinstance(config, AnthropicConfig)
 
 
 def _connect_azure(config: AzureConfig) -> RemoteTeacher:

@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from synthgen.asking import TeacherSpec, cloud_route, find_price, maker_model
+from synthgen.asking import TeacherSpec, cloud_route, find_price, maker_model, speaks_messages
 from synthgen.assets import Kind, find_asset
 from synthgen.errors import RecipeError, UsageError
 from synthgen.pipeline.judging import Judge
@@ -189,7 +189,7 @@ def _sampling(
 ) -> Sampling:
     sampling = own.over(spec.config.sampling)
     where = loaded.where("teachers", spec.alias)
-    needed = spec.config.provider == "anthropic" or (cap_usd is not None and not _is_free(spec))
+    needed = speaks_messages(spec.config) or (cap_usd is not None and not _is_free(spec))
     if cap_usd is not None and spec.price is None:
         raise RecipeError(
             f"{where}.price: is required with a budget: no table price is known for {spec.config.model!r}; "
