@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 
 import synthgen
-from synthgen.asking.lanes import Lane
 from synthgen.asking.outcome import SeenLimit
 from synthgen.recipe.model import Limits
 from synthgen.types import Usage
 from tests import test_crash
 from tests.loopback import Act, Body, Loopback, LoopbackProcess, refuse
 from tests.runs import published_bytes, recipe, records, teacher
-from tests.simulated import START, Server, drive, now, simulate
+from tests.simulated import START, OneLane, Server, drive, now, simulate
 from tests.test_ask import asking, ends_of, spec_of
 
 # ---- how long a server says to wait
@@ -83,7 +82,7 @@ def test_inside_a_pause_nothing_is_sent_and_behind_it_one_probe() -> None:
     server = Watched(down=lambda at: START + 30 <= at < START + 90, retry_after_s=10.0)
 
     async def story() -> None:
-        await drive(Lane("t", Limits(concurrency=32), clock=now), server, for_s=150)
+        await drive(OneLane(Limits(concurrency=32)), server, for_s=150)
 
     simulate(story())
 
@@ -118,7 +117,7 @@ def test_prompts_ten_times_as_long_as_estimated_are_no_storm() -> None:
     server = Underestimated(tpm=100_000, retry_after_s=1.0, input_tokens=100, output_tokens=(40, 60))
 
     async def story() -> None:
-        await drive(Lane("t", Limits(tpm=100_000), clock=now), server, for_s=300, max_tokens=60)
+        await drive(OneLane(Limits(tpm=100_000)), server, for_s=300, max_tokens=60)
 
     simulate(story())
 
@@ -137,7 +136,7 @@ def test_a_few_slow_answers_do_not_hold_up_the_end() -> None:
     latencies = [slow_s if draw.random() < 0.01 else usual_s for _ in range(rows)]
 
     async def story() -> float:
-        lane = Lane("t", Limits(concurrency=in_flight), clock=now)
+        lane = OneLane(Limits(concurrency=in_flight))
 
         async def row(latency_s: float) -> None:
             place = await lane.enter(10)

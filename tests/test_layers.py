@@ -38,7 +38,7 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
     "lanes": ("lanes", "retry"),
     "money": ("prices", "budget"),
     "embedded": ("local", "local_lines", "local_model", "local_worker"),
-    "front": ("__init__", "ask", "connect", "clouds", "providers"),
+    "front": ("__init__", "ask", "clouds", "connect", "providers", "server_queue"),
 }
 
 SDK_USERS = {"synthgen.asking.transport.sdk", "synthgen.asking.transport.clouds"}

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from synthgen.asking.lanes import Lane
 from synthgen.asking.lanes.quotas import Place, Quotas
 from synthgen.asking.outcome import SeenLimit
 from synthgen.recipe.model import Limits
 from synthgen.types import Usage
-from tests.simulated import START, Server, drive, now, simulate
+from tests.simulated import START, OneLane, Server, drive, now, simulate
 
 TPM = 60_000
 
@@ -39,7 +38,7 @@ def test_a_limit_that_counts_max_tokens_is_used_up_without_a_storm() -> None:
     most_a_second = TPM / (server.input_tokens + server.max_tokens) / 60
 
     async def story() -> None:
-        await drive(Lane("t", Limits(), clock=now), server, for_s=240, rows=400, max_tokens=200)
+        await drive(OneLane(Limits()), server, for_s=240, rows=400, max_tokens=200)
 
     simulate(story())
 
