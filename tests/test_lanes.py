@@ -358,6 +358,20 @@ def test_a_request_cancelled_as_it_is_admitted_gives_everything_back() -> None:
     assert simulate(story()) == (0, 1, "passed at 1")
 
 
+def test_who_comes_after_a_cancelled_one_is_let_in() -> None:
+    async def story() -> str:
+        lane = lane_of(1)
+        first = await lane.enter(0)
+        cancelled = asyncio.ensure_future(lane.enter(0))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        lane.leave(first)
+        return await outcome_of(asyncio.wait_for(lane.enter(0), 1))
+
+    assert simulate(story()).startswith("passed")
+
+
 @given(plan=st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3), st.integers(0, 50)), max_size=40))
 @settings(max_examples=100, deadline=None)
 def test_no_cancellation_leaks_a_place(plan: list[tuple[float, float, int]]) -> None:

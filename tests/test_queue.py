@@ -251,6 +251,14 @@ def test_servers_alike_get_alike() -> None:
     assert min(simulate(story()).values()) >= 150
 
 
+def test_limits_hold_for_each_server_of_a_pool() -> None:
+    async def story() -> float:
+        await Pool([0.1, 0.1], concurrency=64, rpm=600).ask_many(1200)
+        return now() - START
+
+    assert simulate(story()) == pytest.approx(60, rel=0.05)
+
+
 def test_a_request_that_failed_goes_to_another_server() -> None:
     async def story() -> list[str]:
         pool = Pool([0.1, 0.1], concurrency=1)

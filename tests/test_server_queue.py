@@ -61,7 +61,7 @@ def test_waiting_and_running_are_summed_over_engines() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "<html>", "process_cpu_seconds_total 3.0\n", "vllm:num_requests_waiting x"]
+    "text", ["", "<html>", "process_cpu_seconds_total 3.0\n", "vllm:num_requests_waiting NaN"]
 )
 def test_a_page_without_them_tells_nothing(text: str) -> None:
     assert read_queue(text) is None
@@ -82,6 +82,13 @@ async def test_a_busy_lane_is_told_of_the_queue_beside_the_api() -> None:
 @pytest.mark.parametrize("status", [200, 404, 500])
 async def test_a_server_that_does_not_tell_is_asked_once(status: int) -> None:
     async with metrics(lambda _: web.Response(status=status, text="no")) as (url, asked):
+        await follow_queue(url, Told(), every_s=0.001)
+
+    assert asked == ["/metrics"]
+
+
+async def test_a_page_without_end_is_left() -> None:
+    async with metrics(lambda _: web.Response(body=b"x" * (5 * 2**20))) as (url, asked):
         await follow_queue(url, Told(), every_s=0.001)
 
     assert asked == ["/metrics"]

@@ -12,18 +12,25 @@ import asyncio
 import re
 from collections.abc import Mapping
 from importlib import import_module
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.lanes import Lane
 from synthgen.asking.providers import VllmConfig
 
+if TYPE_CHECKING:
+    import httpx
+
 __all__ = ["follow_queue", "follow_queues", "read_queue"]
 
 _EVERY_S = 1.0
 _TIMEOUT_S = 5.0
 _AGAIN_S = 15.0
-_VALUE = re.compile(r"^vllm:num_requests_(waiting|running)(?:\{[^}\n]*\})?[ \t]+([0-9.eE+]+)", re.MULTILINE)
+_PAGE_BYTES = 4 * 2**20
+_VALUE = re.compile(
+    r"^vllm:num_requests_(waiting|running)(?:\{[^}\n]*\})?[ \t]+(\d{1,9}(?:\.\d+)?)", re.MULTILINE
+)
 
 
 def read_queue(text: str) -> tuple[float, float] | None:
@@ -58,14 +65,28 @@ async def follow_queue(base_url: str, lane: Lane, *, every_s: float = _EVERY_S) 
     async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
         while not lane.ended:
             if lane.counts.in_flight:
-                try:
-                    reply = await client.get(url)
-                    queue = read_queue(reply.text) if reply.is_success else None
-                except httpx.HTTPError:
-                    queue = None
+                queue = read_queue(await _page(client, url))
                 if queue is None and not told:
                     return
                 if queue is not None:
                     lane.saw_queue(*queue)
                 told, wait_s = True, every_s if queue is not None else _AGAIN_S
             await asyncio.sleep(wait_s)
+
+
+async def _page(client: "httpx.AsyncClient", url: str) -> str:
+    """The text at `url`; empty where there is none, or one without end."""
+    import httpx
+
+    page = bytearray()
+    try:
+        async with asyncio.timeout(_TIMEOUT_S), client.stream("GET", url) as reply:
+            if not reply.is_success:
+                return ""
+            async for chunk in reply.aiter_bytes():
+                page += chunk
+                if len(page) > _PAGE_BYTES:
+                    return ""
+    except (httpx.HTTPError, httpx.StreamError, TimeoutError):
+        return ""
+    return page.decode(errors="replace")

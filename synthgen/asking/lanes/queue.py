@@ -87,6 +87,12 @@ class _Step:
         self.usual = _Usual()
 
 
+def _drop_cancelled(waiting: deque[_Waiter]) -> None:
+    """Leave somebody first who still waits, or nobody."""
+    while waiting and waiting[0].called.done():
+        waiting.popleft()
+
+
 class _Shares:
     """Who waits, by step; the step that has taken the least comes first.
 
@@ -105,6 +111,7 @@ class _Shares:
         if not any(step.waiting.values()):
             step.taken = max(step.taken, self._level)
         waiting = step.waiting[waiter.turn]
+        _drop_cancelled(waiting)
         waiting.append(waiter)
         return len(waiting) == 1
 
@@ -112,10 +119,8 @@ class _Shares:
         """Those with somebody waiting for such a turn, in order."""
         found = []
         for step in self._steps.values():
-            waiting = step.waiting[turn]
-            while waiting and waiting[0].called.done():  # cancelled
-                waiting.popleft()
-            if waiting:
+            _drop_cancelled(step.waiting[turn])
+            if step.waiting[turn]:
                 found.append(step)
         if len(found) > 1:
             found.sort(key=lambda step: step.taken)
