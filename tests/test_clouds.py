@@ -709,6 +709,16 @@ def test_a_judgement_under_the_makers_name_is_the_teachers() -> None:
     assert [gates.misjudged(reply) is None for reply in replies] == [True, True, False]
 
 
+def test_two_resources_are_one_teacher_on_the_clouds_route() -> None:
+    hosts = ["https://one.openai.azure.com", "https://two.openai.azure.com"]
+    asked = {"provider": "azure", "base_urls": hosts, "pool": "ours", "model": "gpt-4o", "deployment": "mine"}
+
+    spec = resolve(load_recipe(recipe(Loopback(), teachers={"qwen": asked}))).specs["qwen"]
+
+    assert (spec.identity.route, spec.identity.pool) == ("azure-openai", "ours")
+    assert [host.endpoint for host in spec.hosts] == ["one.openai.azure.com", "two.openai.azure.com"]
+
+
 def test_claude_in_a_cloud_needs_max_tokens_as_everywhere() -> None:
     claude = {"provider": "bedrock", "region": "us-east-1", "model": CLAUDE}
     content = recipe(Loopback(), teachers={"qwen": claude})
