@@ -177,9 +177,9 @@ class Lane:
 
     # What became of it
 
-    def saw(self, place: Place, seen: Iterable[SeenLimit]) -> None:
-        """What the reply to `place` says of the server's limits; before its outcome."""
-        self._quotas.see(place, seen, self.clock())
+    def saw(self, place: Place, seen: Iterable[SeenLimit], *, refused: bool = False) -> None:
+        """What the reply to `place` says of the server's limits; before its outcome. `refused`: it is a 429."""
+        self._quotas.see(place, seen, self.clock(), refused=refused)
 
     def succeeded(self, place: Place, usage: Usage | None = None) -> None:
         """An answer came: the lane is alive."""
