@@ -1,5 +1,6 @@
 """The journal: every paid answer durable before anyone reads it, never bought twice."""
 
+from synthgen.journal.batches import OpenBatch, lost_entry, over_entry, prepared_entry, submitted_entry
 from synthgen.journal.index import JournalIndex
 from synthgen.journal.ledger import Ledger, Tally
 from synthgen.journal.lines import Entry
@@ -12,10 +13,15 @@ __all__ = [
     "Journal",
     "JournalIndex",
     "Ledger",
+    "OpenBatch",
     "Reply",
     "Tally",
     "answer_entry",
     "failure_entry",
     "lock_run",
+    "lost_entry",
+    "over_entry",
+    "prepared_entry",
     "read_reply",
+    "submitted_entry",
 ]
