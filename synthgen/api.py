@@ -12,14 +12,17 @@ from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
+from synthgen.asking.batch import Pace
 from synthgen.errors import SynthgenError
 from synthgen.pipeline import (
+    Cancelled,
     FilterOptions,
     Options,
     Plan,
     Report,
     RowStory,
     RunSummary,
+    cancel_run,
     filter_foreign,
     make_plan,
     open_gates,
@@ -34,6 +37,7 @@ from synthgen.recipe.schema import recipe_schema
 from synthgen.types import JSONValue
 
 __all__ = [
+    "Cancelled",
     "FilterOptions",
     "LoadedRecipe",
     "Options",
@@ -42,6 +46,7 @@ __all__ = [
     "RowStory",
     "RunSummary",
     "SynthgenError",
+    "cancel",
     "filter",
     "generate",
     "load_recipe",
@@ -98,6 +103,19 @@ def filter(  # the verb's name
     if len(paths) == 1 and (paths[0] / "journal").is_dir():
         return recut(paths[0], Path(out), options)
     return filter_foreign(paths, Path(out), options)
+
+
+def cancel(
+    run: str | Path, *, pace: Pace | None = None, say: Callable[[str], None] = lambda _: None
+) -> Cancelled:
+    """Stop the batches of a run at their vendors; what was answered until then is paid and journaled.
+
+    Waits until each batch is over, which vendors take minutes for; `say` is told which one it is at.
+
+    Raises:
+        SynthgenError: not a run, or it cannot be worked on.
+    """
+    return _run(cancel_run(Path(run), pace or Pace(), say))
 
 
 def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> RunSummary | RowStory:

@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from synthgen.asking.budget import Budget
 from synthgen.asking.lanes import Lane, LaneStopped, Place
@@ -24,11 +25,11 @@ from synthgen.journal import Circumstances, Entry, Journal, Reply, answer_entry,
 from synthgen.recipe.model import Price, TeacherConfig
 from synthgen.types import Request, TeacherIdentity, Usage
 
-__all__ = ["Asker", "NotAsked", "TeacherSpec"]
+__all__ = ["FIRST_REPLIES", "KEPT_BODY_BYTES", "Asker", "BatchPath", "NotAsked", "TeacherSpec"]
 
 # A lane whose first replies are all "bad request" has a recipe problem, not twenty row problems.
-_FIRST_REPLIES = 20
-_KEPT_BODY_BYTES = 1 << 20
+FIRST_REPLIES = 20
+KEPT_BODY_BYTES = 1 << 20
 
 
 class NotAsked(Exception):
@@ -41,13 +42,14 @@ class NotAsked(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TeacherSpec:
-    """A teacher of a recipe, resolved: who it is, what it costs (None: unknown), how to reach it."""
+    """A teacher of a recipe, resolved: who it is, what it costs in this mode (None: unknown), how to reach it."""
 
     alias: str
     identity: TeacherIdentity
     config: TeacherConfig
     price: Price | None
     endpoint: str
+    mode: Literal["live", "batch"] = "live"
 
     def worst_usd(self, request: Request) -> float:
         """The most `request` can cost; 0 without a price (then there is no cap to keep)."""
@@ -55,6 +57,26 @@ class TeacherSpec:
             return 0.0
         bound = Usage(request.input_tokens_bound(), output_tokens=request.sampling.max_tokens or 0)
         return cost_usd(self.price, bound)
+
+
+class BatchPath(Protocol):
+    """The way of requests that are not sent one by one (`synthgen.asking.batch`)."""
+
+    def takes(self, key: str, spec: TeacherSpec) -> bool:
+        """Whether this request goes, or has gone, in a batch."""
+        ...
+
+    async def ask(self, request: Request, key: str, step: str, spec: TeacherSpec) -> Entry | None:
+        """The journaled entry of its reply; None if it has to be asked live after all. Raises `NotAsked`."""
+        ...
+
+    def moved(self) -> None:
+        """A request has come or gone."""
+        ...
+
+    def halt(self, reason: str) -> None:
+        """Submit nothing more; requests that wait are pending. What is at a vendor stays there."""
+        ...
 
 
 @dataclass(slots=True)
@@ -101,6 +123,7 @@ class Asker:
         self.policy = policy or RetryPolicy()
         self.lanes = {alias: _lane(spec) for alias, spec in specs.items()}
         self.sent = 0
+        self.batches: BatchPath | None = None
         self._specs = specs
         self._connect = connect
         self._teachers: dict[str, Teacher] = {}
@@ -113,6 +136,11 @@ class Asker:
         """Why nothing more is sent in this session, or None."""
         return self._halted
 
+    @property
+    def open_requests(self) -> int:
+        """Requests somebody is waiting for."""
+        return len(self._open)
+
     def exhausted(self, aliases: Iterable[str]) -> bool:
         """Whether nothing more can be sent to these teachers: halted, out of budget, or stopped."""
         return self._halted is not None or all(self.lanes[alias].ended for alias in aliases)
@@ -123,6 +151,8 @@ class Asker:
             self._halted = reason
             for lane in self.lanes.values():
                 lane.end(reason, reason)
+            if self.batches is not None:
+                self.batches.halt(reason)
 
     async def ask(self, request: Request, *, step: str, alias: str) -> Reply:
         """The reply to `request`, from the journal or from the teacher.
@@ -140,19 +170,26 @@ class Asker:
             await self._open[key].wait()
         self._open[key] = over = asyncio.Event()
         try:
+            spec = self._specs[alias]
+            if self.batches is not None and self.batches.takes(key, spec):
+                entry = await self.batches.ask(request, key, step, spec)
+                if entry is not None:
+                    return read_reply(entry)
             return await self._ask(_Attempt(request, key, step, self._specs[alias], self.lanes[alias]))
         except LaneStopped as stop:
             raise NotAsked(stop.reason) from stop
         finally:
             del self._open[key]
             over.set()
+            if self.batches is not None:
+                self.batches.moved()
 
     async def _ask(self, attempt: _Attempt) -> Reply:
         while True:
             reserved_usd, outcome = await self._send(attempt)
             entry = self._settle(attempt, outcome, reserved_usd)
             if entry is not None:
-                await self._commit(entry)
+                await self.commit(entry)
                 return read_reply(entry)
             await attempt.lane.wait_outside(attempt.wait_s, with_lane=attempt.with_lane)
 
@@ -163,7 +200,7 @@ class Asker:
         used: Usage | None = None
         try:
             reserved_usd = attempt.spec.worst_usd(request)
-            await self._reserve(reserved_usd)
+            await self.reserve(reserved_usd)
             outcome = await self._send_reserved(attempt, reserved_usd)
             self._learn(attempt, outcome, place)  # before the place is free for the next
             match outcome:
@@ -180,7 +217,7 @@ class Asker:
         sent = False
         try:
             attempt.lane.require_open()
-            await self._commit({"k": attempt.key, "t": "I", "usd": reserved_usd})
+            await self.commit({"k": attempt.key, "t": "I", "usd": reserved_usd})
             sent = True
             self.sent += 1
             attempt.tries += 1
@@ -250,7 +287,7 @@ class Asker:
                 self._drop(key, reserved_usd, reason, lost=lost)
             case Retry(reason, message, body=bytes(body)):
                 self.budget.settle(reserved_usd, reserved_usd)
-                text = body[:_KEPT_BODY_BYTES].decode(errors="replace")
+                text = body[:KEPT_BODY_BYTES].decode(errors="replace")
                 self._append({"k": key, "t": "X", "reason": reason, "usd": reserved_usd, "body": text})
         if reason == "connect" or not self._is_hopeless(attempt):
             return None
@@ -272,8 +309,8 @@ class Asker:
         alias = attempt.spec.alias
         if alias in self._first_refusals:
             self._first_refusals[alias] += 1
-            if self._first_refusals[alias] >= _FIRST_REPLIES:
-                said = f"the first {_FIRST_REPLIES} requests were all refused: {message}"
+            if self._first_refusals[alias] >= FIRST_REPLIES:
+                said = f"the first {FIRST_REPLIES} requests were all refused: {message}"
                 attempt.lane.stop("bad_requests", said)
 
     @staticmethod
@@ -296,7 +333,12 @@ class Asker:
             return None
         return reserved_usd if usage is None else cost_usd(spec.price, usage)
 
-    async def _reserve(self, usd: float) -> None:
+    async def reserve(self, usd: float) -> None:
+        """Reserve the money of one request.
+
+        Raises:
+            NotAsked: the cap is reached; then no teacher that costs something is asked any more.
+        """
         try:
             await self.budget.reserve(usd)
         except BudgetReached as error:
@@ -305,9 +347,14 @@ class Asker:
                     self.lanes[alias].end("budget", str(error))
             raise NotAsked("budget") from error
 
-    async def _commit(self, entry: Entry) -> None:
+    async def commit(self, *entries: Entry) -> None:
+        """Make entries durable; a disk that takes none of them halts the session.
+
+        Raises:
+            NotAsked: it took none.
+        """
         try:
-            await self.journal.commit(entry)
+            await self.journal.commit(*entries)
         except StorageError as error:
             self.halt("storage")
             raise NotAsked("storage") from error

@@ -18,6 +18,10 @@ from synthgen.types import JSONValue
 __all__ = ["OpenBatch", "lost_entry", "over_entry", "prepared_entry", "read_batch", "submitted_entry"]
 
 
+# Both vendors give up on a batch a day after it was created.
+_DAY_S = 86_400.0
+
+
 @dataclass(slots=True)
 class OpenBatch:
     """A batch whose end is not journaled. `requests`: key -> (step, reserved USD) of those without an entry of their own.
@@ -42,6 +46,14 @@ class OpenBatch:
     def reserved_usd(self) -> float:
         """What its unanswered requests may cost at most."""
         return sum(usd for _, usd in self.requests.values())
+
+    def said(self, *, done: int | None = None, until: float | None = None) -> str:
+        """One line for people; `until` is the vendor's time limit, by default a day after it was sent."""
+        until = until or (self.submitted_at or self.prepared_at) + _DAY_S
+        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(until))
+        how_far = f"{self.total} requests" if done is None else f"{done} of {self.total} done"
+        name = self.id or "(not yet confirmed by its vendor)"
+        return f"batch {name} of teacher {self.teacher}: {how_far}, until {day} at the latest"
 
     def as_json(self) -> Entry:
         """What `read_batch` reads."""

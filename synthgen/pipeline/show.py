@@ -33,7 +33,8 @@ Record = dict[str, JSONValue]
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """`samples` and `rejects` are records as stored; `published` is false for a folder without a manifest.
+    """`samples` and `rejects` are records as stored; `published` is false for a folder without a manifest; `batches` say
+    what is under way at vendors.
 
     `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`.
     """
@@ -46,6 +47,7 @@ class RunSummary:
     samples: tuple[Record, ...]
     rejects: tuple[Record, ...]
     examples: Mapping[str, str]
+    batches: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, JSONValue]:
         """What `--json` prints."""
@@ -58,6 +60,7 @@ class RunSummary:
             "samples": [dict(record) for record in self.samples],
             "rejects": [dict(record) for record in self.rejects],
             "examples": dict(self.examples),
+            "batches": list(self.batches),
         }
 
 
@@ -140,7 +143,18 @@ def summarise(run: Path, samples: int) -> RunSummary:
         samples=tuple(_head(run / "data", samples)),
         rejects=tuple(_head(run / "rejected", 1)),
         examples=cast(dict[str, str], manifest.get("examples", {})),
+        batches=_under_way(run / "journal"),
     )
+
+
+def _under_way(journal: Path) -> tuple[str, ...]:
+    if not journal.is_dir():
+        return ()
+    index = JournalIndex(journal)
+    try:
+        return tuple(batch.said() for batch in index.open_batches.values())
+    finally:
+        index.close()
 
 
 def _head(folder: Path, rows: int) -> list[Record]:
