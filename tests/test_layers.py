@@ -134,8 +134,8 @@ def test_every_room_of_asking_exists() -> None:
     ("library", "homes"),
     [
         ("aiohttp", {"synthgen.asking.transport.aiohttp_transport"}),
-        ("openai", {"synthgen.asking.transport.sdk"}),
-        ("anthropic", {"synthgen.asking.transport.sdk"}),
+        ("openai", {"synthgen.asking.transport.sdk", "synthgen.asking.batch.openai_batches"}),
+        ("anthropic", {"synthgen.asking.transport.sdk", "synthgen.asking.batch.anthropic_batches"}),
         ("openvino_genai", {"synthgen.asking.local_worker"}),
         ("datasketch", {"synthgen.refine.dedup"}),
         ("torch", set()),
