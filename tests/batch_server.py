@@ -7,7 +7,7 @@ the script, so that every way a batch can go wrong can be played.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ class BatchLoopback(Loopback):
 
     `at(point)` is called at `uploaded`, `created` (both before the reply), `looked`, and its result, a status, is sent
     instead of the reply where it is not None. `failing(batch)` gives the error of a batch that is refused as a whole.
-    `foreign` adds a row nobody asked for to each output; the first results break off after `broken_after` lines.
+    `headers` is given those of every call. `foreign` adds a row nobody asked for to each output; the first results break off after `broken_after` lines.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class BatchLoopback(Loopback):
         end: Callable[[Batch], str] = lambda _batch: "completed",
         failing: Callable[[Batch], Body | None] = lambda _batch: None,
         at: Callable[[str], int | None] = lambda _point: None,
+        headers: Callable[[Mapping[str, str]], object] = lambda _headers: None,
         foreign: bool = False,
         broken_after: int = 0,
         **live: Any,
@@ -67,6 +68,7 @@ class BatchLoopback(Loopback):
         self.cancelled: list[str] = []
         self.calls: list[str] = []
         self._polls, self._row, self._end, self._failing, self._at = polls, row, end, failing, at
+        self._headers = headers
         self._foreign = foreign
         self._broken_after = broken_after
         self._rows = 0
@@ -87,6 +89,7 @@ class BatchLoopback(Loopback):
             return await super()._handle(request)
         raw = await request.content.read()
         self.calls.append(f"{request.method} {path}")
+        self._headers({name.lower(): value for name, value in request.headers.items()})
         status = self._at(f"{request.method} {path}")
         if status is not None:
             return web.json_response({"error": {"message": "refused"}}, status=status)

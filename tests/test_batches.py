@@ -13,10 +13,12 @@ import pytest
 
 from synthgen import api
 from synthgen.asking.batch import Pace
+from synthgen.journal import JournalIndex
+from synthgen.journal.ledger import Account
 from synthgen.journal.verify import Verification, verify
 from tests.batch_server import BatchLoopback
 from tests.loopback import Loopback
-from tests.runs import bill_usd, graded, published_bytes, recipe, records, save, teacher
+from tests.runs import bill_usd, cli, graded, published_bytes, recipe, records, save, teacher
 
 PACE = Pace(poll_s=0.002, longest_poll_s=0.02, linger_s=0.15, settle_s=0.1)
 PRICE = {"input": 1000.0, "output": 2000.0}
@@ -394,3 +396,136 @@ def test_auto_takes_a_batch_where_the_plan_is_large_and_nobody_waits(
         promised = api.plan(batch_recipe(tmp_path, server, rows, mode="auto", recipe=changes))
 
     assert [(choice.mode, bool(choice.why)) for choice in promised.modes] == [(mode, True)]
+
+
+def test_refusals_of_everything_stop_the_teacher_instead_of_failing_every_row(tmp_path: Path) -> None:
+    with BatchLoopback(row=lambda _number, _body: "refused") as server:
+        report = run(batch_recipe(tmp_path, server, 20), tmp_path / "run")
+
+    assert (report.exit_code, report.counts["failed"], report.counts["pending"]) == (3, 0, 20)
+    assert "this request is wrong" in str(report.problem)
+
+
+def test_results_the_vendor_has_deleted_count_as_possibly_paid_and_are_asked_again(tmp_path: Path) -> None:
+    gone = "GET /files/output-batch_1/content"
+    with BatchLoopback(at=lambda point: 404 if point == gone else None) as server:
+        report = run(batch_recipe(tmp_path, server), tmp_path / "run")
+
+    found = proof(tmp_path / "run")
+    assert (report.exit_code, len(server.batches), found.entries["R"]) == (0, 2, 5)
+    assert [(send.reason, send.answered) for send in found.possibly_paid] == [("batch_lost", True)] * 5
+    assert report.usage["lost"]["requests"] == 5  # type: ignore[index,call-overload]
+    assert found.possibly_paid_usd > 0
+
+
+def test_a_server_without_batch_endpoints_is_named_as_such(tmp_path: Path) -> None:
+    with BatchLoopback(at=lambda point: 404 if point == "POST /files" else None) as server:
+        report = run(batch_recipe(tmp_path, server), tmp_path / "run")
+
+    assert (report.exit_code, report.counts["pending"]) == (3, 5)
+    assert "no batch endpoints" in str(report.problem)
+
+
+def test_what_is_under_way_at_a_server_the_recipe_has_left_is_not_bought_at_another(tmp_path: Path) -> None:
+    with BatchLoopback() as left, BatchLoopback() as server:
+        run(batch_recipe(tmp_path, left), tmp_path / "run", wait=False)
+        moved = batch_recipe(tmp_path, server)
+
+        waiting = run(moved, tmp_path / "run")
+        given_up = api.cancel(tmp_path / "run", pace=PACE)
+        report = run(moved, tmp_path / "run")
+
+    assert (waiting.exit_code, waiting.counts["pending"]) == (3, 5)
+    assert "no teacher of the recipe" in waiting.warnings[-1]
+    assert "possibly paid" in str(given_up.problem)
+    assert (report.exit_code, len(server.payments)) == (0, 5)
+
+
+def test_a_live_teacher_goes_on_while_another_waits_for_its_batch(tmp_path: Path) -> None:
+    def teachers(server: Loopback) -> dict[str, Any]:
+        batched = teacher(server, provider="openai", mode="batch", price=PRICE)
+        return {"qwen": batched, "quick": teacher(server, model="qwen3-quick", hf="Qwen/Qwen3-8B")}
+
+    steps = [{"name": "answer", "prompt": "answer", "teacher": {"qwen": 1, "quick": 1}}]
+    with BatchLoopback() as server:
+        changes = {"teachers": teachers(server), "steps": steps}
+        report = run(save(tmp_path / "r.yaml", recipe(server, 12, **changes)), tmp_path / "run")
+
+    [batch] = server.batches
+    assert 0 < len(batch.rows) < 12
+    assert (report.exit_code, server.live_requests + len(batch.rows)) == (0, 12)
+
+
+def test_no_credential_of_the_environment_reaches_a_server_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_ORG_ID"):
+        monkeypatch.setenv(name, "sk-not-for-everybody")
+    seen: list[str] = []
+    with BatchLoopback(headers=lambda headers: seen.extend(headers.values())) as server:
+        for provider in ("openai", "anthropic"):
+            run(batch_recipe(tmp_path, server, provider=provider), tmp_path / provider)
+
+    assert seen
+    assert not [value for value in seen if "sk-not-for-everybody" in value]
+
+
+@VENDORS
+def test_the_credential_goes_with_every_call_and_into_no_file(
+    tmp_path: Path, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_KEY", "sk-the-secret-itself")
+    seen: list[str] = []
+    name = "x-api-key" if provider == "anthropic" else "authorization"
+    with BatchLoopback(headers=lambda headers: seen.append(headers[name])) as server:
+        run(batch_recipe(tmp_path, server, provider=provider, api_key_env="BATCH_KEY"), tmp_path / "run")
+
+    assert set(seen) == {"sk-the-secret-itself" if provider == "anthropic" else "Bearer sk-the-secret-itself"}
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"sk-the-secret-itself" in path.read_bytes()]
+
+
+def test_the_command_line_submits_shows_verifies_and_cancels(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with BatchLoopback(polls=100) as server:
+        path = batch_recipe(tmp_path, server)
+
+        assert "in batches, at half price: the recipe says so" in cli("plan", path).out
+        submitted = cli("generate", path, "-o", out, "--no-wait")
+        shown, verified = cli("show", out), cli("journal", "verify", out)
+        cancelled, again = cli("cancel", out), cli("cancel", out, "--json")
+
+    assert (submitted.code, cancelled.code, again.code) == (3, 0, 0)
+    for text in (submitted.err, shown.out, cancelled.err):
+        assert "batch batch_1 of teacher qwen: 5 requests, until 20" in text
+    assert "in batches under way" in verified.out
+    assert "batch_1" in cancelled.out
+    assert again.json["batches"] == []
+
+
+def test_an_open_batch_survives_the_sealing_of_its_segment(tmp_path: Path) -> None:
+    with BatchLoopback() as server:
+        path = batch_recipe(tmp_path, server)
+        run(path, tmp_path / "run", wait=False)
+        account = JournalIndex(tmp_path / "run" / "journal")._account
+
+        assert Account.from_json(orjson.loads(orjson.dumps(account.as_json()))) == account
+        assert [len(batch.requests) for batch in account.batches.values()] == [5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"provider": "vllm"}, "mode"),
+        ({"base_url": "http://127.0.0.1:9/v1beta/openai"}, "ends with /v1"),
+        (
+            {"route": "openrouter", "base_url": "https://openrouter.ai/api/v1"},
+            "penRouter has no batch endpoints",
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_asked_in_batches_says_so(
+    tmp_path: Path, settings: dict[str, str], said: str
+) -> None:
+    with Loopback() as server, pytest.raises(api.SynthgenError, match=said):
+        api.plan(batch_recipe(tmp_path, server, **settings))

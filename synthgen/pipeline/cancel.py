@@ -37,14 +37,14 @@ class CancelledBatch:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What became of the batches of a run; `problem` says which of them are still open."""
+    """What became of the batches of a run; `problem` says which of them could not be cancelled."""
 
     run: Path
     batches: tuple[CancelledBatch, ...]
 
     @property
     def problem(self) -> SynthgenError | None:
-        """None where no batch is open any more."""
+        """None where all were."""
         open_ones = [f"batch {batch.id}: {batch.problem}" for batch in self.batches if batch.problem]
         return StoppedShort(f"{self.run}: not cancelled: {'; '.join(open_ones)}") if open_ones else None
 
@@ -73,12 +73,13 @@ async def cancel_run(run: Path, pace: Pace, say: Callable[[str], None]) -> Cance
             )
             try:
                 found = tuple([await _cancel(batches, name, say) for name in list(batches.under_way)])
+                lost = tuple(
+                    CancelledBatch(batch.teacher, batch.id, 0, 0, len(batch.requests), 0.0, _ORPHAN)
+                    for batch in batches.orphans
+                )
+                await batches.give_up_orphans()
             finally:
                 await batches.close()
-            lost = tuple(
-                CancelledBatch(batch.teacher, batch.id, 0, 0, len(batch.requests), 0.0, _ORPHAN)
-                for batch in batches.orphans
-            )
             folder.write_usage(usage_json(journal.index.ledger, resolved.loaded.recipe.budget_usd))
         finally:
             await journal.close()
@@ -87,7 +88,7 @@ async def cancel_run(run: Path, pace: Pace, say: Callable[[str], None]) -> Cance
     return Cancelled(run, found + lost)
 
 
-_ORPHAN = "no teacher of the recipe stands where it was sent"
+_ORPHAN = "no teacher of the recipe is where it was sent; its requests count as possibly paid and may be asked again"
 
 
 async def _cancel(batches: Batches, name: str, say: Callable[[str], None]) -> CancelledBatch:

@@ -214,7 +214,8 @@ class _Run:
     def _orphans(self) -> list[str]:
         """Batches nobody of this recipe can collect."""
         return [
-            f"{batch.said()}; no teacher of the recipe is at {batch.endpoint}, so it is not collected"
+            f"{batch.said()}; no teacher of the recipe is at {batch.endpoint} now: its requests stay pending until one "
+            f"is again, or until `synthgen cancel` gives them up"
             for batch in self.batches.orphans
         ]
 

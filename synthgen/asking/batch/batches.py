@@ -184,10 +184,14 @@ class Batches:
 
     def takes(self, key: str, spec: TeacherSpec) -> bool:
         """Whether this request goes, or has gone, in a batch."""
-        return spec.mode == "batch" or self._is_under_way(key)
+        return spec.mode == "batch" or self._is_under_way(key) or self._is_elsewhere(key)
 
     def _is_under_way(self, key: str) -> bool:
         return any(key in way.batch.requests for way in self.under_way.values())
+
+    def _is_elsewhere(self, key: str) -> bool:
+        """Whether it is in a batch that no teacher of this recipe can collect: then it is not bought here either."""
+        return any(key in batch.requests for batch in self.orphans)
 
     async def ask(self, request: Request, key: str, step: str, spec: TeacherSpec) -> Entry | None:
         """The journaled entry of its reply; None if it has to be asked live after all.
@@ -199,6 +203,8 @@ class Batches:
         while True:
             if self._halted is not None:
                 raise NotAsked(self._halted)
+            if self._is_elsewhere(key):
+                raise NotAsked("batch_elsewhere")
             if not self._is_under_way(key):
                 if spec.mode != "batch":
                     return None
@@ -657,6 +663,14 @@ class Batches:
             unanswered = len(way.batch.requests)
             await self._lose(way, "unknown_to_vendor")
             return Harvest(unanswered=unanswered)
+
+    async def give_up_orphans(self) -> None:
+        """Count what nobody of this recipe can collect as possibly paid, so that it may be asked again."""
+        while self.orphans:
+            batch = self.orphans.pop()
+            for _, usd in batch.requests.values():
+                self._asker.budget.settle(usd, usd)
+            await self._asker.commit(lost_entry(batch.name, "orphan"))
 
     async def close(self) -> None:
         """Release sockets."""

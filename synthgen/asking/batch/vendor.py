@@ -44,7 +44,7 @@ class Pace:
 
     poll_s: float = 10.0
     longest_poll_s: float = 300.0
-    linger_s: float = 2.0
+    linger_s: float = 1.0
     settle_s: float = 60.0
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
