@@ -98,7 +98,7 @@ async def _cancel(batches: Batches, name: str, say: Callable[[str], None]) -> Ca
     try:
         harvest = await batches.cancel(way)
     except (Stopped, NotAsked) as stop:
-        harvest, problem = Harvest(unanswered=len(way.batch.requests)), f"{stop.reason}: {stop}"
+        harvest, problem = Harvest(way.batch, unanswered=len(way.batch.requests)), f"{stop.reason}: {stop}"
     return CancelledBatch(
         way.batch.teacher,
         way.batch.id,

@@ -1,8 +1,10 @@
 """Batches: half the price, within a day (see `batches`). Importing this package loads no SDK."""
 
 from synthgen.asking.ask import TeacherSpec
-from synthgen.asking.batch.batches import Batches, Harvest, UnderWay
+from synthgen.asking.batch.batches import Batches
 from synthgen.asking.batch.calls import Calls, Stopped
+from synthgen.asking.batch.desk import UnderWay
+from synthgen.asking.batch.harvest import Harvest
 from synthgen.asking.batch.vendor import Pace, Vendor
 from synthgen.asking.providers import BatchTeacherConfig, endpoint_of, wire_of
 from synthgen.asking.transport.endpoint import Endpoint
