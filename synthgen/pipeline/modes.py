@@ -44,7 +44,8 @@ def with_modes(resolved: Resolved, modes: Sequence[Mode]) -> Resolved:
 
 
 def _in_batches(spec: TeacherSpec) -> TeacherSpec:
-    return replace(spec, mode="batch", price=None if spec.price is None else batch_price(spec.price))
+    price = None if spec.price is None else batch_price(spec.price)
+    return replace(spec, mode="batch", price=price)
 
 
 def _choose(resolved: Resolved, rows: int) -> Iterator[Mode]:

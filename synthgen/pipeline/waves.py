@@ -133,6 +133,11 @@ class Waves:
         self._moved.set()
 
     @property
+    def open_waves(self) -> int:
+        """Waves whose verdicts are not final."""
+        return self._started - self._settled
+
+    @property
     def settled_rows(self) -> int:
         """Rows whose verdicts are final."""
         return self._settled_rows
@@ -150,8 +155,7 @@ class Waves:
                 return False
             if self._target.wanted is not None and self._batches.deferred:
                 return False  # what is needed further shows in the answers that nobody waits for now
-            open_waves = self._started - self._settled
-            if open_waves == 0 or (open_waves < self._ahead and self._wants_more(open_waves)):
+            if self.open_waves == 0 or (self.open_waves < self._ahead and self._wants_more(self.open_waves)):
                 return True
             self._moved.clear()
             await self._moved.wait()

@@ -70,6 +70,9 @@ class Batches:
         self._asker, self._run, self._wait = asker, run, wait
         self._pace = pace or Pace()
         self._specs, self._connect = specs, connect
+        self._queues = {
+            host.alias: asker.queues[alias] for alias, spec in specs.items() for host in spec.hosts
+        }
         self._desks: dict[str, Desk] = {}
         self._waiting: dict[str, _Waiter] = {}
         self._kept: set[str] = set()  # being submitted or harvested: not sent away by a halt
@@ -95,11 +98,12 @@ class Batches:
         for _, usd in batch.requests.values():
             self._asker.budget.hold(usd)
         fitting = [
-            spec
+            host
             for spec in self._specs.values()
-            if (spec.config.provider, spec.endpoint) == (batch.provider, batch.endpoint)
+            for host in spec.hosts
+            if (host.config.provider, host.endpoint) == (batch.provider, batch.endpoint)
         ]
-        fitting.sort(key=lambda spec: spec.alias != batch.teacher)
+        fitting.sort(key=lambda host: host.alias != batch.teacher)
         if not fitting:
             self.orphans.append(batch)
             return
@@ -108,6 +112,10 @@ class Batches:
 
     def _lane(self, way: UnderWay) -> Lane:
         return self._asker.lanes[way.desk.spec.alias]
+
+    def _stop(self, way: UnderWay, reason: str, message: str) -> None:
+        """Its teacher's server answers nothing more in this session."""
+        self._queues[way.desk.spec.alias].stop(self._lane(way), reason, message)
 
     # Asking
 
@@ -137,7 +145,7 @@ class Batches:
             if not self._is_under_way(key):
                 if spec.mode != "batch":
                     return None
-                self._asker.lanes[spec.alias].require_open()
+                self._queues[spec.alias].require_open()
                 self._desks[spec.alias].collect(request, key, step)
             result = await self._result(key, tries)
             if not isinstance(result, Missing):
@@ -145,7 +153,7 @@ class Batches:
             if not result.again:
                 raise NotAsked(result.reason)
             if result.wait_s:
-                await self._asker.lanes[spec.alias].wait_outside(result.wait_s)
+                await self._queues[spec.alias].wait_outside(result.wait_s)
             tries += 1
             if self._asker.policy.exhausted(tries):
                 if not result.final:
@@ -256,7 +264,7 @@ class Batches:
     async def _submit(self, desk: Desk, group: asyncio.TaskGroup) -> bool:
         """Submit one batch; False where nothing can be submitted now."""
         try:
-            self._asker.lanes[desk.spec.alias].require_open()
+            self._queues[desk.spec.alias].require_open()
         except LaneStopped as stop:
             self._send_away(desk.collected, stop.reason)
             return False
@@ -306,7 +314,7 @@ class Batches:
         try:
             vendor_id = await desk.calls.submit(way.ticket(self._run), [item.line for item in taken])
         except Stopped as stop:
-            self._lane(way).stop(stop.reason, str(stop))
+            self._stop(way, stop.reason, str(stop))
             if stop.created:
                 self._send_away(way.batch.requests, stop.reason)
             else:
@@ -327,7 +335,7 @@ class Batches:
             if state.over:
                 await self.harvest(way, state)
         except Stopped as stop:
-            self._lane(way).stop(stop.reason, str(stop))
+            self._stop(way, stop.reason, str(stop))
             self._send_away(way.batch.requests, stop.reason)
         except NotAsked as refused:  # the disk takes nothing more
             self._send_away(way.batch.requests, refused.reason)
@@ -407,15 +415,14 @@ class Batches:
 
     async def _finish(self, way: UnderWay, state: State, harvest: Harvest) -> None:
         """What is left of a batch: failures, then what was not answered."""
-        lane = self._lane(way)
         tries = {key: self._tries(key) for key in harvest.refused}
-        harvest.fail_refused(tries, alive=lane.counts.answered > 0)
+        harvest.fail_refused(tries, alive=self._lane(way).counts.answered > 0)
         await self._store(way, harvest)
         harvest.unanswered = len(way.batch.requests)
         if state.status == "cancelled" and harvest.unanswered:
             harvest.note_cancelled()
         if harvest.stop is not None:
-            lane.stop(harvest.stop.reason, harvest.stop.message)
+            self._stop(way, harvest.stop.reason, harvest.stop.message)
         await self._close(way, state.status, harvest.counts(), lambda key: harvest.left(key, state))
 
     async def _lose(self, way: UnderWay, status: str) -> None:
