@@ -71,7 +71,9 @@ class Batches:
         self._pace = pace or Pace()
         self._specs, self._connect = specs, connect
         self._queues = {
-            host.alias: asker.queues[alias] for alias, spec in specs.items() for host in spec.hosts
+            name: asker.queues[alias]
+            for alias, spec in specs.items()
+            for name in (alias, *(host.alias for host in spec.hosts))
         }
         self._desks: dict[str, Desk] = {}
         self._waiting: dict[str, _Waiter] = {}
