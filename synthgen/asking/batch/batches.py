@@ -86,7 +86,8 @@ class Batches:
                 self._desk(spec)
         for batch in asker.journal.index.open_batches.values():
             self._take_up(batch)
-        asker.batches = self
+        if self._desks or self.orphans:
+            asker.batches = self
 
     def _desk(self, spec: TeacherSpec) -> Desk:
         """The desk of a teacher; opening it imports an SDK."""
