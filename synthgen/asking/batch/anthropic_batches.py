@@ -40,8 +40,8 @@ __all__ = ["AnthropicBatches"]
 
 _PATH = "/v1/messages/batches"
 _RAW_RESPONSE = "X-Stainless-Raw-Response"  # tells the SDK to leave the body to us
-# How far the vendor's clock may be behind ours.
-_CLOCKS_S = 600.0
+# How far back the list is read before the time of a ticket: our clock may be wrong by so much.
+_CLOCKS_S = 3600.0
 
 
 class AnthropicBatches:

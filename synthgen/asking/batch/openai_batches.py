@@ -36,8 +36,8 @@ __all__ = ["OpenAIBatches"]
 
 _OVER = {"completed", "failed", "expired", "cancelled"}
 _NEVER_ANSWERED = {"batch_expired", "batch_cancelled", "request_expired", "request_cancelled"}
-# How far the vendor's clock may be behind ours when the list is read back to the time of a ticket.
-_CLOCKS_S = 600.0
+# How far back the list is read before the time of a ticket: our clock may be wrong by so much.
+_CLOCKS_S = 86_400.0
 
 
 class OpenAIBatches:
