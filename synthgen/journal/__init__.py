@@ -1,6 +1,6 @@
 """The journal: every paid answer durable before anyone reads it, never bought twice."""
 
-from synthgen.journal.batches import OpenBatch, lost_entry, over_entry, prepared_entry, submitted_entry
+from synthgen.journal.batches import Captured, OpenBatch, lost_entry, over_entry, prepared_entry, submitted_entry
 from synthgen.journal.index import JournalIndex
 from synthgen.journal.ledger import Ledger, Tally
 from synthgen.journal.lines import Entry
@@ -8,6 +8,7 @@ from synthgen.journal.replies import Circumstances, Reply, answer_entry, failure
 from synthgen.journal.writer import Journal, lock_run
 
 __all__ = [
+    "Captured",
     "Circumstances",
     "Entry",
     "Journal",

@@ -9,17 +9,24 @@ Rejected: an `I` entry a request (twice the bytes, and a killed run would count 
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
+from typing import TypedDict, cast
 
 from synthgen.journal.lines import Entry
 from synthgen.types import JSONValue
 
-__all__ = ["OpenBatch", "lost_entry", "over_entry", "prepared_entry", "read_batch", "submitted_entry"]
+__all__ = ["Captured", "OpenBatch", "lost_entry", "over_entry", "prepared_entry", "read_batch", "submitted_entry"]
 
 
 # Both vendors give up on a batch a day after it was created.
 _DAY_S = 86_400.0
+
+
+class Captured(TypedDict):
+    """What the replies of a step are read for; `constrained`: a schema or tools rule out some of their tokens."""
+
+    capture: list[str]
+    constrained: bool
 
 
 @dataclass(slots=True)
@@ -27,7 +34,8 @@ class OpenBatch:
     """A batch whose end is not journaled. `requests`: key -> (step, reserved USD) of those without an entry of their own.
 
     `name` is ours, 32 hex digits, unique for ever; `id` the vendor's, None while it is not known whether there is one.
-    `price` (USD per million tokens) is the one it was sent under, None where unknown. Times are Unix seconds.
+    `price` (USD per million tokens) is the one it was sent under, None where unknown. `captured`: step -> what its
+    replies are read for besides the text, as in the requests; steps without any are left out. Times are Unix seconds.
     """
 
     name: str
@@ -39,6 +47,7 @@ class OpenBatch:
     price: Mapping[str, float | None] | None
     prepared_at: float
     requests: dict[str, tuple[str, float]]
+    captured: Mapping[str, Captured] = field(default_factory=dict)
     id: str | None = None
     submitted_at: float | None = None
 
@@ -72,6 +81,7 @@ class OpenBatch:
             "price": cast(JSONValue, self.price),
             "at": self.prepared_at,
             "requests": cast(JSONValue, steps),
+            **({"captured": cast(JSONValue, self.captured)} if self.captured else {}),
             **({} if self.id is None else {"id": self.id, "submitted_at": self.submitted_at}),
         }
 
@@ -89,6 +99,7 @@ def read_batch(entry: Entry) -> OpenBatch:
         price=cast(dict[str, float | None] | None, entry["price"]),
         prepared_at=cast(float, entry["at"]),
         requests={key: (step, usd) for step, keys in steps.items() for key, usd in keys.items()},
+        captured=cast(dict[str, Captured], entry.get("captured") or {}),
         id=cast(str | None, entry.get("id")),
         submitted_at=cast(float | None, entry.get("submitted_at")),
     )

@@ -393,7 +393,7 @@ class Batches:
 
     async def _read_results(self, way: UnderWay, state: State, harvest: Harvest) -> None:
         """Read all results; begun again after a broken connection, it goes on where it was."""
-        async with aclosing(way.desk.calls.outcomes(state)) as outcomes:
+        async with aclosing(way.desk.calls.outcomes(state, way.question)) as outcomes:
             async for key, outcome in outcomes:
                 harvest.add(key, outcome, self._tries(key))
                 if len(harvest.ready) >= _CHUNK:

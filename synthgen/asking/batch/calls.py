@@ -132,14 +132,19 @@ class Calls:
             if stop.status is None or not 400 <= stop.status < 500 or stop.reason in ("auth", "batch_api"):
                 raise
 
-    async def outcomes(self, state: State) -> AsyncGenerator[tuple[str, Outcome | Unanswered]]:
-        """Custom id and outcome of every result, in the vendor's order. Raises what `Vendor.results` does."""
+    async def outcomes(
+        self, state: State, question: Callable[[str], Request | None]
+    ) -> AsyncGenerator[tuple[str, Outcome | Unanswered]]:
+        """Custom id and outcome of every result, in the vendor's order. Raises what `Vendor.results` does.
+
+        `question` tells what the reply to a custom id is read for.
+        """
         async with aclosing(self.vendor.results(state)) as lines:
             async for line in lines:
                 if line.reply is None:
                     yield line.custom_id, Unanswered(line.status)
                     continue
-                outcome = self._wire.read(line.reply)
+                outcome = self._wire.read(line.reply, question(line.custom_id))
                 if not line.billed and isinstance(outcome, Retry):
                     outcome = replace(outcome, maybe_paid=False, body=None)
                 yield line.custom_id, outcome

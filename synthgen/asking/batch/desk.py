@@ -14,8 +14,8 @@ from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.batch.calls import Calls
 from synthgen.asking.batch.vendor import State, Ticket
 from synthgen.asking.budget import Budget
-from synthgen.journal import OpenBatch
-from synthgen.types import Request, digest
+from synthgen.journal import Captured, OpenBatch
+from synthgen.types import Request, Sampling, digest
 
 __all__ = ["Collected", "Desk", "UnderWay", "prepared_batch"]
 
@@ -24,12 +24,13 @@ _FRAME_BYTES = 64  # what stands around the lines of a batch
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """One request as it will stand in a batch; `usd` is the most it can cost."""
+    """One request as it will stand in a batch; `usd` is the most it can cost, `captured` what its reply is read for."""
 
     key: str
     step: str
     line: bytes
     usd: float
+    captured: Captured | None
 
 
 @dataclass(slots=True)
@@ -44,7 +45,8 @@ class Desk:
 
     def collect(self, request: Request, key: str, step: str) -> None:
         """Add a request; in a batch it is one of its own."""
-        item = Collected(key, step, self.calls.line(key, request), self.spec.worst_usd(request))
+        line, usd = self.calls.line(key, request), self.spec.worst_usd(request)
+        item = Collected(key, step, line, usd, _captured(request))
         self.collected[key] = item
         self.size_bytes += len(item.line) + 1
 
@@ -92,6 +94,16 @@ class UnderWay:
             return self.batch.said()
         return self.batch.said(done=self.seen.done, until=self.seen.expires_at)
 
+    def question(self, key: str) -> Request | None:
+        """As much of a request as its reply has to be read with; None where it is the text alone."""
+        step, _ = self.batch.requests.get(key, ("", 0.0))
+        captured = self.batch.captured.get(step)
+        if captured is None:
+            return None
+        schema = "{}" if captured["constrained"] else None
+        capture = tuple(captured["capture"])
+        return Request((), self.desk.spec.identity, Sampling(), response_schema=schema, capture=capture)
+
     def ticket(self, run: str) -> Ticket:
         """What its vendor knows it by."""
         batch = self.batch
@@ -115,4 +127,10 @@ def prepared_batch(desk: Desk, taken: Sequence[Collected]) -> OpenBatch:
         price=None if price is None else cast(dict[str, float | None], price.model_dump()),
         prepared_at=round(now, 3),
         requests={item.key: (item.step, item.usd) for item in taken},
+        captured={item.step: item.captured for item in taken if item.captured},
     )
+
+
+def _captured(request: Request) -> Captured | None:
+    constrained = request.response_schema is not None or request.tools is not None
+    return {"capture": list(request.capture), "constrained": constrained} if request.capture else None
