@@ -15,7 +15,15 @@ from typing import TypedDict, cast
 from synthgen.journal.lines import Entry
 from synthgen.types import JSONValue
 
-__all__ = ["Captured", "OpenBatch", "lost_entry", "over_entry", "prepared_entry", "read_batch", "submitted_entry"]
+__all__ = [
+    "Captured",
+    "OpenBatch",
+    "lost_entry",
+    "over_entry",
+    "prepared_entry",
+    "read_batch",
+    "submitted_entry",
+]
 
 
 # Both vendors give up on a batch a day after it was created.

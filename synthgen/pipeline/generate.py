@@ -26,6 +26,7 @@ from synthgen.dataset import Staging, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
 from synthgen.pipeline.admit import screen, settle
+from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP, Judge
 from synthgen.pipeline.modes import with_modes
@@ -396,6 +397,11 @@ class _Run:
             ("lineage", frames.lineage),
         ):
             await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
+        if self.resolved.captures:
+            await asyncio.to_thread(self._stage_logprobs, final, staging)
+
+    def _stage_logprobs(self, final: list[Verdict], staging: Staging) -> None:
+        staging.add("logprobs", logprobs_frame(final, self.journal.index, self.resolved.specs))
 
     async def _tick(self, watchdog: Watchdog) -> None:
         while True:

@@ -47,6 +47,7 @@ class RunSummary:
     samples: tuple[Record, ...]
     rejects: tuple[Record, ...]
     examples: Mapping[str, str]
+    flags: Mapping[str, int]
     batches: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, JSONValue]:
@@ -59,6 +60,7 @@ class RunSummary:
             "usage": self.usage,
             "samples": [dict(record) for record in self.samples],
             "rejects": [dict(record) for record in self.rejects],
+            "flags": dict(self.flags),
             "examples": dict(self.examples),
             "batches": list(self.batches),
         }
@@ -143,6 +145,7 @@ def summarise(run: Path, samples: int) -> RunSummary:
         samples=tuple(_head(run / "data", samples)),
         rejects=tuple(_head(run / "rejected", 1)),
         examples=cast(dict[str, str], manifest.get("examples", {})),
+        flags=cast(dict[str, int], manifest.get("flags", {})),
         batches=_under_way(run / "journal"),
     )
 

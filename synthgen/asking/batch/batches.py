@@ -124,7 +124,11 @@ class Batches:
 
     def takes(self, key: str, spec: TeacherSpec) -> bool:
         """Whether this request goes, or has gone, in a batch."""
-        return spec.mode == "batch" or self._is_under_way(key) or self._is_elsewhere(key)
+        return spec.mode == "batch" or self.holds(key)
+
+    def holds(self, key: str) -> bool:
+        """Whether this request is in a batch that is not over."""
+        return self._is_under_way(key) or self._is_elsewhere(key)
 
     def _is_under_way(self, key: str) -> bool:
         return any(key in way.batch.requests for way in self.under_way.values())
