@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import polars as pl
 import pytest
 
 from synthgen import api
@@ -529,3 +530,30 @@ def test_a_recipe_that_cannot_be_asked_in_batches_says_so(
 ) -> None:
     with Loopback() as server, pytest.raises(api.SynthgenError, match=said):
         api.plan(batch_recipe(tmp_path, server, **settings))
+
+
+def test_captured_logprobs_come_through_a_batch_also_when_it_is_collected_later(tmp_path: Path) -> None:
+    step = {"name": "a", "prompt": "answer", "teacher": "qwen", "capture": {"logprobs": 2}}
+    with BatchLoopback() as server:
+        live = batch_recipe(tmp_path, server, mode="live", recipe={"steps": [step]})
+        run(live, tmp_path / "live")
+        path = batch_recipe(tmp_path, server, recipe={"steps": [step]})
+
+        run(path, tmp_path / "run", wait=False)
+        api.cancel(tmp_path / "run", pace=PACE)
+        report = run(path, tmp_path / "run")
+
+    assert (report.exit_code, len(server.batches)) == (0, 1)
+    captured = [pl.read_parquet(tmp_path / name / "logprobs" / "*.parquet") for name in ("live", "run")]
+    assert captured[0].equals(captured[1])
+    assert len(captured[1]) == 5
+
+
+def test_each_sample_is_a_request_of_its_own_in_a_batch(tmp_path: Path) -> None:
+    step = {"name": "a", "prompt": "answer", "teacher": "qwen", "samples": 3}
+    with BatchLoopback() as server:
+        report = run(batch_recipe(tmp_path, server, recipe={"steps": [step]}), tmp_path / "run")
+
+    assert [len(batch.rows) for batch in server.batches] == [15]
+    assert not [body for _, body in server.batches[0].rows if "n" in body]
+    assert report.counts["planned"] == 15

@@ -122,7 +122,7 @@ def test_an_interrupted_wait_leaves_the_batch_at_its_vendor(tmp_path: Path, prov
 
 def test_an_interrupt_during_a_submission_waits_for_the_vendors_name(tmp_path: Path) -> None:
     victim = Victim("uploaded", signal.SIGINT)
-    with BatchLoopback(at=victim.strike) as server:
+    with BatchLoopback(at=victim.strike, polls=1_000_000) as server:
         path = batch_recipe(tmp_path, server)
         code, _ = victim.run(path, tmp_path / "run")
 
