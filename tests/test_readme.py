@@ -116,7 +116,7 @@ def test_the_table_of_teachers_names_every_provider() -> None:
 def test_the_readme_shows_every_verb() -> None:
     shown = {command.split()[1] for command in commands()}
 
-    assert shown == {"generate", "plan", "filter", "show", "list", "schema"}
+    assert shown == {"generate", "cancel", "plan", "filter", "show", "list", "schema"}
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if command not in LOCAL])

@@ -30,6 +30,7 @@ __all__ = [
     "OPENAI",
     "VLLM",
     "AnthropicConfig",
+    "BatchTeacherConfig",
     "OpenAIConfig",
     "RemoteTeacher",
     "RemoteTeacherConfig",
@@ -37,7 +38,9 @@ __all__ = [
     "check_key",
     "connect",
     "credentials",
+    "endpoint_of",
     "read_key",
+    "wire_of",
 ]
 
 _VERSION_SEGMENT = re.compile(r"v\d+\w*")
@@ -145,7 +148,27 @@ class RemoteTeacherConfig(TeacherConfig):
         return self.api_key_env if self.at_vendor or "api_key_env" in self.model_fields_set else None
 
 
-class OpenAIConfig(RemoteTeacherConfig):
+class BatchTeacherConfig(RemoteTeacherConfig):
+    """A teacher whose vendor also answers in batches: half the price, within a day.
+
+    `live` sends each request as it comes, `batch` collects them; `auto` is `batch` where the plan makes that worth
+    while and nobody has to wait for an answer to ask on, else `live`. `price` is always that of live requests.
+    """
+
+    mode: Literal["live", "batch", "auto"] = "live"
+
+    @model_validator(mode="after")
+    def _has_batches(self) -> Self:
+        if self.mode != "live" and not self.base_url.endswith("/v1"):
+            raise ValueError(
+                f"mode: {self.mode} needs a base_url that ends with /v1: the batch endpoints stand there"
+            )
+        if self.mode != "live" and len(self.base_urls) > 1:
+            raise ValueError(f"mode: {self.mode} needs one server: a batch belongs to the one that has it")
+        return self
+
+
+class OpenAIConfig(BatchTeacherConfig):
     """OpenAI, or any server that speaks its chat completions; `upstream` pins hosts behind OpenRouter."""
 
     vendor_host = "api.openai.com"
@@ -171,6 +194,8 @@ class OpenAIConfig(RemoteTeacherConfig):
     def _upstream_has_a_router(self) -> "OpenAIConfig":
         if self.upstream and not self.at_openrouter:
             raise ValueError("upstream names hosts behind OpenRouter; it needs `route: openrouter`")
+        if self.at_openrouter and self.mode != "live":
+            raise ValueError("OpenRouter has no batch endpoints: `mode: live` is all it can")
         return self
 
 
@@ -188,7 +213,7 @@ class VllmConfig(RemoteTeacherConfig):
         return _samples(self.samples_per_request)
 
 
-class AnthropicConfig(RemoteTeacherConfig):
+class AnthropicConfig(BatchTeacherConfig):
     """Anthropic, or a server that speaks its Messages dialect."""
 
     vendor_host = "api.anthropic.com"
@@ -270,12 +295,21 @@ def connect(config: RemoteTeacherConfig) -> RemoteTeacher:
     Raises:
         MissingKeyError: see `check_key`.
     """
+    return RemoteTeacher(wire_of(config), _transport(config, endpoint_of(config)), timeout_s=config.timeout_s)
+
+
+def endpoint_of(config: RemoteTeacherConfig) -> Endpoint:
+    """Where this teacher is, with its credential.
+
+    Raises:
+        MissingKeyError: see `check_key`.
+    """
     dialect: Literal["openai", "anthropic"] = "anthropic" if isinstance(config, AnthropicConfig) else "openai"
-    endpoint = Endpoint(config.base_url, dialect, read_key(config), config.connect_timeout_s)
-    return RemoteTeacher(_wire(config), _transport(config, endpoint), timeout_s=config.timeout_s)
+    return Endpoint(config.base_url, dialect, read_key(config), config.connect_timeout_s)
 
 
-def _wire(config: RemoteTeacherConfig) -> Wire:
+def wire_of(config: RemoteTeacherConfig) -> Wire:
+    """The dialect of this teacher."""
     if isinstance(config, AnthropicConfig):
         return AnthropicMessagesWire()
     if not isinstance(config, OpenAIConfig):
