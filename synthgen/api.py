@@ -17,10 +17,12 @@ from synthgen.pipeline import (
     FilterOptions,
     Options,
     Plan,
+    Question,
     Report,
     RowStory,
     RunSummary,
     filter_foreign,
+    first_questions,
     make_plan,
     open_gates,
     recut,
@@ -38,6 +40,7 @@ __all__ = [
     "LoadedRecipe",
     "Options",
     "Plan",
+    "Question",
     "Report",
     "RowStory",
     "RunSummary",
@@ -46,6 +49,7 @@ __all__ = [
     "generate",
     "load_recipe",
     "plan",
+    "preview",
     "recipe_schema",
     "show",
 ]
@@ -83,6 +87,15 @@ def plan(recipe: RecipeLike, *, overrides: Sequence[str] = (), max_cost_usd: flo
     cap_usd = loaded.recipe.budget_usd if max_cost_usd is None else max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
     return make_plan(resolved, open_gates(resolved, date.today()), cap_usd)  # noqa: DTZ011  # the user's day
+
+
+def preview(recipe: RecipeLike, questions: int, *, overrides: Sequence[str] = ()) -> list[Question]:
+    """The first `questions` prompts that `generate` would send, rendered; sends nothing.
+
+    Raises:
+        SynthgenError: the recipe, its files or its source are wrong.
+    """
+    return first_questions(resolve(_loaded(recipe, overrides)), questions)
 
 
 def filter(  # the verb's name

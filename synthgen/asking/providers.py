@@ -11,13 +11,12 @@ Rejected: guessing the dialect from the URL.
 
 import os
 import re
-from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from synthgen.asking.outcome import Outcome, Retry, Transport, TransportFailure, Wire
+from synthgen.asking.outcome import LaneStop, Outcome, Retry, Transport, TransportFailure, Wire
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
@@ -38,6 +37,7 @@ __all__ = [
     "check_key",
     "connect",
     "credentials",
+    "read_key",
 ]
 
 _VERSION_SEGMENT = re.compile(r"v\d+\w*")
@@ -54,6 +54,7 @@ class RemoteTeacherConfig(TeacherConfig):
     """
 
     vendor_host: ClassVar[str | None] = None
+    version_path: ClassVar[str] = "/v1"
 
     base_url: str = Field(validate_default=True)
     base_urls: tuple[str, ...] = ()
@@ -107,8 +108,8 @@ class RemoteTeacherConfig(TeacherConfig):
             return (self,)
         return tuple(self.model_copy(update={"base_url": url, "base_urls": ()}) for url in self.base_urls)
 
-    @staticmethod
-    def _normal(url: str) -> str:
+    @classmethod
+    def _normal(cls, url: str) -> str:
         """Scheme and host in lower case, a version as last part, no slash behind it."""
         parts = urlsplit(url.strip())
         try:
@@ -122,8 +123,8 @@ class RemoteTeacherConfig(TeacherConfig):
         path = parts.path.rstrip("/")
         for endpoint in _ENDPOINT_PATHS:
             path = path.removesuffix(endpoint)
-        if not any(_VERSION_SEGMENT.fullmatch(segment) for segment in path.split("/")):
-            path += "/v1"
+        if cls.version_path and not any(_VERSION_SEGMENT.fullmatch(segment) for segment in path.split("/")):
+            path += cls.version_path
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{path}"
 
@@ -218,6 +219,8 @@ class RemoteTeacher:
         try:
             reply = await self._transport.post(self._wire.path, body, timeout_s=self._timeout_s)
         except TransportFailure as failure:
+            if failure.reason == "auth":
+                return LaneStop("auth", str(failure))
             return Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid)
         return self._wire.read(reply, request)
 
@@ -233,7 +236,7 @@ def check_key(config: TeacherConfig) -> None:
         MissingKeyError: the variable is unset or empty, or its value cannot stand in a header.
     """
     if isinstance(config, RemoteTeacherConfig):
-        _key(config, os.environ)
+        read_key(config)
 
 
 def credentials(config: TeacherConfig) -> list[str]:
@@ -244,13 +247,18 @@ def credentials(config: TeacherConfig) -> list[str]:
     return [key] if key else []
 
 
-def _key(config: RemoteTeacherConfig, environ: Mapping[str, str]) -> str | None:
+def read_key(config: RemoteTeacherConfig) -> str | None:
+    """The credential from its environment variable, None where the teacher has none.
+
+    Raises:
+        MissingKeyError: see `check_key`.
+    """
     name = config.key_variable
     if name is None:
         return None
-    key = environ.get(name, "").strip()
+    key = os.environ.get(name, "").strip()
     if not key:
-        raise MissingKeyError(f"environment variable {name} is not set: teacher {config.model!r} needs it")
+        raise MissingKeyError(f"environment variable {name} is not set: model {config.model!r} needs it")
     if not _HEADER_SAFE.fullmatch(key):
         raise MissingKeyError(f"environment variable {name} holds characters no key has (space, line break)")
     return key
@@ -263,7 +271,7 @@ def connect(config: RemoteTeacherConfig) -> RemoteTeacher:
         MissingKeyError: see `check_key`.
     """
     dialect: Literal["openai", "anthropic"] = "anthropic" if isinstance(config, AnthropicConfig) else "openai"
-    endpoint = Endpoint(config.base_url, dialect, _key(config, os.environ), config.connect_timeout_s)
+    endpoint = Endpoint(config.base_url, dialect, read_key(config), config.connect_timeout_s)
     return RemoteTeacher(_wire(config), _transport(config, endpoint), timeout_s=config.timeout_s)
 
 
