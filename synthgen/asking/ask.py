@@ -273,7 +273,7 @@ class Asker:
         used: Usage | None = None
         try:
             reserved = attempt.spec.worst_shares(request, samples)
-            await self.reserve(sum(reserved))
+            await self.reserve(sum(reserved), together=samples > 1)
             outcome = await self._send_reserved(attempt, lane, reserved)
             self._learn(attempt, outcome, lane, place)  # before the place is free for the next
             match outcome:
@@ -363,7 +363,7 @@ class Asker:
             case RowFailure(reason, message):
                 self._drop(keys, reserved, reason, lost=False)
                 if len(keys) > 1:
-                    raise RefusedTogether
+                    raise RefusedTogether(by_server=True)
                 return [failure_entry(keys[0], reason, message, attempt.circumstances())]
             case LaneStop(reason) | Gate(reason):
                 self._drop(keys, reserved, reason, lost=False)
@@ -409,6 +409,8 @@ class Asker:
         )
 
     def _watch_schema(self, attempt: _Attempt, answer: Answer, lane: Lane) -> None:
+        if attempt.request.response_schema is None:
+            return
         model, host = attempt.spec.identity.model, attempt.endpoint
         for completion in answer.completions:
             broken = self._schemas.broken_by(lane.name, attempt.request, completion)
@@ -456,15 +458,18 @@ class Asker:
             return None
         return reserved_usd if usage is None else cost_usd(spec.price, usage)
 
-    async def reserve(self, usd: float) -> None:
-        """Reserve the money of one request.
+    async def reserve(self, usd: float, *, together: bool = False) -> None:
+        """Reserve the money of one request; `together`: of several samples, which can be asked singly.
 
         Raises:
             NotAsked: the cap is reached; then no teacher that costs something is asked any more.
+            RefusedTogether: the samples do not fit together.
         """
         try:
-            await self.budget.reserve(usd)
+            await self.budget.reserve(usd, final=not together)
         except BudgetReached as error:
+            if together and self.budget.reached is None:
+                raise RefusedTogether(by_server=False) from error
             for alias, spec in self._specs.items():
                 if spec.price is None or spec.price.input or spec.price.output:
                     self.queues[alias].end("budget", str(error))

@@ -24,21 +24,24 @@ class Budget:
         self._reservations = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def reserve(self, usd: float) -> None:
+    async def reserve(self, usd: float, *, final: bool = True) -> None:
         """Reserve `usd`, waiting for requests in flight to settle where that may make room.
 
         Raises:
-            BudgetReached: it does not fit even with nothing in flight. Final: later calls raise it too. What
-                costs nothing always fits.
+            BudgetReached: it does not fit even with nothing in flight. Where that is `final`, later calls raise it
+                too. What costs nothing always fits.
         """
         if usd <= 0:
             return
         while self.reached is None and not self._fits(usd):
             if not self._reservations:
-                self.reached = BudgetReached(
+                reached = BudgetReached(
                     f"budget reached: {self.spent_usd:.6f} of {self.cap_usd:.6f} USD spent and the next request may cost "
                     f"{usd:.6f}; raise budget_usd (or --max-cost) and run the same command to go on"
                 )
+                if not final:
+                    raise reached
+                self.reached = reached
                 self._wake()
                 break
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
