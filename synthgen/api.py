@@ -12,15 +12,20 @@ from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
+from synthgen.asking.batch import Pace
 from synthgen.errors import SynthgenError
 from synthgen.pipeline import (
+    Cancelled,
     FilterOptions,
     Options,
     Plan,
+    Question,
     Report,
     RowStory,
     RunSummary,
+    cancel_run,
     filter_foreign,
+    first_questions,
     make_plan,
     open_gates,
     recut,
@@ -34,18 +39,22 @@ from synthgen.recipe.schema import recipe_schema
 from synthgen.types import JSONValue
 
 __all__ = [
+    "Cancelled",
     "FilterOptions",
     "LoadedRecipe",
     "Options",
     "Plan",
+    "Question",
     "Report",
     "RowStory",
     "RunSummary",
     "SynthgenError",
+    "cancel",
     "filter",
     "generate",
     "load_recipe",
     "plan",
+    "preview",
     "recipe_schema",
     "show",
 ]
@@ -85,6 +94,15 @@ def plan(recipe: RecipeLike, *, overrides: Sequence[str] = (), max_cost_usd: flo
     return make_plan(resolved, open_gates(resolved, date.today()), cap_usd)  # noqa: DTZ011  # the user's day
 
 
+def preview(recipe: RecipeLike, questions: int, *, overrides: Sequence[str] = ()) -> list[Question]:
+    """The first `questions` prompts that `generate` would send, rendered; sends nothing.
+
+    Raises:
+        SynthgenError: the recipe, its files or its source are wrong.
+    """
+    return first_questions(resolve(_loaded(recipe, overrides)), questions)
+
+
 def filter(  # the verb's name
     inputs: str | Path | Sequence[str | Path], out: str | Path, *, options: FilterOptions | None = None
 ) -> Report:
@@ -98,6 +116,19 @@ def filter(  # the verb's name
     if len(paths) == 1 and (paths[0] / "journal").is_dir():
         return recut(paths[0], Path(out), options)
     return filter_foreign(paths, Path(out), options)
+
+
+def cancel(
+    run: str | Path, *, pace: Pace | None = None, say: Callable[[str], None] = lambda _: None
+) -> Cancelled:
+    """Stop the batches of a run at their vendors; what was answered until then is paid and journaled.
+
+    Waits until each batch is over, which vendors take minutes for; `say` is told which one it is at.
+
+    Raises:
+        SynthgenError: not a run, or it cannot be worked on.
+    """
+    return _run(cancel_run(Path(run), pace or Pace(), say))
 
 
 def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> RunSummary | RowStory:

@@ -1,8 +1,10 @@
-"""The story: plan, generate, refine again, publish, show. Reads like `docs/architecture.md`."""
+"""The story: plan, generate, cancel, refine again, publish, show. Reads like `docs/architecture.md`."""
 
+from synthgen.pipeline.cancel import Cancelled, cancel_run
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.generate import Options, generate
 from synthgen.pipeline.plan import Plan, make_plan
+from synthgen.pipeline.preview import Question, first_questions
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.refilter import FilterOptions, filter_foreign, recut
 from synthgen.pipeline.report import Report
@@ -10,15 +12,19 @@ from synthgen.pipeline.resolve import resolve
 from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 
 __all__ = [
+    "Cancelled",
     "FilterOptions",
     "Gates",
     "Options",
     "Plan",
     "Progress",
+    "Question",
     "Report",
     "RowStory",
     "RunSummary",
+    "cancel_run",
     "filter_foreign",
+    "first_questions",
     "generate",
     "make_plan",
     "open_gates",
