@@ -12,12 +12,13 @@ Rejected: guessing the dialect from the URL.
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from synthgen.asking.outcome import Outcome, Retry, Transport, TransportFailure, Wire
+from synthgen.asking.outcome import HttpReply, Outcome, Retry, Transport, TransportFailure, Wire
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
@@ -31,6 +32,7 @@ __all__ = [
     "OPENAI",
     "VLLM",
     "AnthropicConfig",
+    "Exchange",
     "OpenAIConfig",
     "RemoteTeacher",
     "RemoteTeacherConfig",
@@ -38,7 +40,10 @@ __all__ = [
     "check_key",
     "connect",
     "credentials",
+    "endpoint_of",
 ]
+
+_UNCHANGED: Mapping[str, JSONValue] = {}
 
 _VERSION_SEGMENT = re.compile(r"v\d+\w*")
 _HEADER_SAFE = re.compile(r"[!-~]+")
@@ -133,6 +138,14 @@ class AnthropicConfig(RemoteTeacherConfig):
     api_key_env: str | None = Field(default="ANTHROPIC_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One attempt, as it came over the wire and as it was read; `reply` is None where no whole one came."""
+
+    reply: HttpReply | None
+    outcome: Outcome
+
+
 class RemoteTeacher:
     """A wire over a transport: one attempt per call."""
 
@@ -143,12 +156,25 @@ class RemoteTeacher:
 
     async def answer(self, request: Request) -> Outcome:
         """One attempt at `request`. Never raises for anything a server can do."""
-        body = self._wire.body(request)
+        return (await self.exchange(request)).outcome
+
+    async def exchange(
+        self, request: Request, *, added: Mapping[str, JSONValue] = _UNCHANGED, timeout_s: float | None = None
+    ) -> Exchange:
+        """One attempt at `request` whose body also has the fields `added` (None takes one out), and its reply.
+
+        Never raises either.
+        """
+        body = {**self._wire.body(request), **added}
+        if added:
+            body = {name: value for name, value in body.items() if value is not None}
         try:
-            reply = await self._transport.post(self._wire.path, body, timeout_s=self._timeout_s)
+            reply = await self._transport.post(
+                self._wire.path, body, timeout_s=self._timeout_s if timeout_s is None else timeout_s
+            )
         except TransportFailure as failure:
-            return Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid)
-        return self._wire.read(reply)
+            return Exchange(None, Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid))
+        return Exchange(reply, self._wire.read(reply))
 
     async def close(self) -> None:
         """Release sockets."""
@@ -191,9 +217,17 @@ def connect(config: RemoteTeacherConfig) -> RemoteTeacher:
     Raises:
         MissingKeyError: see `check_key`.
     """
+    return RemoteTeacher(_wire(config), _transport(config, endpoint_of(config)), timeout_s=config.timeout_s)
+
+
+def endpoint_of(config: RemoteTeacherConfig) -> Endpoint:
+    """Where this teacher is, with its credential.
+
+    Raises:
+        MissingKeyError: see `check_key`.
+    """
     dialect: Literal["openai", "anthropic"] = "anthropic" if isinstance(config, AnthropicConfig) else "openai"
-    endpoint = Endpoint(config.base_url, dialect, _key(config, os.environ), config.connect_timeout_s)
-    return RemoteTeacher(_wire(config), _transport(config, endpoint), timeout_s=config.timeout_s)
+    return Endpoint(config.base_url, dialect, _key(config, os.environ), config.connect_timeout_s)
 
 
 def _wire(config: RemoteTeacherConfig) -> Wire:

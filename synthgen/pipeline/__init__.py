@@ -1,5 +1,6 @@
 """The story: plan, generate, refine again, publish, show. Reads like `docs/architecture.md`."""
 
+from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.generate import Options, generate
 from synthgen.pipeline.plan import Plan, make_plan
@@ -7,6 +8,7 @@ from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.refilter import FilterOptions, filter_foreign, recut
 from synthgen.pipeline.report import Report
 from synthgen.pipeline.resolve import resolve
+from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 
 __all__ = [
@@ -17,12 +19,15 @@ __all__ = [
     "Progress",
     "Report",
     "RowStory",
+    "RunFolder",
     "RunSummary",
     "filter_foreign",
     "generate",
     "make_plan",
     "open_gates",
+    "read_record",
     "recut",
+    "require_abilities",
     "resolve",
     "row_story",
     "summarise",

@@ -22,6 +22,7 @@ from synthgen.asking.outcome import Teacher
 from synthgen.dataset import Staging, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
+from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP, Judge
@@ -71,14 +72,16 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     today = options.today or date.today()  # noqa: DTZ011  # the user's calendar day, as in their lock file
     gates = open_gates(resolved, today)
     gates.require()
+    folder = RunFolder(out)
+    record = read_record(folder)
+    require_abilities(resolved, record, today)
     plan = make_plan(resolved, gates, cap_usd)
     teachers = connect_all(resolved.specs)
-    folder = RunFolder(out)
     folder.require_free()
     release = lock_run(folder.journal)
     try:
         check_target(out, TEXTS)
-        run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options)
+        run = _Run(resolved, gates, plan, teachers, folder, cap_usd, record.spent_usd, options)
         return await run.go()
     finally:
         release()
@@ -95,6 +98,7 @@ class _Run:
         teachers: Mapping[str, Teacher],
         folder: RunFolder,
         cap_usd: float | None,
+        doctor_usd: float,
         options: Options,
     ) -> None:
         recipe = resolved.loaded.recipe
@@ -105,7 +109,7 @@ class _Run:
         self.progress.name = recipe.name
         self.progress.rows_total, self.progress.target = plan.rows, recipe.target
         self.progress.counts, self.progress.rows_admitted, self.progress.rows_done = Counts(), 0, 0
-        self.cap_usd = cap_usd
+        self.cap_usd, self.doctor_usd = cap_usd, doctor_usd
         self.target = Target(recipe.target)
         self.events = EventLog(folder.events, self.progress)
         self.interrupts = 0
@@ -124,7 +128,7 @@ class _Run:
             self.options.say(f"journal: {damage}; what it held is asked again")
         if self.options.retry_failed:
             self.journal.index.forget_failures()
-        self.budget = Budget(self.cap_usd, self.journal.index.ledger.spent_usd)
+        self.budget = Budget(self.cap_usd, self.journal.index.ledger.spent_usd + self.doctor_usd)
         self.asker = Asker(
             self.journal, self.budget, self.resolved.specs, lambda spec: self.teachers[spec.alias]
         )
