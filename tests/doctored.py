@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.loopback import Act, Body, Loopback, answer_text, refuse
+from tests.loopback import Act, Body, Loopback, Page, answer_text, refuse
 
 TOOL_ARGUMENTS = {"city": "Oslo", "celsius": 7}
 LIMIT_HEADERS = {
@@ -55,7 +55,7 @@ class Doctored:
         self.script = script
         self.stories = 0
 
-    def server(self, pages: Mapping[str, Act] = VLLM_PAGES, **changes: Any) -> Loopback:
+    def server(self, pages: Mapping[str, Page] = VLLM_PAGES, **changes: Any) -> Loopback:
         return Loopback(reply=self.reply, script=self.act, edit=self.edit, pages=pages, **changes)
 
     def act(self, number: int, body: Body) -> Act | None:
@@ -81,7 +81,7 @@ class Doctored:
             return answer_text(body, 8)
         if self.obeys("structured_outputs", body):
             return "okapi"
-        if "marmalade" in said and "system" not in self.ignored:
+        if self.obeys("system", body):
             return "Marmalade."
         if "Count from 1 to 9" in said:
             return "1 2 3 4 5 " if self.obeys("stop", body) else "1 2 3 4 5 6 7 8 9"
@@ -162,6 +162,7 @@ def _abilities_asked(body: Body) -> set[str]:
     asked |= {"structured"} if "response_format" in body or "output_config" in body else set()
     asked |= {"stop"} if "stop" in body or "stop_sequences" in body else set()
     asked |= {"logprobs"} if "top_logprobs" in body else set()
+    asked |= {"system"} if "marmalade" in json.dumps(body) else set()
     asked |= {"n"} if body.get("n") == 2 else set()
     asked |= {"auto"} if "tools" in body and "tool_choice" not in body else set()
     return asked

@@ -92,6 +92,7 @@ DRIBBLE = Act("dribble")
 ENDLESS = Act("endless")
 _PAID = {"answer", "drop_after", "truncate", "malformed", "chunked", "close", "dribble", "endless"}
 
+Page: TypeAlias = "Act | Callable[[Mapping[str, str]], Act]"
 Script: TypeAlias = "Callable[[int, Body], Act | None] | Sequence[Act]"
 
 
@@ -130,7 +131,7 @@ class Loopback:
     """The server. `url` is a base URL; `requests`, `payments` and `max_in_flight` tell what happened.
 
     `reply(body)` gives the text of an answer, by default words drawn from a hash of the body; `edit(body, answer)`
-    changes the whole answer. `pages` are free: what is found at a path, and for a GET anywhere else 404. `latency_s` is slept
+    changes the whole answer. `pages` are free: what is found at a path (or a function of the headers), and for a GET anywhere else 404. `latency_s` is slept
     before each answer; with `hold`, nothing is answered until that many requests are in flight. `script` is a sequence of acts for the first requests, or a function of the request's
     number (from 1) and body; None means a normal answer.
     """
@@ -147,7 +148,7 @@ class Loopback:
         log: Path | None = None,
         port: int = 0,
         edit: Callable[[Body, Body], Body] | None = None,
-        pages: Mapping[str, Act] | None = None,
+        pages: Mapping[str, Page] | None = None,
     ):
         self.requests: list[Seen] = []
         self.payments: list[Payment] = []
@@ -233,7 +234,8 @@ class Loopback:
         headers = {name.lower(): value for name, value in request.headers.items()}
         if request.method == "GET" or request.path in self._pages:
             self.pages_read.append(Seen(request.path, headers, {}))
-            page = self._pages.get(request.path, refuse(404))
+            found = self._pages.get(request.path, refuse(404))
+            page = found(headers) if callable(found) else found
             if isinstance(page.payload, str):
                 return web.Response(text=page.payload, status=page.status, headers=page.headers)
             return web.json_response(page.payload, status=page.status, headers=page.headers)
@@ -322,7 +324,9 @@ class Loopback:
         if self._log_file is not None:
             self._log_file.write(json.dumps(asdict(payment)) + "\n")
             self._log_file.flush()
-        answer = _anthropic_reply(payment, text, finish) if anthropic else _openai_reply(payment, text, finish)
+        answer = (
+            _anthropic_reply(payment, text, finish) if anthropic else _openai_reply(payment, text, finish)
+        )
         return self._edit(body, answer) if self._edit else answer
 
 

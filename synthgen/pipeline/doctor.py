@@ -104,7 +104,9 @@ def endpoint_recipe(
     """
     host = urlsplit(url).netloc.rpartition("@")
     if host[0]:
-        raise UsageError(f"doctor: no user in the URL of {host[2]}: name the credential's variable, --api-key-env")
+        raise UsageError(
+            f"doctor: no user in the URL of {host[2]}: name the credential's variable, --api-key-env"
+        )
     if route is None and default_route(load_registry(), provider, url) is None:
         raise UsageError(
             f"doctor: {host[2]}: --route is required where the host is not the vendor's own: whose terms hold there? "

@@ -2,7 +2,7 @@
 
 In: a `Question` and fields to add to its body. Out: `Heard`: the reply as read by the wire, and its parsed body. Guarantees:
 money is reserved before each send and never passes the budget; nothing is sent after the endpoint has said that it
-answers nothing more (quota), or when the budget is reached; an attempt that may have been paid is not made again.
+answers nothing more (quota), hangs, or when the budget is reached; an attempt that may have been paid is not made again.
 A busy server is waited for as long as it asks, within `PATIENCE_S` for the whole endpoint.
 Rejected: the lanes of a run (a pace is pointless for one request at a time) and its journal (these answers are no
 part of a dataset; what they cost is in the diagnosis).
@@ -30,6 +30,7 @@ __all__ = ["Caller", "Heard"]
 PATIENCE_S = 60.0
 ANSWER_TIMEOUT_S = 120.0
 _FIRST_WAIT_S = 1.0
+_TIMEOUTS = 2
 _EVIDENCE_CHARS = 160
 
 
@@ -94,6 +95,7 @@ class Caller:
         self._timeout_s = timeout_s
         self._sleep = sleep
         self._patience_s = PATIENCE_S
+        self._timeouts = 0
         self._stopped: LaneStop | None = None
 
     async def ask(
@@ -132,10 +134,21 @@ class Caller:
             self._budget.settle(worst, cost)
             if self.cost_usd is not None:
                 self.cost_usd += cost
-        if isinstance(exchange.outcome, LaneStop) and exchange.outcome.reason == "quota":
-            self._stopped = exchange.outcome
+        self._notice_end(exchange.outcome)
         reply = exchange.reply
         return Heard(exchange.outcome, reply, (parse_object(reply.body) if reply else None) or {})
+
+    def _notice_end(self, outcome: Outcome) -> None:
+        """Quota, or a server that hangs: whoever waits is not kept waiting by each further question."""
+        match outcome:
+            case LaneStop("quota"):
+                self._stopped = outcome
+            case Retry("timeout", message):
+                self._timeouts += 1
+                if self._timeouts == _TIMEOUTS:
+                    self._stopped = LaneStop(
+                        "timeout", f"{_TIMEOUTS} questions had no answer in time: {message}"
+                    )
 
     def _cost(self, outcome: Outcome, worst: float) -> float:
         """Without usage an answer costs what it may cost at most, as in a run."""

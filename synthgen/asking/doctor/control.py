@@ -27,7 +27,16 @@ from synthgen.asking.transport.proxy import proxy_for
 from synthgen.asking.wire.loose import as_list, as_object, as_text, parse_object, shorten
 from synthgen.types import JSONValue
 
-__all__ = ["ControlPlane", "ModelList", "read_models"]
+__all__ = [
+    "ControlPlane",
+    "ModelList",
+    "find_metrics",
+    "find_required_limit",
+    "find_token_count",
+    "find_version",
+    "find_version_header",
+    "read_models",
+]
 
 TIMEOUT_S = 15.0
 # A list of models or a page of metrics; nobody's is larger.

@@ -58,7 +58,8 @@ async def examine(caller: Caller, control: ControlPlane, misidentified: Served) 
         yield chat.refusal("chat")
         return
     completion = chat.outcome.completion
-    yield Finding("chat", "yes", f"{completion.finish_reason}: {shorten(completion.text, 60)!r}")
+    said = repr(shorten(completion.text, 60)) if completion.text else "an empty text"
+    yield Finding("chat", "yes", f"{completion.finish_reason}: {said}")
     yield find_usage(completion)
     yield find_limits(chat.outcome.limits)
     yield find_reasoning(chat, completion)

@@ -12,7 +12,7 @@ import jsonschema_rs
 import orjson
 
 from synthgen.asking.doctor.caller import Caller, Heard
-from synthgen.asking.doctor.findings import Finding, Verdict
+from synthgen.asking.doctor.findings import Finding
 from synthgen.asking.doctor.questions import (
     CHOICE,
     CHOICES,
@@ -48,6 +48,7 @@ __all__ = [
 _SHOWN = 60
 _INSTANCE = jsonschema_rs.validator_for(SCHEMA)
 _ARGUMENTS = jsonschema_rs.validator_for(TOOL_SCHEMA)
+_SPOKEN = ("content", "reasoning", "reasoning_content")
 _NO_SEED = "this dialect has no seed; none is sent"
 
 
@@ -123,7 +124,7 @@ async def probe_story(caller: Caller, *, has_seed: bool) -> list[Finding]:
     for heard in (again, other):
         if heard.completion is None:
             return [limit, heard.refusal("seed")]
-    texts = [heard.completion.text for heard in (first, again, other) if heard.completion]
+    texts = [_said(heard.completion) for heard in (first, again, other) if heard.completion]
     return [limit, _find_seed(*texts)]
 
 
@@ -151,7 +152,8 @@ async def probe_many(caller: Caller) -> Finding:
     heard = await caller.ask(MANY, {"n": MANY.choices})
     if heard.completion is None:
         return heard.refusal("n")
-    texts = [str(as_object(choice.get("message")).get("content") or "") for choice in heard.choices]
+    messages = [as_object(choice.get("message")) for choice in heard.choices]
+    texts = [str([message.get(name) for name in _SPOKEN]) for message in messages]
     if len(texts) < MANY.choices:
         return Finding("n", "no", f"HTTP 200, but {len(texts)} of {MANY.choices} choices", len(texts))
     if len(set(texts)) < len(texts):
@@ -232,11 +234,11 @@ async def probe_completion_limit(caller: Caller) -> Finding:
     used = completion.usage.output_tokens if completion.usage else None
     if used is None:
         return Finding(name, "unknown", "the reply counts no tokens")
+    if used > small:
+        return Finding(name, "no", f"ignored: {used} tokens came where it allowed {small}")
     if completion.finish_reason != "length":
         return Finding(name, "unknown", f"the answer ended by itself ({completion.finish_reason})")
-    verdict: Verdict = "yes" if used <= small else "no"
-    said = "honoured" if verdict == "yes" else "ignored; max_tokens is what counts"
-    return Finding(name, verdict, f"{said}: {used} tokens came where it allowed {small}")
+    return Finding(name, "yes", f"honoured: cut at {used} tokens")
 
 
 async def probe_choice(caller: Caller) -> Finding:
@@ -248,6 +250,11 @@ async def probe_choice(caller: Caller) -> Finding:
     if text in CHOICES:
         return Finding("structured_outputs", "yes", f"obeyed: {_quote(text)}")
     return Finding("structured_outputs", "no", f"an unknown field, silently ignored: {_quote(text)}")
+
+
+def _said(completion: Completion) -> str:
+    """All a model wrote: one that thinks may have spent a small limit on that alone."""
+    return (completion.reasoning or "") + completion.text
 
 
 def _parsed(text: str) -> JSONValue:
