@@ -119,7 +119,8 @@ class Doctored:
             "finish_reason": "length" if cut else "stop",
         }
         if self._calls(body):
-            function = {"name": "report_temperature", "arguments": json.dumps(TOOL_ARGUMENTS)}
+            arguments = {} if "arguments" in self.ignored else TOOL_ARGUMENTS
+            function = {"name": "report_temperature", "arguments": json.dumps(arguments)}
             choice["message"] = {
                 "role": "assistant",
                 "content": None,

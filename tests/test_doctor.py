@@ -143,6 +143,7 @@ LIES: dict[str, tuple[Doctored, str, str]] = {
     "schema refused": (Doctored(refuses=("structured",)), "structured", "no"),
     "tools ignored": (Doctored("tools"), "tools", "no"),
     "tools refused": (Doctored(refuses=("tools",)), "tools", "no"),
+    "tools called wrongly": (Doctored("arguments"), "tools", "unknown"),
     "one choice of two": (Doctored("n"), "n", "no"),
     "logprobs ignored": (Doctored("logprobs"), "logprobs", "no"),
     "no usage": (Doctored(usage=False), "usage", "no"),

@@ -169,9 +169,15 @@ async def probe_stop(caller: Caller) -> Finding:
     text, stop = heard.completion.text, STOP.stop[0]
     if stop in text:
         return Finding("stop", "no", f"the answer goes on: {_quote(text)}")
-    if "5" in text:
+    if _names_stop(heard, stop) or text.rstrip(" ,.\n").endswith("5"):
         return Finding("stop", "yes", f"ended before {stop!r}: {_quote(text)}")
     return Finding("stop", "unknown", f"the model did not count: {_quote(text)}")
+
+
+def _names_stop(heard: Heard, stop: str) -> bool:
+    """vLLM says which text ended it, Anthropic that one did."""
+    said = heard.choices[0].get("stop_reason") if heard.choices else heard.payload.get("stop_reason")
+    return said in (stop, "stop_sequence")
 
 
 async def probe_structured(caller: Caller) -> Finding:
@@ -213,7 +219,7 @@ async def probe_tools(caller: Caller) -> Finding:
         return Finding("tools", "unknown", f"not called: {_quote(free.completion.text)}")
     calls = forced.completion.tool_calls
     if calls:
-        return Finding("tools", "no", f"called with wrong arguments: {_quote(calls[0].arguments)}")
+        return Finding("tools", "unknown", f"called, with wrong arguments: {_quote(calls[0].arguments)}")
     return Finding("tools", "no", f"accepted and ignored, even when forced: {_quote(forced.completion.text)}")
 
 
