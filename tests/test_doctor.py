@@ -389,9 +389,10 @@ def test_the_price_comes_first_and_is_never_passed(tmp_path: Path) -> None:
     assert diagnosis["cost_usd"] == pytest.approx(billed)
 
 
-def test_a_bound_beyond_the_budget_sends_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
+def test_a_bound_beyond_the_budget_sends_nothing(transport: str, tmp_path: Path) -> None:
     with Doctored().server() as server:
-        result = examine(server, tmp_path, "--max-cost-usd", "0.001", price=PRICE)
+        result = examine(server, tmp_path, "--max-cost-usd", "0.001", price=PRICE, transport=transport)
 
     assert result.code == BudgetReached.exit_code
     assert "nothing was sent" in result.err
@@ -468,6 +469,26 @@ def test_a_bare_url_is_examined_and_leaves_nothing(tmp_path: Path, monkeypatch: 
 
     assert verdicts(result) == OF_PROVIDER["vllm"]
     assert list(tmp_path.iterdir()) == []
+
+
+class Terminal(io.StringIO):
+    """Somebody who types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("n\n", 2)])
+def test_on_a_terminal_consent_is_asked_for(typed: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+
+    with Doctored().server() as server:
+        words = ("--model", "qwen3", "--route", "self-hosted", "--hf", "Qwen/Qwen3-8B")
+        result = cli("doctor", server.url, *words, "--set", "teachers.endpoint.price={input: 3, output: 15}")
+
+    assert result.code == code
+    assert "USD" in result.err.splitlines()[0]
+    assert bool(server.requests) is (code == 0)
 
 
 @pytest.mark.parametrize(

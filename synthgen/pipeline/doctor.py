@@ -141,30 +141,31 @@ async def diagnose(loaded: LoadedRecipe, out: Path, options: DoctorOptions) -> E
     today = options.today or date.today()  # noqa: DTZ011  # the user's calendar day, as in their lock file
     gates = open_gates(resolved, today)
     gates.require()
-    patients, skipped = _patients(resolved, today)
-    total = sum((patient.bound for patient in patients), Bound(0, 0, 0, 0.0))
-    folder = RunFolder(out)
-    record = Record()
+    folder, earlier, spent_usd = RunFolder(out), Record(), 0.0
     if options.store:
         folder.require_free()
-        record = read_record(folder)
-        _require_budget(total, cap_usd, _spent_by_run(folder) + record.spent_usd)
-    else:
-        _require_budget(total, cap_usd, 0.0)
-    options.agree(total)
+        earlier = read_record(folder)
+        spent_usd = _spent_by_run(folder) + earlier.spent_usd
+    patients, skipped = _patients(resolved, today)
+    total = sum((patient.bound for patient in patients), Bound(0, 0, 0, 0.0))
     budget = Budget(total.usd, 0.0)
     try:
-        async with asyncio.TaskGroup() as group:
-            for patient in patients:
-                group.create_task(patient.examine(budget, gates, options.tell))
+        _require_budget(total, cap_usd, spent_usd)
+        options.agree(total)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for patient in patients:
+                    group.create_task(patient.examine(budget, gates, options.tell))
+        finally:
+            diagnoses = tuple(patient.diagnosis() for patient in patients)
+            record = earlier.updated(diagnoses, budget.spent_usd)
+            if options.store:
+                record.write(folder)
     finally:
-        record = record.updated((patient.diagnosis() for patient in patients), budget.spent_usd)
-        if options.store:
-            record.write(folder)
-    diagnoses = tuple(patient.diagnosis() for patient in patients)
-    problem = _problem(resolved, diagnoses, record if options.store else Record(diagnoses), today)
-    spent_usd = None if total.usd is None else budget.spent_usd
-    return Examination(diagnoses, skipped, total, spent_usd, problem)
+        for patient in patients:
+            await patient.teacher.close()
+    problem = _problem(resolved, diagnoses, record, today)
+    return Examination(diagnoses, skipped, total, None if total.usd is None else budget.spent_usd, problem)
 
 
 @dataclass(slots=True)
@@ -185,16 +186,13 @@ class _Patient:
     async def examine(self, budget: Budget, gates: Gates, tell: Callable[[str, Finding], None]) -> None:
         self.caller = Caller(self.spec, self.teacher, budget, dialect=self.endpoint.dialect)
         served = partial(gates.misidentified, self.spec.alias)
-        try:
-            async with (
-                ControlPlane(self.endpoint) as control,
-                aclosing(examine(self.caller, control, served)) as found,
-            ):
-                async for finding in found:
-                    self.findings.append(finding)
-                    tell(self.spec.alias, finding)
-        finally:
-            await self.teacher.close()
+        async with (
+            ControlPlane(self.endpoint) as control,
+            aclosing(examine(self.caller, control, served)) as found,
+        ):
+            async for finding in found:
+                self.findings.append(finding)
+                tell(self.spec.alias, finding)
 
     def diagnosis(self) -> Diagnosis:
         return Diagnosis(

@@ -161,10 +161,12 @@ class Waves:
             asks.append(self._tree.admit(row, self._seen))
             if number % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-        new = [row for row in block if not self._is_known(row)]
+        keys = [row.entry_key for row in block]
+        known = self._journal.index.has_row
+        new = [row_entry(row, key) for row, key in zip(block, keys, strict=True) if not known(key)]
         if new:
-            self._journal.append(*map(row_entry, new))
-        self._note_order(b"".join(bytes.fromhex(row.entry_key) for row in block))
+            self._journal.append(*new)
+        self._note_order(bytes.fromhex("".join(keys)))
         wave = Wave(self._started, [[] for _ in block], len(block))
         self._started += 1
         self._started_rows += len(block)
