@@ -19,6 +19,7 @@ __all__ = [
     "Completion",
     "FinishReason",
     "JSONValue",
+    "Logprobs",
     "Message",
     "Request",
     "Role",
@@ -177,7 +178,8 @@ class Request:
 
     `tools` and `response_schema` are JSON text. `occurrence` tells apart questions that read alike but are
     meant twice: for a first step the running number among identical requests in source order, for a later
-    step the key of the request it follows, for a judge nothing (same text, same score).
+    step the key of the request it follows, for a judge nothing (same text, same score). `capture` names what the
+    reply has to hold besides its text: `logprobs:K`, the K likeliest tokens of each position.
     """
 
     messages: tuple[Message, ...]
@@ -205,6 +207,12 @@ class Request:
         """Content key, 32 hex digits: the journal holds at most one answer per key."""
         return digest(self.content() | {"sample": self.sample, "occurrence": self.occurrence})
 
+    @property
+    def top_logprobs(self) -> int | None:
+        """How many alternatives a token is captured with (`logprobs:5` in `capture`); None: no logprobs."""
+        named = (name.partition(":") for name in self.capture)
+        return next((int(count) for name, _, count in named if name == "logprobs"), None)
+
     def input_tokens_bound(self) -> int:
         """Upper bound on input tokens: a token is at least one byte; 16 a message for its frame."""
         size_bytes = _size_bytes(self.tools) + _size_bytes(self.response_schema)
@@ -227,6 +235,14 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
     def as_json(self) -> dict[str, JSONValue]:
         """The shape stored in the journal."""
         return {
@@ -238,11 +254,50 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Natural log-probabilities of a reply's tokens, in columns: one entry per token the teacher generated.
+
+    The prompt is not covered. `tokens` are texts, None where the server gave only an id; `token_bytes` says what a
+    text cannot: tokens that are part of a character. `top_*` list the likeliest tokens of a position, most likely
+    first: at most as many as were asked for, the generated one where it was among them (vLLM: always).
+    """
+
+    tokens: tuple[str | None, ...]
+    token_bytes: tuple[bytes | None, ...]
+    ids: tuple[int | None, ...]
+    logprobs: tuple[float, ...]
+    top_tokens: tuple[tuple[str | None, ...], ...]
+    top_ids: tuple[tuple[int | None, ...], ...]
+    top_logprobs: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        columns = (
+            self.token_bytes,
+            self.ids,
+            self.logprobs,
+            self.top_tokens,
+            self.top_ids,
+            self.top_logprobs,
+        )
+        if any(len(column) != len(self.tokens) for column in columns):
+            raise ValueError("the columns of logprobs differ in length")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def ids_complete(self) -> bool:
+        """Whether every token and every alternative has its id: what training on them needs."""
+        return None not in self.ids and not any(None in ids for ids in self.top_ids)
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What a teacher answered, normalised over vendors.
 
     `served_model` is the name in the reply (None: the reply names none), `upstream` the host behind a router,
-    `reply_id` the vendor's id of the reply. `usage` is None where the teacher reports none.
+    `reply_id` the vendor's id of the reply. `usage` is None where the teacher reports none. `flags` say what is
+    wrong with an answer that is kept all the same (`logprobs_missing`).
     """
 
     text: str
@@ -253,3 +308,5 @@ class Completion:
     served_model: str | None = None
     upstream: str | None = None
     reply_id: str | None = None
+    logprobs: Logprobs | None = None
+    flags: tuple[str, ...] = ()

@@ -5,13 +5,12 @@ bad servers do; `refuses` names the ones that are refused with a 400 instead, as
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.loopback import Act, Body, Loopback, Page, answer_text, refuse
 
-TOOL_ARGUMENTS = {"city": "Oslo", "celsius": 7}
+TOOL = "report_temperature"
 LIMIT_HEADERS = {
     "x-ratelimit-limit-requests": "500",
     "x-ratelimit-remaining-requests": "499",
@@ -56,7 +55,15 @@ class Doctored:
         self.stories = 0
 
     def server(self, pages: Mapping[str, Page] = VLLM_PAGES, **changes: Any) -> Loopback:
-        return Loopback(reply=self.reply, script=self.act, edit=self.edit, pages=pages, **changes)
+        most = 1 if "n" in self.ignored else 128
+        fields = {
+            "reply": self.reply,
+            "script": self.act,
+            "edit": self.edit,
+            "pages": pages,
+            "most_choices": most,
+        }
+        return Loopback(**{**fields, **changes})
 
     def act(self, number: int, body: Body) -> Act | None:
         """Refusals, before anything is paid."""
@@ -102,59 +109,48 @@ class Doctored:
         return " ".join(words if "max_tokens" in self.ignored else words[:limit])
 
     def edit(self, body: Body, answer: Body) -> Body:
-        anthropic = "content" in answer
-        text = _text(answer)
+        edited: Any = answer
         cut = "long story" in json.dumps(body["messages"]) and "max_tokens" not in self.ignored
         if not self.usage:
-            answer.pop("usage")
-        if anthropic:
-            answer["stop_reason"] = "max_tokens" if cut else "end_turn"
+            edited.pop("usage")
+        if "content" in edited:
+            edited["stop_reason"] = "max_tokens" if cut else "end_turn"
             if self._calls(body):
-                call = {"type": "tool_use", "id": "c1", "name": "report_temperature", "input": TOOL_ARGUMENTS}
-                answer["content"] = [call]  # type: ignore[list-item]  # plain JSON
+                call = {"type": "tool_use", "id": "c1", "name": TOOL, "input": self._arguments}
+                edited["content"] = [call]
             return answer
-        choice: dict[str, Any] = {
-            "index": 0,
-            "message": {"role": "assistant", "content": text},
-            "finish_reason": "length" if cut else "stop",
-        }
-        if self._calls(body):
-            arguments = {} if "arguments" in self.ignored else TOOL_ARGUMENTS
-            function = {"name": "report_temperature", "arguments": json.dumps(arguments)}
-            choice["message"] = {
-                "role": "assistant",
-                "content": None,
-                "tool_calls": [{"id": "c1", "type": "function", "function": function}],
-            }
-        if self.obeys("logprobs", body):
-            choice["logprobs"] = self._logprobs(body)
-        if body.get("return_token_ids") and "token_ids" not in self.ignored:
-            choice["token_ids"] = [9, 2]
-        choices = [choice]
-        if self.obeys("n", body):
-            other = {**choice, "index": 1, "message": {"role": "assistant", "content": f"Another: {text}"}}
-            choices.append(other)
-        answer["choices"] = choices
+        for choice in edited["choices"]:
+            choice["finish_reason"] = "length" if cut else "stop"
+            if self._calls(body):
+                function = {"name": TOOL, "arguments": json.dumps(self._arguments)}
+                call = {"id": "c1", "type": "function", "function": function}
+                choice["message"] = {"role": "assistant", "content": None, "tool_calls": [call]}
+            if "logprobs" in choice:
+                self._limit_logprobs(choice)
         return answer
 
     def _calls(self, body: Body) -> bool:
         forced = "tool_choice" in body
         return "tools" in body and "tools" not in self.ignored and (forced or "auto" not in self.ignored)
 
-    def _logprobs(self, body: Body) -> dict[str, Any]:
-        asked = int(str(body["top_logprobs"]))
-        real = min(asked, self.k_max)
-        top = [{"token": f"t{i}", "logprob": math.log(0.5) * (i + 1)} for i in range(real)]
-        if self.k_over == "sentinels":
-            top += [{"token": "", "logprob": -9999.0}] * (asked - real)
-        position = {"token": "t0", "logprob": top[0]["logprob"], "top_logprobs": top}
-        return {"content": [position, position]}
+    @property
+    def _arguments(self) -> dict[str, object]:
+        return {} if "arguments" in self.ignored else {"city": "Oslo", "celsius": 7}
 
+    def _limit_logprobs(self, choice: dict[str, Any]) -> None:
+        """No more than `k_max` alternatives; what is missing may be filled up."""
+        if "logprobs" in self.ignored or ("alternatives" in self.ignored and self._has_alternatives(choice)):
+            del choice["logprobs"]
+            return
+        for entry in choice["logprobs"]["content"]:
+            missing = len(entry["top_logprobs"]) - self.k_max
+            del entry["top_logprobs"][self.k_max :]
+            if self.k_over == "sentinels":
+                entry["top_logprobs"] += [{"token": "", "logprob": -9999.0}] * missing
 
-def _text(answer: Body) -> str:
-    if "content" in answer:
-        return str(answer["content"][0]["text"])  # type: ignore[index, call-overload]  # our own shape
-    return str(answer["choices"][0]["message"]["content"])  # type: ignore[index, call-overload]
+    @staticmethod
+    def _has_alternatives(choice: dict[str, Any]) -> bool:
+        return any(entry["top_logprobs"] for entry in choice["logprobs"]["content"])
 
 
 def _abilities_asked(body: Body) -> set[str]:

@@ -40,6 +40,35 @@ def line_of(path: Path, text: str) -> int:
     return next(n for n, line in enumerate(path.read_text().splitlines(), start=1) if text in line)
 
 
+def test_more_logprobs_than_a_server_gives_stop_at_their_line(tmp_path: Path) -> None:
+    with Doctored(k_max=5).server() as server:
+        steps = [{"name": "answer", "prompt": "answer", "teacher": "qwen", "capture": {"logprobs": 8}}]
+        path = save(tmp_path / "r.yaml", recipe(server, steps=steps))
+        cli("doctor", path, "-o", tmp_path / "run")
+
+        result = cli("generate", path, "-o", tmp_path / "run")
+        fewer = cli("plan", path, "-o", tmp_path / "run", "--set", "steps.0.capture.logprobs=5")
+
+    assert (result.code, fewer.code) == (2, 0)
+    assert f"{path}:{line_of(path, 'logprobs: 8')}: steps[0].capture.logprobs: teacher 'qwen'" in result.err
+    assert "up to 5 a token" in result.err
+
+
+@pytest.mark.parametrize(("together", "samples", "code"), [(4, 4, 2), ("auto", 4, 0), (1, 4, 0), (4, 1, 0)])
+def test_samples_that_must_come_together_stop_where_they_do_not(
+    together: object, samples: int, code: int, tmp_path: Path
+) -> None:
+    with Doctored("n").server() as server:
+        steps = [{"name": "answer", "prompt": "answer", "teacher": "qwen", "samples": samples}]
+        teachers = {"qwen": teacher(server, samples_per_request=together)}
+        path = save(tmp_path / "r.yaml", recipe(server, steps=steps, teachers=teachers))
+
+        result = cli("doctor", path, "-o", tmp_path / "run")
+
+    assert result.code == code
+    assert ("teachers.qwen.samples_per_request: teacher 'qwen'" in result.err) is (code == 2)
+
+
 @pytest.mark.parametrize("verb", ["plan", "generate"])
 def test_a_proved_lack_stops_before_anything_is_sent(verb: str, tmp_path: Path) -> None:
     with LIAR.server() as server:

@@ -194,9 +194,16 @@ def test_the_largest_k_is_found_whatever_happens_beyond(k_max: int, k_over: str,
     assert found["value"] == {"k_max": k_max, "k_refused": k_max + 1, "token_ids": True}
 
 
-@given(st.integers(0, K_LIMIT))
+def test_a_tokens_own_logprob_alone_is_an_ability_too(tmp_path: Path) -> None:
+    with Doctored("alternatives").server() as server:
+        found = findings(examine(server, tmp_path))["logprobs"]
+
+    assert (found["verdict"], found["value"]["k_max"], found["value"]["k_refused"]) == ("yes", 0, 1)
+
+
+@given(st.integers(-1, K_LIMIT))
 def test_bisection_finds_every_limit_within_its_sends(limit: int) -> None:
-    works, refused, sends = 0, None, 0
+    works, refused, sends = -1, None, 0
 
     while (k := next_k(works, refused)) is not None:
         sends += 1
@@ -215,7 +222,7 @@ def test_reasoning_is_reported_in_the_form_it_came(tmp_path: Path) -> None:
         edited["choices"][0]["message"]["reasoning_content"] = "Let me count."
         return edited  # type: ignore[no-any-return]
 
-    with Loopback(reply=able.reply, script=able.act, edit=edit, pages=VLLM_PAGES) as server:
+    with able.server(edit=edit) as server:
         found = findings(examine(server, tmp_path))["reasoning"]
 
     assert (found["verdict"], found["value"]) == ("yes", "reasoning_content")

@@ -3,7 +3,8 @@
 In: a `Request`, the step it serves and the teacher's alias. Out: the `Reply` the journal holds for it, asked only if
 it is not there. Order of the gates: journal (already bought?) -> lane (may it be sent now?) -> budget (is there
 money?) -> intent durable -> send -> reply durable -> return. Guarantees: an answer is in the journal before anyone
-sees it; a key is never in flight twice; a row waiting for its retry holds no place in the lane.
+sees it; a key is never in flight twice; a row waiting for its retry holds no place in the lane. Samples of one question
+go into one request where the teacher can answer so: it has an intent a key, and its bill is shared among the keys.
 A request that cannot be sent in this session (lane stopped, budget reached, draining) raises `NotAsked`: its row
 stays pending. A request fails for good when the teacher refuses it, or when its tries are used up while others got
 answers; a server that answers nobody makes no failures. Policy gate 1 has passed before an `Asker` exists.
@@ -11,32 +12,36 @@ answers; a server that answers nobody makes no failures. Policy gate 1 has passe
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from synthgen.asking.budget import Budget
 from synthgen.asking.lanes import Lane, LaneStopped, Place
-from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure, Teacher
+from synthgen.asking.outcome import (
+    Answer,
+    Gate,
+    LaneStop,
+    NotAsked,
+    Outcome,
+    RefusedTogether,
+    Retry,
+    RowFailure,
+    Teacher,
+)
 from synthgen.asking.prices import cost_usd
 from synthgen.asking.retry import RetryPolicy
+from synthgen.asking.samples import Samples
 from synthgen.errors import BudgetReached, StorageError
 from synthgen.journal import Circumstances, Entry, Journal, Reply, answer_entry, failure_entry, read_reply
 from synthgen.recipe.model import Price, TeacherConfig
-from synthgen.types import Request, TeacherIdentity, Usage
+from synthgen.types import JSONValue, Request, TeacherIdentity, Usage
 
 __all__ = ["Asker", "NotAsked", "TeacherSpec"]
 
 # A lane whose first replies are all "bad request" has a recipe problem, not twenty row problems.
 _FIRST_REPLIES = 20
 _KEPT_BODY_BYTES = 1 << 20
-
-
-class NotAsked(Exception):
-    """The request was not sent, and is not answered: pending. `reason` says why."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +56,27 @@ class TeacherSpec:
 
     def worst_usd(self, request: Request) -> float:
         """The most `request` can cost; 0 without a price (then there is no cap to keep)."""
+        return self.worst_shares(request, 1)[0]
+
+    def worst_shares(self, request: Request, samples: int) -> list[float]:
+        """The most each of `samples` answers to one request can cost; the first carries the input."""
         if self.price is None:
-            return 0.0
-        bound = Usage(request.input_tokens_bound(), output_tokens=request.sampling.max_tokens or 0)
-        return cost_usd(self.price, bound)
+            return [0.0] * samples
+        output_tokens = request.sampling.max_tokens or 0
+        first = cost_usd(self.price, Usage(request.input_tokens_bound(), output_tokens=output_tokens))
+        return [first] + [cost_usd(self.price, Usage(output_tokens=output_tokens))] * (samples - 1)
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """One request on its way.
+    """One request on its way; several `requests` are samples of one question, sent as one.
 
     `tries` are sends that count against it, `backoffs` those after which it had to wait: `wait_s`, the last time,
     `with_lane` where nobody named that time: it need not wait longer than the lane does.
     """
 
-    request: Request
-    key: str
+    requests: Sequence[Request]
+    keys: Sequence[str]
     step: str
     spec: TeacherSpec
     lane: Lane
@@ -78,6 +88,11 @@ class _Attempt:
     maybe_paid: int = 0  # tries that may have been billed without bringing an answer
     sent_at: float = 0.0
     latency_s: float = 0.0
+
+    @property
+    def request(self) -> Request:
+        """What is sent."""
+        return self.requests[0]
 
     def circumstances(self) -> Circumstances:
         return Circumstances(
@@ -107,6 +122,7 @@ class Asker:
         self._open: dict[str, asyncio.Event] = {}  # keys in flight, set when they are over
         self._halted: str | None = None
         self._first_refusals = dict.fromkeys(specs, 0)  # of lanes that have not answered yet
+        self._samples = Samples(self.ask, self._ask_new, self._is_missing)
 
     @property
     def halted(self) -> str | None:
@@ -138,61 +154,86 @@ class Asker:
             if key not in self._open:
                 break
             await self._open[key].wait()
-        self._open[key] = over = asyncio.Event()
+        return (await self._ask_new([request], [key], step, alias))[0]
+
+    async def ask_samples(
+        self, requests: Sequence[Request], *, step: str, alias: str
+    ) -> list[Reply | NotAsked]:
+        """The replies to samples of one question, with as few requests as the teacher allows.
+
+        The requests differ in `sample` alone, in rising order. `NotAsked` stands in the place of each that `ask` would
+        raise it for.
+        """
+        seeded = requests[0].sampling.seed is not None
+        most = self._specs[alias].config.most_samples(seeded=seeded)
+        return await self._samples.ask(requests, most, step=step, alias=alias)
+
+    def _is_missing(self, key: str) -> bool:
+        return key not in self._open and key not in self.journal.index
+
+    async def _ask_new(
+        self, requests: Sequence[Request], keys: Sequence[str], step: str, alias: str
+    ) -> list[Reply]:
+        """The replies to requests that nobody has asked: all, or as many of the first as the teacher gave."""
+        over = asyncio.Event()
+        self._open |= dict.fromkeys(keys, over)
         try:
-            return await self._ask(_Attempt(request, key, step, self._specs[alias], self.lanes[alias]))
+            return await self._ask(_Attempt(requests, keys, step, self._specs[alias], self.lanes[alias]))
         except LaneStopped as stop:
             raise NotAsked(stop.reason) from stop
         finally:
-            del self._open[key]
+            for key in keys:
+                del self._open[key]
             over.set()
 
-    async def _ask(self, attempt: _Attempt) -> Reply:
+    async def _ask(self, attempt: _Attempt) -> list[Reply]:
         while True:
-            reserved_usd, outcome = await self._send(attempt)
-            entry = self._settle(attempt, outcome, reserved_usd)
-            if entry is not None:
-                await self._commit(entry)
-                return read_reply(entry)
+            reserved, outcome = await self._send(attempt)
+            entries = self._settle(attempt, outcome, reserved)
+            if entries:
+                await self._commit(*entries)
+                return [read_reply(entry) for entry in entries]
             await attempt.lane.wait_outside(attempt.wait_s, with_lane=attempt.with_lane)
 
-    async def _send(self, attempt: _Attempt) -> tuple[float, Outcome]:
-        """One attempt, through lane and budget."""
-        request, lane = attempt.request, attempt.lane
-        place = await lane.enter(request.input_tokens_bound() // 4, request.sampling.max_tokens or 0)
+    async def _send(self, attempt: _Attempt) -> tuple[list[float], Outcome]:
+        """One attempt, through lane and budget; what was reserved for each key."""
+        request, lane, samples = attempt.request, attempt.lane, len(attempt.keys)
+        max_tokens = samples * (request.sampling.max_tokens or 0)
+        place = await lane.enter(request.input_tokens_bound() // 4, max_tokens)
         used: Usage | None = None
         try:
-            reserved_usd = attempt.spec.worst_usd(request)
-            await self._reserve(reserved_usd)
-            outcome = await self._send_reserved(attempt, reserved_usd)
+            reserved = attempt.spec.worst_shares(request, samples)
+            await self._reserve(sum(reserved))
+            outcome = await self._send_reserved(attempt, reserved)
             self._learn(attempt, outcome, place)  # before the place is free for the next
             match outcome:
-                case Answer(completion):
-                    used = completion.usage
+                case Answer():
+                    used = outcome.usage
                 case Gate() | RowFailure() | LaneStop():
                     used = Usage()
         finally:
             lane.leave(place, used)
-        return reserved_usd, outcome
+        return reserved, outcome
 
-    async def _send_reserved(self, attempt: _Attempt, reserved_usd: float) -> Outcome:
-        """One attempt whose money is reserved: the intent first, then the wire."""
+    async def _send_reserved(self, attempt: _Attempt, reserved: Sequence[float]) -> Outcome:
+        """One attempt whose money is reserved: the intents first, then the wire."""
         sent = False
         try:
             attempt.lane.require_open()
-            await self._commit({"k": attempt.key, "t": "I", "usd": reserved_usd})
+            shares = zip(attempt.keys, reserved, strict=True)
+            await self._commit(*(_entry(key, "I", usd) for key, usd in shares))
             sent = True
             self.sent += 1
             attempt.tries += 1
             attempt.sent_at = time.time()
             started = time.perf_counter()
-            outcome = await self._teacher(attempt.spec).answer(attempt.request)
+            outcome = await self._answer(attempt)
         except (LaneStopped, NotAsked):
-            self.budget.settle(reserved_usd, 0.0)
+            self.budget.settle(sum(reserved), 0.0)
             raise
         except asyncio.CancelledError:
             # Out of the wire the answer may be on its way; out of the commit the intent is, but nothing else.
-            self._drop(attempt.key, reserved_usd, "cancelled", lost=sent)
+            self._drop(attempt.keys, reserved, "cancelled", lost=sent)
             raise
         attempt.latency_s = time.perf_counter() - started
         return outcome
@@ -201,14 +242,16 @@ class Asker:
         """What an outcome says of the lane, and how long this request has to wait."""
         lane, alias = attempt.lane, attempt.spec.alias
         match outcome:
-            case Answer(completion, limits):
+            case Answer(limits=limits):
+                usage = outcome.usage
                 lane.saw(place, limits)
-                lane.succeeded(place, completion.usage)
-                lane.counts.output_tokens += completion.usage.output_tokens if completion.usage else 0
+                lane.succeeded(place, usage)
+                lane.counts.output_tokens += usage.output_tokens if usage else 0
                 self._first_refusals.pop(alias, None)
             case RowFailure(_, message):
                 lane.refused(place)
-                self._note_refusal(attempt, message)
+                if len(attempt.keys) == 1:
+                    self._note_refusal(attempt, message)
             case LaneStop(reason, message):
                 lane.stop(reason, message)
             case Gate(reason, wait_s, exhausted, limits):
@@ -231,30 +274,51 @@ class Asker:
                 lane.failed(place, f"{reason}: {message}")
                 self._give_up_if_dead(attempt, f"{reason}: {message}")
 
-    def _settle(self, attempt: _Attempt, outcome: Outcome, reserved_usd: float) -> Entry | None:
-        """Book what the attempt cost; the entry to store where it ends the request, None where that goes on."""
-        key = attempt.key
+    def _settle(self, attempt: _Attempt, outcome: Outcome, reserved: Sequence[float]) -> list[Entry]:
+        """Book what the attempt cost; the entries to store where it ends, none where it goes on.
+
+        Raises:
+            RefusedTogether: several samples in one request were refused.
+        """
+        keys, reserved_usd = attempt.keys, sum(reserved)
         match outcome:
-            case Answer(completion):
-                cost = self._cost(attempt.spec, completion.usage, reserved_usd)
-                # Settled before stored: if the disk fails now, the money is spent all the same.
-                self.budget.settle(reserved_usd, cost or 0.0)
-                return answer_entry(key, completion, cost, attempt.circumstances())
+            case Answer():
+                return self._answers(attempt, outcome, reserved)
             case RowFailure(reason, message):
-                self._drop(key, reserved_usd, reason, lost=False)
-                return failure_entry(key, reason, message, attempt.circumstances())
+                self._drop(keys, reserved, reason, lost=False)
+                if len(keys) > 1:
+                    raise RefusedTogether
+                return [failure_entry(keys[0], reason, message, attempt.circumstances())]
             case LaneStop(reason) | Gate(reason):
-                self._drop(key, reserved_usd, reason, lost=False)
-                return None
+                self._drop(keys, reserved, reason, lost=False)
+                return []
             case Retry(reason, message, body=None, maybe_paid=lost):
-                self._drop(key, reserved_usd, reason, lost=lost)
+                self._drop(keys, reserved, reason, lost=lost)
             case Retry(reason, message, body=bytes(body)):
                 self.budget.settle(reserved_usd, reserved_usd)
                 text = body[:_KEPT_BODY_BYTES].decode(errors="replace")
-                self._append({"k": key, "t": "X", "reason": reason, "usd": reserved_usd, "body": text})
+                self._append({"k": keys[0], "t": "X", "reason": reason, "usd": reserved_usd, "body": text})
+                self._close(keys[1:], reason)
         if reason == "connect" or not self._is_hopeless(attempt):
-            return None
-        return failure_entry(key, f"gave_up:{reason}", message, attempt.circumstances())
+            return []
+        why = f"gave_up:{reason}"
+        return [failure_entry(key, why, message, attempt.circumstances()) for key in keys]
+
+    def _answers(self, attempt: _Attempt, answer: Answer, reserved: Sequence[float]) -> list[Entry]:
+        """The entries of an answer, one a sample; samples it left out cost nothing."""
+        keys, completions = attempt.keys, answer.completions[: len(attempt.keys)]
+        costs = [
+            self._cost(attempt.spec, completion.usage, usd)
+            for completion, usd in zip(completions, reserved, strict=False)
+        ]
+        # Settled before stored: if the disk fails now, the money is spent all the same.
+        self.budget.settle(sum(reserved), sum(cost or 0.0 for cost in costs))
+        self._close(keys[len(completions) :], "not_given")
+        at = attempt.circumstances()
+        return [
+            answer_entry(key, completion, cost, at)
+            for key, completion, cost in zip(keys, completions, costs, strict=False)
+        ]
 
     def _is_hopeless(self, attempt: _Attempt) -> bool:
         """Whether the tries are used up while others got answers: the trouble is this request, not the server.
@@ -282,12 +346,18 @@ class Asker:
         if silent_s > attempt.spec.config.give_up_after_s:
             attempt.lane.stop("given_up", f"no success for {silent_s:.0f} s; last: {what}")
 
-    def _drop(self, key: str, reserved_usd: float, reason: str, *, lost: bool) -> None:
+    def _drop(self, keys: Sequence[str], reserved: Sequence[float], reason: str, *, lost: bool) -> None:
         """Close an attempt that brought no answer; a lost one keeps its money."""
+        reserved_usd = sum(reserved)
         self.budget.settle(reserved_usd, reserved_usd if lost else 0.0)
-        self._append(
-            {"k": key, "t": "A", "reason": reason, "lost": lost, "usd": reserved_usd if lost else 0.0}
-        )
+        kept = reserved if lost else [0.0] * len(keys)
+        closed = zip(keys, kept, strict=True)
+        self._append(*(_entry(key, "A", usd, reason=reason, lost=lost) for key, usd in closed))
+
+    def _close(self, keys: Sequence[str], reason: str) -> None:
+        """End the intents of samples for which nothing is to be paid."""
+        if keys:
+            self._append(*(_entry(key, "A", 0.0, reason=reason, lost=False) for key in keys))
 
     @staticmethod
     def _cost(spec: TeacherSpec, usage: Usage | None, reserved_usd: float) -> float | None:
@@ -305,19 +375,25 @@ class Asker:
                     self.lanes[alias].end("budget", str(error))
             raise NotAsked("budget") from error
 
-    async def _commit(self, entry: Entry) -> None:
+    async def _commit(self, *entries: Entry) -> None:
         try:
-            await self.journal.commit(entry)
+            await self.journal.commit(*entries)
         except StorageError as error:
             self.halt("storage")
             raise NotAsked("storage") from error
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, *entries: Entry) -> None:
         try:
-            self.journal.append(entry)
+            self.journal.append(*entries)
         except StorageError as error:
             self.halt("storage")
             raise NotAsked("storage") from error
+
+    async def _answer(self, attempt: _Attempt) -> Outcome:
+        teacher, samples = self._teacher(attempt.spec), len(attempt.keys)
+        if samples == 1:
+            return await teacher.answer(attempt.request)
+        return await teacher.answer(attempt.request, samples)
 
     def _teacher(self, spec: TeacherSpec) -> Teacher:
         if spec.alias not in self._teachers:
@@ -328,6 +404,11 @@ class Asker:
         """Release the teachers; nothing may be in flight."""
         for teacher in self._teachers.values():
             await teacher.close()
+
+
+def _entry(key: str, kind: Literal["I", "A"], usd: float, **more: JSONValue) -> Entry:
+    """An intent, or the end of one that brought no answer."""
+    return {"k": key, "t": kind, **more, "usd": usd}
 
 
 def _lane(spec: TeacherSpec) -> Lane:

@@ -76,8 +76,8 @@ class LocalTeacher:
         self._config = config
         self._engine: _Engine | None = None
 
-    async def answer(self, request: Request) -> Outcome:
-        """The model's answer; loads the model where no alias has. Cancelling it ends its computation."""
+    async def answer(self, request: Request, samples: int = 1) -> Outcome:
+        """The model's answer, always one; loads the model where no alias has. Cancelling it ends its computation."""
         unsupported = _unsupported(request)
         if unsupported is not None:
             return RowFailure("validation", f"the embedded teacher does not support {unsupported}")
@@ -101,6 +101,8 @@ class LocalTeacher:
 def _unsupported(request: Request) -> str | None:
     if request.tools is not None:
         return "tools"
+    if request.top_logprobs is not None:
+        return "logprobs"
     if request.sampling.extra:
         return "sampling.extra: " + ", ".join(sorted(request.sampling.extra))
     if any(message.role == "tool" or message.tool_calls for message in request.messages):

@@ -116,6 +116,14 @@ class OpenAIConfig(RemoteTeacherConfig):
         """True for OpenRouter's host, whatever route is declared, and for a gateway declared as that route."""
         return self.route == "openrouter" or self.host == "openrouter.ai"
 
+    def most_logprobs(self) -> int | None:
+        """20 at the vendor's own host (API reference, `top_logprobs`); other servers have limits of their own."""
+        return 20 if self.at_vendor else 1024
+
+    def most_samples(self, *, seeded: bool) -> int:
+        """Sixteen by default. With a seed one: what the second choice's seed is, nobody says."""
+        return 1 if seeded else _samples(self.samples_per_request)
+
     @model_validator(mode="after")
     def _upstream_has_a_router(self) -> "OpenAIConfig":
         if self.upstream and not self.at_openrouter:
@@ -128,6 +136,14 @@ class VllmConfig(RemoteTeacherConfig):
 
     base_url: str = Field(default="http://127.0.0.1:8000/v1", validate_default=True)
 
+    def most_logprobs(self) -> int | None:
+        """Whatever the server was started with (`--max-logprobs`, 20 by default)."""
+        return 1024
+
+    def most_samples(self, *, seeded: bool) -> int:
+        """Sixteen by default, also with a seed: choice k is drawn with the seed plus k (`ParentRequest`, vLLM 0.6 on)."""
+        return _samples(self.samples_per_request)
+
 
 class AnthropicConfig(RemoteTeacherConfig):
     """Anthropic, or a server that speaks its Messages dialect."""
@@ -136,6 +152,14 @@ class AnthropicConfig(RemoteTeacherConfig):
 
     base_url: str = Field(default="https://api.anthropic.com/v1", validate_default=True)
     api_key_env: str | None = Field(default="ANTHROPIC_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+def _samples(setting: Literal["auto"] | int) -> int:
+    """How many samples to ask for at once.
+
+    With 16 the shared prompt costs a sixteenth; more saves little and makes every loss of a reply dearer.
+    """
+    return 16 if setting == "auto" else setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +178,23 @@ class RemoteTeacher:
         self._transport = transport
         self._timeout_s = timeout_s
 
-    async def answer(self, request: Request) -> Outcome:
-        """One attempt at `request`. Never raises for anything a server can do."""
-        return (await self.exchange(request)).outcome
+    async def answer(self, request: Request, samples: int = 1) -> Outcome:
+        """One attempt at `request` and the samples behind it. Never raises for anything a server can do."""
+        return (await self.exchange(request, samples)).outcome
 
     async def exchange(
-        self, request: Request, *, added: Mapping[str, JSONValue] = _UNCHANGED, timeout_s: float | None = None
+        self,
+        request: Request,
+        samples: int = 1,
+        *,
+        added: Mapping[str, JSONValue] = _UNCHANGED,
+        timeout_s: float | None = None,
     ) -> Exchange:
         """One attempt at `request` whose body also has the fields `added` (None takes one out), and its reply.
 
         Never raises either.
         """
-        body = {**self._wire.body(request), **added}
+        body = {**self._wire.body(request, samples), **added}
         if added:
             body = {name: value for name, value in body.items() if value is not None}
         try:
@@ -174,7 +203,7 @@ class RemoteTeacher:
             )
         except TransportFailure as failure:
             return Exchange(None, Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid))
-        return Exchange(reply, self._wire.read(reply))
+        return Exchange(reply, self._wire.read(reply, request))
 
     async def close(self) -> None:
         """Release sockets."""
@@ -234,7 +263,7 @@ def _wire(config: RemoteTeacherConfig) -> Wire:
     if isinstance(config, AnthropicConfig):
         return AnthropicMessagesWire()
     if not isinstance(config, OpenAIConfig):
-        return OpenAIChatWire()
+        return OpenAIChatWire(token_ids=True)
     pin: dict[str, JSONValue] | None = None
     if config.at_openrouter:
         pin = {"allow_fallbacks": False, "enforce_distillable_text": True}

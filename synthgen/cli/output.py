@@ -43,7 +43,7 @@ def print_report(report: Report, *, as_json: bool, published: bool = True) -> No
         print_json(report.as_json())
         return
     out = console()
-    _print_funnel(out, report.counts, report.reasons, report.examples)
+    _print_funnel(out, report.counts, report.reasons, report.examples, report.flags)
     _print_usage(out, report.usage)
     out.print(f"sent {report.sent} requests in {report.elapsed_s:.1f} s")
     if published and report.problem is None:
@@ -51,7 +51,11 @@ def print_report(report: Report, *, as_json: bool, published: bool = True) -> No
 
 
 def _print_funnel(
-    out: Console, counts: Mapping[str, int], reasons: Mapping[str, int], examples: Mapping[str, str]
+    out: Console,
+    counts: Mapping[str, int],
+    reasons: Mapping[str, int],
+    examples: Mapping[str, str],
+    flags: Mapping[str, int],
 ) -> None:
     funnel = Table(title="funnel", title_justify="left", box=None, show_header=False, pad_edge=False)
     for name in OUTCOMES:
@@ -60,6 +64,8 @@ def _print_funnel(
         if name == "rejected":
             for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
                 funnel.add_row(Text(f"  {reason}"), str(count))
+    for flag, count in flags.items():
+        funnel.add_row(Text(f"flagged {safe(flag)}"), str(count))
     out.print(funnel)
     for reason, example in examples.items():
         out.print(Text(f"{reason}, for example {safe(example, _SAMPLE_CHARS)}"))
@@ -157,7 +163,7 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
     if not summary.published:
         out.print(f"{summary.run}: not published yet; run the same generate command to its end")
     if summary.counts:
-        _print_funnel(out, summary.counts, summary.reasons, summary.examples)
+        _print_funnel(out, summary.counts, summary.reasons, summary.examples, summary.flags)
     _print_usage(out, summary.usage)
     for number, record in enumerate(summary.samples, start=1):
         out.print(f"\nsample {number}  {record['id']}")

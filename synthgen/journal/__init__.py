@@ -3,7 +3,14 @@
 from synthgen.journal.index import JournalIndex
 from synthgen.journal.ledger import Ledger, Tally
 from synthgen.journal.lines import Entry
-from synthgen.journal.replies import Circumstances, Reply, answer_entry, failure_entry, read_reply
+from synthgen.journal.replies import (
+    Circumstances,
+    Reply,
+    answer_entry,
+    failure_entry,
+    read_logprobs,
+    read_reply,
+)
 from synthgen.journal.writer import Journal, lock_run
 
 __all__ = [
@@ -17,5 +24,6 @@ __all__ = [
     "answer_entry",
     "failure_entry",
     "lock_run",
+    "read_logprobs",
     "read_reply",
 ]

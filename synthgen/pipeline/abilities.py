@@ -28,7 +28,15 @@ __all__ = ["Need", "Record", "missing", "needs_of", "read_record", "require_abil
 BELIEVED_DAYS = 7
 FORMAT = 1
 # What changes neither what a server can do nor who it is.
-_NOT_ABILITY = {"price", "limits", "served_as", "give_up_after_s", "timeout_s", "connect_timeout_s"}
+_NOT_ABILITY = {
+    "price",
+    "limits",
+    "served_as",
+    "give_up_after_s",
+    "timeout_s",
+    "connect_timeout_s",
+    "samples_per_request",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,12 @@ def needs_of(recipe: Recipe) -> Iterator[Need]:
         for alias in step.weights():
             if step.structured:
                 yield Need(alias, "structured", ("steps", index, "structured"))
+            if step.capture.logprobs is not None:
+                loc = ("steps", index, "capture", "logprobs")
+                yield Need(alias, "logprobs", loc, step.capture.logprobs)
+            together = recipe.teachers[alias].samples_per_request
+            if together != "auto" and min(together, step.samples) > 1:
+                yield Need(alias, "n", ("teachers", alias, "samples_per_request"))
 
 
 def missing(need: Need, diagnosis: Diagnosis) -> Finding | None:

@@ -25,6 +25,7 @@ from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
 from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.admit import screen, settle
+from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP, Judge
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
@@ -344,6 +345,11 @@ class _Run:
             ("lineage", frames.lineage),
         ):
             await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
+        if self.resolved.captures:
+            await asyncio.to_thread(self._stage_logprobs, final, staging)
+
+    def _stage_logprobs(self, final: list[Verdict], staging: Staging) -> None:
+        staging.add("logprobs", logprobs_frame(final, self.journal.index, self.resolved.specs))
 
     async def _tick(self) -> None:
         while True:

@@ -20,7 +20,7 @@ class Report:
     """The end of a run or re-cut. `problem` None means finished; else its exit code and message say why not.
 
     `counts`: outcome -> candidates, with `planned` as their sum. `reasons`: `stage/reason` -> candidates dropped.
-    `examples`: the same keys -> the first candidate that failed or was quarantined for it, and what was said of it.
+    `flags`: what accepted candidates are flagged with -> how many. `examples`: the keys of `reasons` -> the first candidate that failed or was quarantined for it, and what was said of it.
     """
 
     out: Path
@@ -33,6 +33,7 @@ class Report:
     problem: SynthgenError | None = None
     warnings: tuple[str, ...] = ()
     examples: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -49,6 +50,7 @@ class Report:
             "warnings": list(self.warnings),
             "counts": dict(self.counts),
             "reasons": dict(self.reasons),
+            "flags": dict(self.flags),
             "examples": dict(self.examples),
             "sent": self.sent,
             "usage": self.usage,
@@ -102,6 +104,7 @@ def make_report(
             "/".join(key): n
             for key, n in sorted(progress.counts.reasons.items(), key=lambda i: (-i[1], i[0]))
         },
+        flags=dict(sorted(progress.counts.flags.items())),
         sent=asker.sent,
         usage=usage_json(ledger, asker.budget.cap_usd),
         elapsed_s=progress.elapsed_s,

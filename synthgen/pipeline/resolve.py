@@ -77,6 +77,11 @@ class Resolved:
         }
 
     @property
+    def captures(self) -> bool:
+        """Whether replies are asked to hold logprobs."""
+        return any(step.capture for step in self.tree.steps)
+
+    @property
     def leaves_per_row(self) -> int:
         """Candidates of a row as far as they are known before asking: samples multiply, lists are not counted."""
         total = 1
@@ -99,7 +104,7 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
     )
     record = compile_record(recipe.output.record, where=loaded.where("output", "record"))
     judge = _judge(loaded, files, specs, cap_usd)
-    shape = RecordShape(reasoning="reasoning" in steps[-1].capture)
+    shape = RecordShape(reasoning=steps[-1].reasoning)
     return Resolved(
         loaded=loaded,
         files=files,
@@ -159,9 +164,33 @@ def _step(
         samples=step.samples,
         rename=rename,
         sampling=sampling,
-        capture=("reasoning",) if step.capture.reasoning else (),
+        reasoning=step.capture.reasoning,
+        capture=_capture(loaded, index, step, specs),
         response_schema=prompt.reply.schema if step.structured else None,
     )
+
+
+def _capture(
+    loaded: LoadedRecipe, index: int, step: StepConfig, specs: Mapping[str, TeacherSpec]
+) -> tuple[str, ...]:
+    """What the replies of a step are asked to hold besides their text."""
+    wanted = step.capture.logprobs
+    if wanted is None:
+        return ()
+    where = loaded.where("steps", index, "capture", "logprobs")
+    for alias in step.weights():
+        config = specs[alias].config
+        most = config.most_logprobs()
+        if most is None:
+            raise RecipeError(
+                f"{where}: teacher {alias!r} (provider {config.provider}) gives no logprobs; "
+                "use a `vllm` or `openai` teacher for this step, or leave `logprobs` out"
+            )
+        if wanted > most:
+            raise RecipeError(
+                f"{where}: {wanted} is more than the {most} that teacher {alias!r} gives a token"
+            )
+    return (f"logprobs:{wanted}",)
 
 
 def _judge(

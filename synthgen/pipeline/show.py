@@ -46,6 +46,7 @@ class RunSummary:
     samples: tuple[Record, ...]
     rejects: tuple[Record, ...]
     examples: Mapping[str, str]
+    flags: Mapping[str, int]
 
     def as_json(self) -> dict[str, JSONValue]:
         """What `--json` prints."""
@@ -57,6 +58,7 @@ class RunSummary:
             "usage": self.usage,
             "samples": [dict(record) for record in self.samples],
             "rejects": [dict(record) for record in self.rejects],
+            "flags": dict(self.flags),
             "examples": dict(self.examples),
         }
 
@@ -140,6 +142,7 @@ def summarise(run: Path, samples: int) -> RunSummary:
         samples=tuple(_head(run / "data", samples)),
         rejects=tuple(_head(run / "rejected", 1)),
         examples=cast(dict[str, str], manifest.get("examples", {})),
+        flags=cast(dict[str, int], manifest.get("flags", {})),
     )
 
 

@@ -31,7 +31,10 @@ State = Literal["candidate", "pending", "failed", "rejected"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of the recipe, resolved. `choices`: alias and cumulative share of the teachers' weights."""
+    """A step of the recipe, resolved. `choices`: alias and cumulative share of the teachers' weights.
+
+    `reasoning`: whether records keep it; replies hold it either way. `capture` is what replies are asked to hold.
+    """
 
     name: str
     prompt: Prompt
@@ -39,6 +42,7 @@ class Step:
     samples: int
     rename: Mapping[str, Template]
     sampling: Mapping[str, Sampling]
+    reasoning: bool
     capture: tuple[str, ...]
     response_schema: str | None
 
@@ -143,6 +147,7 @@ class Tree:
             teacher=self.specs[alias].identity,
             sampling=step.sampling[alias],
             response_schema=step.response_schema,
+            capture=step.capture,
             sample=sample,
             occurrence=occurrence,
         )
@@ -180,7 +185,7 @@ class Tree:
         """The finished record; `thinking` is what stood in a thinking block inside the reply's text."""
         completion = node.asked[-1].reply.completion
         assert completion is not None  # a failed reply never becomes a candidate
-        reasoning = (completion.reasoning or thinking) if "reasoning" in ask.step.capture else None
+        reasoning = (completion.reasoning or thinking) if ask.step.reasoning else None
         try:
             messages = self.record.build(node.fields, reasoning=reasoning)
         except TemplateError as error:

@@ -13,7 +13,7 @@ from itertools import islice
 
 from synthgen.asking import Asker, NotAsked
 from synthgen.errors import StorageError
-from synthgen.journal import Journal
+from synthgen.journal import Journal, Reply
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.rows import Counter, Row, row_entry
 from synthgen.pipeline.tree import Ask, Leaf, Tree
@@ -191,8 +191,25 @@ class Waves:
         """Everything behind these questions, in plan order; what cannot be asked now is pending."""
         if len(asks) == 1:
             return await self._leaves_of(asks[0])
-        branches = await asyncio.gather(*map(self._leaves_of, asks))
+        branches: list[list[Leaf]] = [[] for _ in asks]
+
+        async def grow(places: list[int]) -> None:
+            grown = await self._leaves_of_samples([asks[place] for place in places])
+            for place, leaves in zip(places, grown, strict=True):
+                branches[place] = leaves
+
+        await asyncio.gather(*map(grow, _samples(asks)))
         return [leaf for branch in branches for leaf in branch]
+
+    async def _leaves_of_samples(self, asks: list[Ask | Leaf]) -> list[list[Leaf]]:
+        """What is behind each of these samples of one question."""
+        samples = [ask for ask in asks if isinstance(ask, Ask)]
+        if len(samples) < 2:
+            return [await self._leaves_of(ask) for ask in asks]
+        replies = await self._asker.ask_samples(
+            [ask.request for ask in samples], step=samples[0].step.name, alias=samples[0].alias
+        )
+        return await asyncio.gather(*map(self._leaves_after, samples, replies))
 
     async def _leaves_of(self, ask: Ask | Leaf) -> list[Leaf]:
         if isinstance(ask, Leaf):
@@ -201,8 +218,22 @@ class Waves:
             reply = await self._asker.ask(ask.request, step=ask.step.name, alias=ask.alias)
         except NotAsked:
             return [self._tree.pending(ask)]
+        return await self._leaves_after(ask, reply)
+
+    async def _leaves_after(self, ask: Ask, reply: Reply | NotAsked) -> list[Leaf]:
+        if isinstance(reply, NotAsked):
+            return [self._tree.pending(ask)]
         grown = [
             [item] if isinstance(item, Leaf) else self._tree.asks(item)
             for item in self._tree.grow(ask, reply)
         ]
         return await self._leaves([ask for asks in grown for ask in asks])
+
+
+def _samples(asks: Sequence[Ask | Leaf]) -> list[list[int]]:
+    """Places of the samples of one question to one teacher, together; everything else by itself."""
+    together: dict[tuple[int, str], list[int]] = {}
+    for place, ask in enumerate(asks):
+        question = (id(ask.node), ask.alias) if isinstance(ask, Ask) else (id(ask), "")
+        together.setdefault(question, []).append(place)
+    return list(together.values())

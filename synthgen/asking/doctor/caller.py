@@ -99,13 +99,18 @@ class Caller:
         self._stopped: LaneStop | None = None
 
     async def ask(
-        self, question: Question, added: Mapping[str, JSONValue] | None = None, *, seed: int | None = None
+        self,
+        question: Question,
+        added: Mapping[str, JSONValue] | None = None,
+        *,
+        seed: int | None = None,
+        top_logprobs: int | None = None,
     ) -> Heard:
         """Ask, waiting where the server is busy; `added` goes into the wire's body as it is."""
-        request = request_for(self.spec, question, seed=seed)
+        request = request_for(self.spec, question, seed=seed, top_logprobs=top_logprobs)
         wait_s = _FIRST_WAIT_S
         while True:
-            heard = await self._send(request, worst_usd(self.spec, question), added or {})
+            heard = await self._send(request, question, added or {})
             match heard.outcome:
                 case Gate(wait_s=named) | Retry(maybe_paid=False, body=None, wait_s=named):
                     due_s = named or wait_s
@@ -117,9 +122,10 @@ class Caller:
             wait_s *= 2
             await self._sleep(due_s)
 
-    async def _send(self, request: Request, worst: float, added: Mapping[str, JSONValue]) -> Heard:
+    async def _send(self, request: Request, question: Question, added: Mapping[str, JSONValue]) -> Heard:
         if self._stopped is not None:
             return Heard(self._stopped)
+        worst = worst_usd(self.spec, question)
         try:
             await self._budget.reserve(worst)
         except BudgetReached as error:
@@ -128,7 +134,9 @@ class Caller:
         self.sent += 1
         cost = worst
         try:
-            exchange = await self._teacher.exchange(request, added=added, timeout_s=self._timeout_s)
+            exchange = await self._teacher.exchange(
+                request, question.choices, added=added, timeout_s=self._timeout_s
+            )
             cost = self._cost(exchange.outcome, worst)
         finally:
             self._budget.settle(worst, cost)
@@ -153,9 +161,9 @@ class Caller:
     def _cost(self, outcome: Outcome, worst: float) -> float:
         """Without usage an answer costs what it may cost at most, as in a run."""
         match outcome:
-            case Answer(completion):
-                priced = self.spec.price is not None and completion.usage is not None
-                return cost_usd(self.spec.price, completion.usage) if priced else worst  # type: ignore[arg-type]  # `priced`
+            case Answer():
+                price, usage = self.spec.price, outcome.usage
+                return worst if price is None or usage is None else cost_usd(price, usage)
             case Retry(maybe_paid=maybe_paid, body=body):
                 return worst if maybe_paid or body is not None else 0.0
             case _:

@@ -75,7 +75,7 @@ async def examine(caller: Caller, control: ControlPlane, misidentified: Served) 
         yield await probe_completion_limit(caller)
     else:
         yield Finding("n", "no", _NO_FIELD, 1)
-        yield Finding("logprobs", "no", _NO_FIELD, {"k_max": 0, "k_refused": 1, "token_ids": False})
+        yield Finding("logprobs", "no", _NO_FIELD, {"k_max": None, "k_refused": 0, "token_ids": False})
         yield await find_required_limit(control, caller.spec.config.model)
         yield await find_version_header(control)
         yield await find_token_count(control, caller.spec.config.model)

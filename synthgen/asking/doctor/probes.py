@@ -27,7 +27,7 @@ from synthgen.asking.doctor.questions import (
     TOOL_SCHEMA,
     TOOLS,
 )
-from synthgen.asking.outcome import SeenLimit
+from synthgen.asking.outcome import Answer, SeenLimit
 from synthgen.asking.wire.loose import as_object, shorten
 from synthgen.types import Completion, JSONValue, ToolCall
 
@@ -48,7 +48,6 @@ __all__ = [
 _SHOWN = 60
 _INSTANCE = jsonschema_rs.validator_for(SCHEMA)
 _ARGUMENTS = jsonschema_rs.validator_for(TOOL_SCHEMA)
-_SPOKEN = ("content", "reasoning", "reasoning_content")
 _NO_SEED = "this dialect has no seed; none is sent"
 
 
@@ -148,12 +147,11 @@ def _find_limit(probe: str, completion: Completion, limit: int) -> Finding:
 
 
 async def probe_many(caller: Caller) -> Finding:
-    """Whether `n: 2` brings two answers in one reply; `value` is how many came."""
-    heard = await caller.ask(MANY, {"n": MANY.choices})
-    if heard.completion is None:
+    """Whether two samples come in one reply; `value` is how many came."""
+    heard = await caller.ask(MANY)
+    if not isinstance(heard.outcome, Answer):
         return heard.refusal("n")
-    messages = [as_object(choice.get("message")) for choice in heard.choices]
-    texts = [str([message.get(name) for name in _SPOKEN]) for message in messages]
+    texts = [_said(completion) for completion in heard.outcome.completions]
     if len(texts) < MANY.choices:
         return Finding("n", "no", f"HTTP 200, but {len(texts)} of {MANY.choices} choices", len(texts))
     if len(set(texts)) < len(texts):

@@ -28,7 +28,6 @@ __all__ = [
     "STORY",
     "STRUCTURED",
     "SYSTEM",
-    "TOKEN_IDS",
     "TOOLS",
     "TOOL_NAME",
     "TOOL_SCHEMA",
@@ -107,8 +106,7 @@ TOOLS = Question(
     sends=2,
 )
 # One token is enough to see how many alternatives come with it; some servers want two.
-LOGPROBS = Question("Say hello.", 2, sends=12)
-TOKEN_IDS = Question("Say hello.", 2)
+LOGPROBS = Question("Say hello.", 2, sends=13)
 COMPLETION_LIMIT = Question("Write a long story about a mountain.", 24)
 CHOICE = Question("Say hello.", _ROOMY)
 
@@ -120,10 +118,12 @@ def questions_for(spec: TeacherSpec, dialect: Dialect) -> tuple[Question, ...]:
     """All questions the doctor may ask a teacher."""
     if dialect == "anthropic":
         return _BOTH
-    return (*_OPENAI, TOKEN_IDS, CHOICE) if spec.config.provider == "vllm" else _OPENAI
+    return (*_OPENAI, CHOICE) if spec.config.provider == "vllm" else _OPENAI
 
 
-def request_for(spec: TeacherSpec, question: Question, *, seed: int | None = None) -> Request:
+def request_for(
+    spec: TeacherSpec, question: Question, *, seed: int | None = None, top_logprobs: int | None = None
+) -> Request:
     """The request a question becomes, with the teacher's own sampling under what the question sets."""
     own = SamplingConfig().over(spec.config.sampling)
     temperature = (own.temperature or None) if question.varied else own.temperature
@@ -134,7 +134,12 @@ def request_for(spec: TeacherSpec, question: Question, *, seed: int | None = Non
     if question.system is not None:
         messages.insert(0, Message("system", question.system))
     return Request(
-        tuple(messages), spec.identity, sampling, tools=question.tools, response_schema=question.schema
+        tuple(messages),
+        spec.identity,
+        sampling,
+        tools=question.tools,
+        response_schema=question.schema,
+        capture=() if top_logprobs is None else (f"logprobs:{top_logprobs}",),
     )
 
 

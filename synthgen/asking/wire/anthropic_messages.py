@@ -43,8 +43,11 @@ class AnthropicMessagesWire:
     def __init__(self, *, clock: Callable[[], float] = time.time):
         self._clock = clock
 
-    def body(self, request: Request) -> dict[str, JSONValue]:
-        """System messages go to the top level, tool results into user turns; `seed` is not sent."""
+    def body(self, request: Request, samples: int = 1) -> dict[str, JSONValue]:
+        """System messages go to the top level, tool results into user turns; `seed` is not sent.
+
+        The dialect knows one sample a request.
+        """
         body = {name: value for name, value in request.sampling.extra.items() if name not in _NOT_EXTRA}
         body["model"] = request.teacher.model
         body["messages"] = _turns(request.messages)
@@ -59,7 +62,7 @@ class AnthropicMessagesWire:
             body["output_config"] = {**as_object(body.get("output_config")), "format": output_format}
         return body
 
-    def read(self, reply: HttpReply) -> Outcome:
+    def read(self, reply: HttpReply, request: Request | None = None) -> Outcome:
         """What the reply means; never raises, whatever the body holds."""
         payload = parse_object(reply.body)
         if not 200 <= reply.status < 300:

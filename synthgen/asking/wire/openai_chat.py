@@ -2,18 +2,22 @@
 
 In: a `Request`, or an `HttpReply`. Out: a JSON body, or an `Outcome`. Guarantees: `read` never raises; reasoning is
 taken from every place servers put it; a paid reply that can be read is an `Answer`, however short. What differs
-between servers (`max_tokens` or `max_completion_tokens`, OpenRouter's provider pin) is told to the constructor.
-Rejected: the Responses dialect (only one vendor serves it), and `n` for several samples (one request, one key).
+between servers (`max_tokens` or `max_completion_tokens`, OpenRouter's provider pin, vLLM's token ids) is told to the
+constructor. Of a reply with several choices each is a completion of its own, with its share of the usage.
+Rejected: the Responses dialect (only one vendor serves it).
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import orjson
 
 from synthgen.asking.outcome import Answer, HttpReply, Outcome
+from synthgen.asking.wire.logprobs import read_logprobs
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
+from synthgen.asking.wire.shares import share_usage
 from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
@@ -25,6 +29,7 @@ MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 # Never taken from `sampling.extra`: they change what is asked, or spend more than was reserved.
 _NOT_EXTRA = {
     "best_of",
+    "logprobs",
     "max_completion_tokens",
     "max_output_tokens",
     "max_tokens",
@@ -33,6 +38,7 @@ _NOT_EXTRA = {
     "n",
     "stream",
     "stream_options",
+    "top_logprobs",
 }
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -63,18 +69,28 @@ class OpenAIChatWire:
         *,
         max_tokens_field: MaxTokensField = "max_tokens",
         provider_pin: Mapping[str, JSONValue] | None = None,
+        token_ids: bool = False,
         clock: Callable[[], float] = time.time,
     ):
+        """`token_ids`: the server knows vLLM's fields for them; others refuse what they do not know."""
         self._max_tokens_field = max_tokens_field
         self._provider_pin = dict(provider_pin) if provider_pin else None
+        self._token_ids = token_ids
         self._clock = clock
 
-    def body(self, request: Request) -> dict[str, JSONValue]:
+    def body(self, request: Request, samples: int = 1) -> dict[str, JSONValue]:
         """Only what is set is sent. `sampling.extra` goes to the top level, under what synthgen itself sets."""
         body = {name: value for name, value in request.sampling.extra.items() if name not in _NOT_EXTRA}
         body["model"] = request.teacher.model
         body["messages"] = [_message(message) for message in request.messages]
         body.update(self._sampling(request))
+        if samples > 1:
+            body["n"] = samples
+        top = request.top_logprobs
+        if top is not None:
+            body |= {"logprobs": True, "top_logprobs": top}
+            if self._token_ids:
+                body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
         if request.tools is not None:
             body["tools"] = orjson.loads(request.tools)
         if request.response_schema is not None:
@@ -96,8 +112,11 @@ class OpenAIChatWire:
             fields["seed"] = request.sampling.seed + request.sample
         return fields
 
-    def read(self, reply: HttpReply) -> Outcome:
-        """What the reply means; never raises, whatever the body holds."""
+    def read(self, reply: HttpReply, request: Request | None = None) -> Outcome:
+        """What the reply means; never raises, whatever the body holds.
+
+        Of several choices those behind the first that cannot be read are left out: they are asked again.
+        """
         payload = parse_object(reply.body)
         if not 200 <= reply.status < 300:
             return read_error(reply, payload, self._clock())
@@ -105,39 +124,88 @@ class OpenAIChatWire:
             return unusable(reply, "the body is no JSON object")
         if has_error(payload):
             return read_error(reply, payload, self._clock())
-        choices = as_list(payload.get("choices"))
-        choice = as_object(choices[0]) if choices else {}
-        if has_error(choice):
-            return read_error(reply, choice, self._clock())
-        message = choice.get("message")
-        if not isinstance(message, dict):
-            return unusable(reply, "the reply holds no message")
-        reason = as_text(choice.get("finish_reason"))
-        if reason in _BROKEN:
-            return unusable(reply, f"the server broke off: finish_reason {reason}")
-        return Answer(
-            _completion(payload, message, _FINISH.get(reason, "unknown")),
-            read_limits(reply.headers, self._clock()),
-        )
+        choices = sorted(map(as_object, as_list(payload.get("choices"))), key=_place) or [{}]
+        if has_error(choices[0]):
+            return read_error(reply, choices[0], self._clock())
+        completions = []
+        for choice in choices:
+            read = _choice(payload, choice)
+            if isinstance(read, str):
+                break
+            completions.append(read)
+        if not completions:
+            return unusable(reply, str(read))
+        first, *more = _captured(_shared(completions, payload), choices, request)
+        return Answer(first, read_limits(reply.headers, self._clock()), tuple(more))
 
 
-def _completion(
-    payload: dict[str, JSONValue], message: dict[str, JSONValue], finish_reason: FinishReason
-) -> Completion:
+def _place(choice: dict[str, JSONValue]) -> int:
+    return as_count(choice.get("index"))
+
+
+def _choice(payload: dict[str, JSONValue], choice: dict[str, JSONValue]) -> Completion | str:
+    """A choice without its usage, or why it is none."""
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return "the reply holds no message"
+    reason = as_text(choice.get("finish_reason"))
+    if reason in _BROKEN:
+        return f"the server broke off: finish_reason {reason}"
     text, block_reasoning = _content(message.get("content"))
     text, think = _split_think(text)
     refusal = as_text(message.get("refusal"))
     parts = dict.fromkeys(part for part in (_reasoning_field(message), block_reasoning, think) if part)
     return Completion(
         text=text or refusal,
-        finish_reason="refusal" if refusal else finish_reason,
+        finish_reason="refusal" if refusal else _FINISH.get(reason, "unknown"),
         reasoning="\n\n".join(parts) or None,
         tool_calls=_tool_calls(message),
-        usage=_usage(as_object(payload.get("usage"))),
         served_model=as_text(payload.get("model")) or None,
         upstream=as_text(payload.get("provider")) or None,
         reply_id=as_text(payload.get("id")) or None,
     )
+
+
+def _shared(completions: Sequence[Completion], payload: dict[str, JSONValue]) -> list[Completion]:
+    """The completions with their usage: shares of the reply's, so that they add up to the bill."""
+    usage = _usage(as_object(payload.get("usage")))
+    if usage is None or len(completions) == 1:
+        return [replace(completion, usage=usage) for completion in completions]
+    written = [
+        len(completion.text)
+        + len(completion.reasoning or "")
+        + sum(len(call.arguments) for call in completion.tool_calls)
+        for completion in completions
+    ]
+    return [
+        replace(completion, usage=share)
+        for completion, share in zip(completions, share_usage(usage, written), strict=True)
+    ]
+
+
+def _captured(
+    completions: Sequence[Completion], choices: Sequence[dict[str, JSONValue]], request: Request | None
+) -> list[Completion]:
+    """The completions with the logprobs that were asked for, or with the flag that says why they are missing."""
+    top = request.top_logprobs if request else None
+    if request is None or top is None:
+        return list(completions)
+    constrained = request.response_schema is not None or request.tools is not None
+    alone = completions[0].usage if len(completions) == 1 else None
+    captured = []
+    for completion, choice in zip(completions, choices, strict=False):
+        found = read_logprobs(
+            choice,
+            top=top,
+            text=completion.text,
+            output_tokens=alone.output_tokens if alone else None,
+            constrained=constrained,
+        )
+        if isinstance(found, str):
+            captured.append(replace(completion, flags=(*completion.flags, found)))
+        else:
+            captured.append(replace(completion, logprobs=found))
+    return captured
 
 
 def _message(message: Message) -> dict[str, JSONValue]:
