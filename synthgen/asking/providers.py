@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from synthgen.asking.outcome import HttpReply, Outcome, Retry, Transport, TransportFailure, Wire
-from synthgen.asking.transport.endpoint import Endpoint
+from synthgen.asking.transport.endpoint import Dialect, Endpoint
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
 from synthgen.errors import MissingKeyError
@@ -97,6 +97,11 @@ class RemoteTeacherConfig(TeacherConfig):
         return vendor is not None and (self.host == vendor or self.host.endswith(f".{vendor}"))
 
     @property
+    def dialect(self) -> Dialect:
+        """Which wire is spoken there."""
+        return "openai"
+
+    @property
     def key_variable(self) -> str | None:
         """The environment variable that holds the credential to send, None for no credential."""
         return self.api_key_env if self.at_vendor or "api_key_env" in self.model_fields_set else None
@@ -152,6 +157,11 @@ class AnthropicConfig(RemoteTeacherConfig):
 
     base_url: str = Field(default="https://api.anthropic.com/v1", validate_default=True)
     api_key_env: str | None = Field(default="ANTHROPIC_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+    @property
+    def dialect(self) -> Dialect:
+        """Messages."""
+        return "anthropic"
 
 
 def _samples(setting: Literal["auto"] | int) -> int:
@@ -255,8 +265,7 @@ def endpoint_of(config: RemoteTeacherConfig) -> Endpoint:
     Raises:
         MissingKeyError: see `check_key`.
     """
-    dialect: Literal["openai", "anthropic"] = "anthropic" if isinstance(config, AnthropicConfig) else "openai"
-    return Endpoint(config.base_url, dialect, _key(config, os.environ), config.connect_timeout_s)
+    return Endpoint(config.base_url, config.dialect, _key(config, os.environ), config.connect_timeout_s)
 
 
 def _wire(config: RemoteTeacherConfig) -> Wire:
