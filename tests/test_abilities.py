@@ -189,7 +189,7 @@ def proved(probe: str, verdict: Verdict, value: Any = None) -> Diagnosis:
     return Diagnosis("t", "vllm", "m", "r", "h", "d", "2026-11-22", (Finding(probe, verdict, "said", value),))
 
 
-@pytest.mark.parametrize("ability", ["structured", "tools", "logprobs", "n"])
+@pytest.mark.parametrize("ability", ["structured", "tools", "logprobs", "n", "reasoning"])
 @pytest.mark.parametrize(
     ("verdict", "stops"), [("yes", False), ("unknown", False), ("error", False), ("no", True)]
 )

@@ -23,6 +23,7 @@ from synthgen.asking.doctor.questions import CHAT, LOGPROBS
 from synthgen.asking.providers import RemoteTeacher
 from synthgen.errors import BudgetReached
 from synthgen.pipeline import resolve
+from synthgen.pipeline.doctor import DoctorOptions, diagnose
 from tests.doctored import VLLM_PAGES, Doctored, models, page
 from tests.loopback import ECHO_KEY, HANG, Act, Body, Loopback, refuse
 from tests.runs import Result, cli, recipe, save, teacher
@@ -337,6 +338,41 @@ async def test_without_a_time_named_waits_grow_until_patience_ends() -> None:
 
     assert waited == [1, 2, 4, 8, 16]
     assert heard.refusal("chat").verdict == "error"
+
+
+async def test_an_interrupted_examination_keeps_what_it_proved_and_paid(tmp_path: Path) -> None:
+    asked_twice = asyncio.Event()
+
+    def hang(number: int, _body: Body) -> Act | None:
+        if number == 2:
+            asked_twice.set()
+            return HANG
+        return None
+
+    async with Doctored(script=hang).server() as server:
+        priced = recipe(server, teachers={"qwen": teacher(server, price=PRICE)})
+        work = asyncio.ensure_future(diagnose(api.load_recipe(priced), tmp_path / "run", DoctorOptions()))
+        await asked_twice.wait()
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    stored = json.loads((tmp_path / "run" / "doctor.json").read_text())
+    assert [item["probe"] for item in stored["diagnoses"][0]["findings"]][-1] == "reasoning"
+    assert stored["spent_usd"] > 512 * 15 / 1e6  # the question under way counts in full
+
+
+def test_a_thinking_budget_is_left_room_and_paid_for(tmp_path: Path) -> None:
+    thinking = {"extra": {"thinking": {"type": "enabled", "budget_tokens": 2000}}, "max_tokens": 4000}
+
+    with Doctored().server() as server:
+        plain = examine(server, tmp_path, provider="anthropic").json["bound"]
+        asked = len(server.requests)
+        bound = examine(server, tmp_path, provider="anthropic", sampling=thinking).json["bound"]
+
+    limits = [seen.body["max_tokens"] for seen in server.requests[asked:] if "max_tokens" in seen.body]
+    assert min(limits) > 2000  # type: ignore[type-var]  # numbers
+    assert bound["output_tokens"] == plain["output_tokens"] + 2000 * bound["requests"]
 
 
 async def test_a_server_that_hangs_is_asked_no_third_time() -> None:

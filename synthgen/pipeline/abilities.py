@@ -44,7 +44,7 @@ class Need:
     """One ability a recipe asks of one teacher; `loc` is the key that asks for it, `amount` how much of it."""
 
     alias: str
-    ability: Literal["structured", "tools", "logprobs", "n"]
+    ability: Literal["structured", "tools", "logprobs", "n", "reasoning"]
     loc: tuple[str | int, ...]
     amount: int = 1
 
@@ -55,6 +55,8 @@ def needs_of(recipe: Recipe) -> Iterator[Need]:
         for alias in step.weights():
             if step.structured:
                 yield Need(alias, "structured", ("steps", index, "structured"))
+            if step.capture.reasoning:
+                yield Need(alias, "reasoning", ("steps", index, "capture", "reasoning"))
             if step.capture.logprobs is not None:
                 loc = ("steps", index, "capture", "logprobs")
                 yield Need(alias, "logprobs", loc, step.capture.logprobs)

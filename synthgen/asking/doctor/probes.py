@@ -26,6 +26,7 @@ from synthgen.asking.doctor.questions import (
     TOOL_NAME,
     TOOL_SCHEMA,
     TOOLS,
+    request_for,
 )
 from synthgen.asking.outcome import Answer, SeenLimit
 from synthgen.asking.wire.loose import as_object, shorten
@@ -116,7 +117,8 @@ async def probe_story(caller: Caller, *, has_seed: bool) -> list[Finding]:
     first = await caller.ask(STORY, seed=1)
     if first.completion is None:
         return [first.refusal("max_tokens"), first.refusal("seed")]
-    limit = _find_limit("max_tokens", first.completion, STORY.max_tokens)
+    allowed = request_for(caller.spec, STORY).sampling.max_tokens or 0
+    limit = _find_limit("max_tokens", first.completion, allowed)
     if not has_seed:
         return [limit, Finding("seed", "no", _NO_SEED, "ignored")]
     again, other = await caller.ask(STORY, seed=1), await caller.ask(STORY, seed=2)

@@ -126,9 +126,10 @@ def request_for(
 ) -> Request:
     """The request a question becomes, with the teacher's own sampling under what the question sets."""
     own = SamplingConfig().over(spec.config.sampling)
+    limit = question.max_tokens + _thinking_budget(own)
     temperature = (own.temperature or None) if question.varied else own.temperature
     sampling: Sampling = replace(
-        own, max_tokens=question.max_tokens, stop=question.stop, seed=seed, temperature=temperature
+        own, max_tokens=limit, stop=question.stop, seed=seed, temperature=temperature
     )
     messages = [Message("user", question.user)]
     if question.system is not None:
@@ -143,6 +144,13 @@ def request_for(
     )
 
 
+def _thinking_budget(sampling: Sampling) -> int:
+    """Anthropic wants `max_tokens` above the thinking budget a recipe sets, and refuses the request otherwise."""
+    thinking = sampling.extra.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    return budget if isinstance(budget, int) and budget > 0 else 0
+
+
 def worst_usd(spec: TeacherSpec, question: Question) -> float:
     """The most one send of a question can cost; 0 where the price is unknown."""
     if spec.price is None:
@@ -152,7 +160,9 @@ def worst_usd(spec: TeacherSpec, question: Question) -> float:
 
 def _worst_usage(spec: TeacherSpec, question: Question) -> Usage:
     request = request_for(spec, question)
-    return Usage(request.input_tokens_bound(), output_tokens=question.max_tokens * question.choices)
+    return Usage(
+        request.input_tokens_bound(), output_tokens=(request.sampling.max_tokens or 0) * question.choices
+    )
 
 
 @dataclass(frozen=True, slots=True)
