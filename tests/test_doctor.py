@@ -5,7 +5,7 @@ import io
 import json
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -215,18 +215,62 @@ def test_bisection_finds_every_limit_within_its_sends(limit: int) -> None:
     assert sends <= LOGPROBS.sends
 
 
-def test_reasoning_is_reported_in_the_form_it_came(tmp_path: Path) -> None:
+def edited(change: Callable[[Any], object]) -> Loopback:
+    """An able server whose answers are changed once more."""
     able = Doctored()
 
     def edit(body: Body, answer: Body) -> Body:
-        edited: Any = able.edit(body, answer)
-        edited["choices"][0]["message"]["reasoning_content"] = "Let me count."
-        return edited  # type: ignore[no-any-return]
+        done = able.edit(body, answer)
+        change(done)
+        return done
 
-    with able.server(edit=edit) as server:
+    return able.server(edit=edit)
+
+
+def think(answer: Any) -> None:
+    answer["choices"][0]["message"]["reasoning_content"] = "Let me count."
+
+
+def think_in_the_text(answer: Any) -> None:
+    message = answer["choices"][0]["message"]
+    message["content"] = f"<think>Let me count.</think>{message['content'] or ''}"
+
+
+def think_behind_closed_doors(answer: Any) -> None:
+    answer["usage"]["completion_tokens"] += 64
+    answer["usage"]["completion_tokens_details"] = {"reasoning_tokens": 64}
+
+
+def swap_text_and_reasoning(answer: Any) -> None:
+    message = answer["choices"][0]["message"]
+    message["reasoning_content"], message["content"] = message["content"], "Here it is."
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "value"),
+    [
+        (think, "yes", "reasoning_content"),
+        (think_in_the_text, "yes", "<think> in the text"),
+        (think_behind_closed_doors, "no", None),
+    ],
+)
+def test_reasoning_is_reported_in_the_form_it_came(
+    change: Callable[[Any], object], verdict: str, value: str | None, tmp_path: Path
+) -> None:
+    with edited(change) as server:
         found = findings(examine(server, tmp_path))["reasoning"]
 
-    assert (found["verdict"], found["value"]) == ("yes", "reasoning_content")
+    assert (found["verdict"], found["value"]) == (verdict, value)
+
+
+def test_structure_that_stands_in_the_reasoning_is_none(tmp_path: Path) -> None:
+    with edited(swap_text_and_reasoning) as server:
+        found = findings(examine(server, tmp_path))["structured"]
+
+    assert (found["verdict"], found["evidence"]) == (
+        "no",
+        "what the schema asks for stands in the reasoning, not in the answer",
+    )
 
 
 def test_a_model_that_answers_under_another_name_is_unusable(tmp_path: Path) -> None:
