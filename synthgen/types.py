@@ -82,6 +82,12 @@ class Message:
     tool_call_id: str | None = None
     name: str | None = None
 
+    @property
+    def said(self) -> str:
+        """All there is to read: the content, and below it the tool calls as JSON, one a line."""
+        calls = (canonical_json({"name": call.name, "arguments": call.arguments}) for call in self.tool_calls)
+        return "\n".join(filter(None, (self.content, *(call.decode() for call in calls))))
+
     def as_json(self) -> dict[str, JSONValue]:
         """`role` and `content` always; the rest only where set, so that plain chat hashes alike for ever."""
         out: dict[str, JSONValue] = {"role": self.role, "content": self.content}
@@ -176,7 +182,7 @@ class TeacherIdentity:
 class Request:
     """One question to one teacher: the unit that is paid for, and the unit of the journal.
 
-    `tools` and `response_schema` are JSON text. `occurrence` tells apart questions that read alike but are
+    `tools` and `response_schema` are JSON text, `tool_choice` is `auto`, `none`, `required` or a tool's name. `occurrence` tells apart questions that read alike but are
     meant twice: for a first step the running number among identical requests in source order, for a later
     step the key of the request it follows, for a judge nothing (same text, same score). `capture` names what the
     reply has to hold besides its text: `logprobs:K`, the K likeliest tokens of each position.
@@ -190,10 +196,11 @@ class Request:
     capture: tuple[str, ...] = ()
     sample: int = 0
     occurrence: str = ""
+    tool_choice: str | None = None
 
     def content(self) -> dict[str, object]:
         """Everything that changes the answer, without `sample` and `occurrence`: to be hashed, not to be read."""
-        return {
+        content: dict[str, object] = {
             "v": KEY_VERSION,
             "messages": [message.as_json() for message in self.messages],
             "teacher": orjson.Fragment(self.teacher.hashed),
@@ -202,6 +209,9 @@ class Request:
             "response_schema": self.response_schema,
             "capture": list(self.capture),
         }
+        if self.tool_choice is not None:  # absent from keys older than it
+            content["tool_choice"] = self.tool_choice
+        return content
 
     def key(self) -> str:
         """Content key, 32 hex digits: the journal holds at most one answer per key."""

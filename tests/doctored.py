@@ -125,6 +125,8 @@ class Doctored:
                 function = {"name": TOOL, "arguments": json.dumps(self._arguments)}
                 call = {"id": "c1", "type": "function", "function": function}
                 choice["message"] = {"role": "assistant", "content": None, "tool_calls": [call]}
+            elif "tools" in body:
+                choice["message"] = {"role": "assistant", "content": "It is cold."}
             if "logprobs" in choice:
                 self._limit_logprobs(choice)
         return answer

@@ -372,6 +372,9 @@ def _openai_reply(written: Sequence[tuple[Payment, str, str]], body: Body) -> Bo
     for place, (_, text, finish) in enumerate(written):
         message: JSON = {"role": "assistant", "content": text}
         choice: Body = {"index": place, "message": message, "finish_reason": finish}
+        if call := _called(body):
+            message = {"role": "assistant", "content": None, "tool_calls": [call]}
+            choice |= {"message": message, "finish_reason": "tool_calls"}
         if body.get("logprobs"):
             choice["logprobs"] = {"content": logprobs_of(text, body)}
         if body.get("return_token_ids"):
@@ -420,6 +423,22 @@ def logprobs_of(text: str, body: Body) -> list[JSON]:
         alternatives: list[JSON] = [entry(token, -0.5), *others] if top else []
         out.append({**entry(token, -0.5), "bytes": list(token.encode()), "top_logprobs": alternatives})
     return out
+
+
+def _called(body: Body) -> Body | None:
+    """A call of the tool that the body insists on (OpenAI's form): the one it names, or any."""
+    choice, tools = body.get("tool_choice"), body.get("tools")
+    if choice in (None, "auto", "none") or not isinstance(tools, list):
+        return None
+    named = choice.get("function") if isinstance(choice, dict) else None
+    functions = [tool["function"] for tool in tools if isinstance(tool, dict)]
+    function = next(one for one in functions if named is None or one["name"] == named["name"])
+    arguments = json.dumps(_instance(function.get("parameters"), Random(1)))
+    return {
+        "id": "call-1",
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments},
+    }
 
 
 def _anthropic_reply(payment: Payment, text: str, finish: str) -> Body:

@@ -206,6 +206,32 @@ def test_more_logprobs_than_were_refused_stop(asked: int, refused: int | None, s
     assert (missing(Need("t", "logprobs", (), asked), diagnosis) is not None) is stops
 
 
+@pytest.mark.parametrize(
+    ("free", "auto", "stops"), [(True, "no", True), (True, "unknown", False), (False, "no", False)]
+)
+def test_tools_that_a_server_calls_only_by_name_stop_a_free_choice(
+    free: bool, auto: str, stops: bool
+) -> None:
+    diagnosis = proved("tools", "yes", {"auto": auto})
+
+    assert (missing(Need("t", "tools", (), free=free), diagnosis) is not None) is stops
+
+
+def test_tools_that_a_server_refuses_stop_at_their_line(tmp_path: Path) -> None:
+    function = {"name": "look_up", "parameters": {"type": "object", "properties": {}}}
+    tools = [{"type": "function", "function": function}]
+    with Doctored(refuses=("tools",)).server() as server:
+        steps = [{"name": "answer", "prompt": "answer", "teacher": "qwen", "tools": tools}]
+        path = save(tmp_path / "r.yaml", recipe(server, steps=steps))
+        cli("doctor", path, "-o", tmp_path / "run")
+
+        result = cli("generate", path, "-o", tmp_path / "run")
+
+    assert result.code == 2
+    assert f"{path}:{line_of(path, 'tools:')}: steps[0].tools: teacher 'qwen'" in result.err
+    assert "HTTP 400: tools is not supported here" in result.err
+
+
 def test_what_was_never_examined_stops_nothing() -> None:
     assert missing(Need("t", "tools", ()), proved("chat", "yes")) is None
 

@@ -121,7 +121,7 @@ def test_what_was_found_comes_with_its_measure(tmp_path: Path) -> None:
     assert found["logprobs"]["value"] == {"k_max": 20, "k_refused": 21, "token_ids": True}
     assert found["seed"]["value"] == "honoured"
     assert found["n"]["value"] == 2
-    assert found["tools"]["value"] == "auto"
+    assert found["tools"]["value"] == {"auto": "yes"}
     assert found["limits"]["evidence"] == "500 requests in 60 s"
     assert found["version"]["value"] == "0.12.1"
 
@@ -181,7 +181,7 @@ def test_a_tool_that_is_only_called_by_force_is_reported_so(tmp_path: Path) -> N
     with Doctored(refuses=("auto",)).server() as server:
         found = findings(examine(server, tmp_path))["tools"]
 
-    assert (found["verdict"], found["value"]) == ("yes", "forced")
+    assert (found["verdict"], found["value"]) == ("yes", {"auto": "no"})
     assert "auto is not supported here" in found["evidence"]
 
 

@@ -216,7 +216,7 @@ def test_anthropic_translates_tools_and_schema() -> None:
     assert body["tools"] == [{"name": "weather", "description": "d", "input_schema": {"type": "object"}}]
     assert body["output_config"] == {
         "effort": "low",
-        "format": {"type": "json_schema", "schema": {"type": "object"}},
+        "format": {"type": "json_schema", "schema": {"type": "object", "additionalProperties": False}},
     }
 
 

@@ -32,6 +32,7 @@ from synthgen.asking.outcome import (
 from synthgen.asking.prices import cost_usd
 from synthgen.asking.retry import RetryPolicy
 from synthgen.asking.samples import Samples
+from synthgen.asking.structured import FIRST, SchemaWatch
 from synthgen.errors import BudgetReached, StorageError
 from synthgen.journal import Circumstances, Entry, Journal, Reply, answer_entry, failure_entry, read_reply
 from synthgen.recipe.model import Price, TeacherConfig
@@ -122,6 +123,7 @@ class Asker:
         self._open: dict[str, asyncio.Event] = {}  # keys in flight, set when they are over
         self._halted: str | None = None
         self._first_refusals = dict.fromkeys(specs, 0)  # of lanes that have not answered yet
+        self._schemas = SchemaWatch()
         self._samples = Samples(self.ask, self._ask_new, self._is_missing)
 
     @property
@@ -247,6 +249,7 @@ class Asker:
                 lane.saw(place, limits)
                 lane.succeeded(place, usage)
                 lane.counts.output_tokens += usage.output_tokens if usage else 0
+                self._watch_schema(attempt, outcome)
                 self._first_refusals.pop(alias, None)
             case RowFailure(_, message):
                 lane.refused(place)
@@ -331,6 +334,19 @@ class Asker:
         return (
             since is not None and self.policy.exhausted(attempt.tries) and attempt.lane.last_success > since
         )
+
+    def _watch_schema(self, attempt: _Attempt, answer: Answer) -> None:
+        spec = attempt.spec
+        for completion in answer.completions:
+            broken = self._schemas.broken_by(spec.alias, attempt.request, completion)
+            if broken is not None:
+                attempt.lane.stop(
+                    "schema_ignored",
+                    f"{spec.endpoint}: {broken} of the first {FIRST} structured answers of {spec.identity.model!r} do "
+                    "not follow the JSON schema they were asked for, so the server seems to ignore it; use a server that "
+                    "supports `response_format: json_schema`, or write `structured: false` in the step and let the "
+                    "prompt ask for JSON",
+                )
 
     def _note_refusal(self, attempt: _Attempt, message: str) -> None:
         alias = attempt.spec.alias

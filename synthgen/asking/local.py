@@ -56,6 +56,10 @@ class LocalTeacherConfig(TeacherConfig):
     execution: Execution = "accuracy"
     cache_dir: Path | None = None
 
+    def takes_tools(self) -> bool:
+        """No: its templates have no place for them."""
+        return False
+
 
 def connect_local(config: LocalTeacherConfig) -> Teacher:
     """A teacher that loads its model when first asked.

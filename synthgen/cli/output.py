@@ -180,6 +180,8 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
 def _print_messages(out: Console, record: Mapping[str, JSONValue]) -> None:
     for message in cast(list[dict[str, JSONValue]], record["messages"]):
         out.print(Text(f"{message['role']}: {safe(str(message['content']), _SAMPLE_CHARS)}"))
+        for call in cast(list[dict[str, str]], message.get("tool_calls") or ()):
+            out.print(Text(f"  calls {safe(call['name'])}({safe(call['arguments'], _SAMPLE_CHARS)})"))
 
 
 def _print_story(out: Console, story: RowStory) -> None:

@@ -41,12 +41,16 @@ _NOT_ABILITY = {
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One ability a recipe asks of one teacher; `loc` is the key that asks for it, `amount` how much of it."""
+    """One ability a recipe asks of one teacher; `loc` is the key that asks for it, `amount` how much of it.
+
+    `free`: tools are called when the model sees fit, not because it must.
+    """
 
     alias: str
     ability: Literal["structured", "tools", "logprobs", "n", "reasoning"]
     loc: tuple[str | int, ...]
     amount: int = 1
+    free: bool = False
 
 
 def needs_of(recipe: Recipe) -> Iterator[Need]:
@@ -60,6 +64,8 @@ def needs_of(recipe: Recipe) -> Iterator[Need]:
             if step.capture.logprobs is not None:
                 loc = ("steps", index, "capture", "logprobs")
                 yield Need(alias, "logprobs", loc, step.capture.logprobs)
+            if step.tools is not None:
+                yield Need(alias, "tools", ("steps", index, "tools"), free=step.tool_choice in (None, "auto"))
             together = recipe.teachers[alias].samples_per_request
             if together != "auto" and min(together, step.samples) > 1:
                 yield Need(alias, "n", ("teachers", alias, "samples_per_request"))
@@ -70,9 +76,11 @@ def missing(need: Need, diagnosis: Diagnosis) -> Finding | None:
     finding = diagnosis.find(need.ability)
     if finding is None:
         return None
-    if need.ability == "logprobs" and finding.verdict == "yes":
-        refused = finding.value.get("k_refused") if isinstance(finding.value, dict) else None
-        return finding if isinstance(refused, int) and need.amount >= refused else None
+    if finding.verdict == "yes" and isinstance(finding.value, dict):
+        refused = finding.value.get("k_refused")
+        too_many = isinstance(refused, int) and need.amount >= refused
+        unforced = need.free and finding.value.get("auto") == "no"
+        return finding if too_many or unforced else None
     return finding if finding.verdict == "no" else None
 
 

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from synthgen.asking import TeacherSpec, find_price
 from synthgen.assets import Kind, find_asset
 from synthgen.errors import RecipeError, UsageError
 from synthgen.pipeline.judging import Judge
+from synthgen.pipeline.tools import check_choice, inline_tools, read_tools
 from synthgen.pipeline.tree import Step, Tree
 from synthgen.policy import Part, default_route, load_registry
 from synthgen.recipe.load import LoadedRecipe
@@ -43,8 +45,20 @@ class FilesAt:
             return copy
         return find_asset(kind, name, beside=self.base)
 
+    def find_tools(self, name: str) -> Path:
+        """A file of tools.
+
+        Raises:
+            UsageError: there is none.
+        """
+        copy = self.copies / self.copy_name("tools", name) if self.copies else None
+        path = copy if copy and copy.is_file() else self.base / name
+        if not path.is_file():
+            raise UsageError(f"tools file not found: {path}")
+        return path
+
     @staticmethod
-    def copy_name(kind: Kind, name: str) -> str:
+    def copy_name(kind: Kind | Literal["tools"], name: str) -> str:
         """The name of a copy in a run folder."""
         return f"{kind}-{digest([kind, name])[:12]}.yaml"
 
@@ -63,18 +77,20 @@ class Resolved:
     parts: tuple[Part, ...]
 
     def named_files(self) -> dict[str, Path]:
-        """Name of its copy in a run folder -> file, for every prompt and chain the recipe names."""
+        """Name of its copy in a run folder -> file, for every prompt, chain and file of tools the recipe names."""
         recipe = self.loaded.recipe
         prompts = [step.prompt for step in recipe.steps]
         if recipe.refine.judge:
             prompts.append(recipe.refine.judge.prompt)
         chains = [] if recipe.refine.chain == "none" else [recipe.refine.chain]
         kinds: tuple[tuple[Kind, list[str]], ...] = (("prompts", prompts), ("filters", chains))
-        return {
+        found = {
             self.files.copy_name(kind, name): self.files.find(kind, name)
             for kind, names in kinds
             for name in names
         }
+        tools = {step.tools for step in recipe.steps if isinstance(step.tools, str)}
+        return found | {self.files.copy_name("tools", name): self.files.find_tools(name) for name in tools}
 
     @property
     def captures(self) -> bool:
@@ -104,7 +120,7 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
     )
     record = compile_record(recipe.output.record, where=loaded.where("output", "record"))
     judge = _judge(loaded, files, specs, cap_usd)
-    shape = RecordShape(reasoning=steps[-1].reasoning)
+    shape = RecordShape(reasoning=steps[-1].reasoning, tools=steps[-1].tools is not None)
     return Resolved(
         loaded=loaded,
         files=files,
@@ -157,6 +173,7 @@ def _step(
     if step.structured and prompt.reply.schema is None:
         where = loaded.where("steps", index, "structured")
         raise RecipeError(f"{where}: the prompt {prompt.name!r} asks for no JSON")
+    tools = _tools(loaded, files, index, step, specs)
     return Step(
         name=step.name,
         prompt=prompt,
@@ -167,7 +184,41 @@ def _step(
         reasoning=step.capture.reasoning,
         capture=_capture(loaded, index, step, specs),
         response_schema=prompt.reply.schema if step.structured else None,
+        tools=tools,
+        tool_choice=step.tool_choice,
     )
+
+
+def _tools(
+    loaded: LoadedRecipe, files: FilesAt, index: int, step: StepConfig, specs: Mapping[str, TeacherSpec]
+) -> str | None:
+    """The tools of a step as JSON text."""
+    where = loaded.where("steps", index, "tools")
+    if step.tools is None:
+        tools = None
+    elif isinstance(step.tools, list):
+        tools = inline_tools(loaded.document, index, step)
+    else:
+        try:
+            path = files.find_tools(step.tools)
+            tools = read_tools(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{where}: {step.tools}: cannot be read: {error}") from error
+        except UsageError as error:
+            if isinstance(error, RecipeError):
+                raise
+            raise RecipeError(f"{where}: {error}") from error
+    try:
+        check_choice(step.tool_choice, tools)
+    except UsageError as error:
+        raise RecipeError(f"{loaded.where('steps', index, 'tool_choice')}: {error}") from error
+    without = [alias for alias in step.weights() if not specs[alias].config.takes_tools()]
+    if tools is not None and without:
+        provider = specs[without[0]].config.provider
+        raise RecipeError(
+            f"{where}: teacher {without[0]!r} (provider {provider}) takes no tools; use another for this step"
+        )
+    return tools
 
 
 def _capture(

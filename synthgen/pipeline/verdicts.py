@@ -73,10 +73,10 @@ class Counts:
 
 
 def prompt_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
-    """The turns before the last answer, joined, and the last answer."""
+    """The turns before the last answer, joined, and the last answer with its tool calls."""
     last = max(
         (i for i, message in enumerate(messages) if message.role == "assistant"), default=len(messages)
     )
-    answer = messages[last].content if last < len(messages) else ""
+    answer = messages[last].said if last < len(messages) else ""
     asked = [message.content for message in messages[:last] if message.role != "assistant"]
     return "\n\n".join(asked), answer

@@ -117,6 +117,10 @@ class TeacherConfig(Strict):
         """How many alternatives a token can be captured with; None: this teacher gives no logprobs at all."""
         return None
 
+    def takes_tools(self) -> bool:
+        """Whether this teacher can be offered tools."""
+        return True
+
     def most_samples(self, *, seeded: bool) -> int:
         """How many samples one request can ask for; 1 where this teacher has no such thing."""
         return 1
@@ -148,7 +152,11 @@ class CaptureConfig(Strict):
 
 
 class StepConfig(Strict):
-    """One prompt every row passes. `teacher` is an alias, or aliases with weights."""
+    """One prompt every row passes. `teacher` is an alias, or aliases with weights.
+
+    `tools` are tool definitions in OpenAI's form, or a file of them; `tool_choice` is `auto`, `none`, `required` or the
+    name of one. `structured` has the server hold the reply to the prompt's JSON schema.
+    """
 
     name: Annotated[str, Field(pattern=NAME)]
     prompt: str
@@ -158,6 +166,8 @@ class StepConfig(Strict):
     sampling: SamplingConfig = SamplingConfig()
     capture: CaptureConfig = CaptureConfig()
     structured: bool = False
+    tools: str | list[dict[str, JSONValue]] | None = None
+    tool_choice: str | None = None
 
     def weights(self) -> dict[str, float]:
         """Teacher alias -> weight."""

@@ -105,9 +105,12 @@ class Caller:
         *,
         seed: int | None = None,
         top_logprobs: int | None = None,
+        tool_choice: str | None = None,
     ) -> Heard:
         """Ask, waiting where the server is busy; `added` goes into the wire's body as it is."""
-        request = request_for(self.spec, question, seed=seed, top_logprobs=top_logprobs)
+        request = request_for(
+            self.spec, question, seed=seed, top_logprobs=top_logprobs, tool_choice=tool_choice
+        )
         wait_s = _FIRST_WAIT_S
         while True:
             heard = await self._send(request, question, added or {})

@@ -200,19 +200,17 @@ async def probe_structured(caller: Caller) -> Finding:
 
 
 async def probe_tools(caller: Caller) -> Finding:
-    """Whether a tool is called with valid arguments: of the model's own accord, or at least when forced."""
+    """Whether a tool is called with valid arguments; `value` says of `auto` whether it needs no forcing."""
     free = await caller.ask(TOOLS)
     if free.completion and _is_called(free.completion.tool_calls):
-        return Finding(
-            "tools", "yes", f"called with {_quote(free.completion.tool_calls[0].arguments)}", "auto"
-        )
-    choice: JSONValue = {"type": "function", "function": {"name": TOOL_NAME}}
-    if caller.dialect == "anthropic":
-        choice = {"type": "tool", "name": TOOL_NAME}
-    forced = await caller.ask(TOOLS, {"tool_choice": choice})
+        said = f"called with {_quote(free.completion.tool_calls[0].arguments)}"
+        return Finding("tools", "yes", said, {"auto": "yes"})
+    forced = await caller.ask(TOOLS, tool_choice=TOOL_NAME)
     if forced.completion and _is_called(forced.completion.tool_calls):
-        said = free.refusal("tools").evidence if free.completion is None else "else it answers in words"
-        return Finding("tools", "yes", f"called when tool_choice forces it; {said}", "forced")
+        refused = free.refusal("tools") if free.completion is None else None
+        said = refused.evidence if refused else "else it answers in words"
+        value: JSONValue = {"auto": refused.verdict if refused else "unknown"}
+        return Finding("tools", "yes", f"called when tool_choice names it; {said}", value)
     if free.completion is None:
         return free.refusal("tools")
     if forced.completion is None:

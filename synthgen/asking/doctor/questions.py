@@ -122,7 +122,12 @@ def questions_for(spec: TeacherSpec, dialect: Dialect) -> tuple[Question, ...]:
 
 
 def request_for(
-    spec: TeacherSpec, question: Question, *, seed: int | None = None, top_logprobs: int | None = None
+    spec: TeacherSpec,
+    question: Question,
+    *,
+    seed: int | None = None,
+    top_logprobs: int | None = None,
+    tool_choice: str | None = None,
 ) -> Request:
     """The request a question becomes, with the teacher's own sampling under what the question sets."""
     own = SamplingConfig().over(spec.config.sampling)
@@ -140,6 +145,7 @@ def request_for(
         sampling,
         tools=question.tools,
         response_schema=question.schema,
+        tool_choice=tool_choice,
         capture=() if top_logprobs is None else (f"logprobs:{top_logprobs}",),
     )
 

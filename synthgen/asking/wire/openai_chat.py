@@ -17,6 +17,7 @@ import orjson
 from synthgen.asking.outcome import Answer, HttpReply, Outcome
 from synthgen.asking.wire.logprobs import read_logprobs
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
+from synthgen.asking.wire.schemas import is_strict
 from synthgen.asking.wire.shares import share_usage
 from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
@@ -93,11 +94,13 @@ class OpenAIChatWire:
                 body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
         if request.tools is not None:
             body["tools"] = orjson.loads(request.tools)
+        if request.tool_choice is not None:
+            body["tool_choice"] = _tool_choice(request.tool_choice)
         if request.response_schema is not None:
             schema: JSONValue = orjson.loads(request.response_schema)
             body["response_format"] = {
                 "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": schema, "strict": _is_strict(schema)},
+                "json_schema": {"name": "answer", "schema": schema, "strict": is_strict(schema)},
             }
         if self._provider_pin is not None:
             body["provider"] = {**as_object(body.get("provider")), **self._provider_pin}
@@ -223,19 +226,10 @@ def _message(message: Message) -> dict[str, JSONValue]:
     return out
 
 
-def _is_strict(schema: JSONValue) -> bool:
-    """True if OpenAI accepts `schema` in strict mode: every object closed, every property required."""
-    if isinstance(schema, list):
-        return all(_is_strict(item) for item in schema)
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object":
-        required = {as_text(name) for name in as_list(schema.get("required"))}
-        if schema.get("additionalProperties") is not False or required != set(
-            as_object(schema.get("properties"))
-        ):
-            return False
-    return all(_is_strict(value) for value in schema.values())
+def _tool_choice(choice: str) -> JSONValue:
+    if choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
 
 
 def _content(content: JSONValue) -> tuple[str, str]:
