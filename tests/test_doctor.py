@@ -419,6 +419,25 @@ def test_a_thinking_budget_is_left_room_and_paid_for(tmp_path: Path) -> None:
     assert bound["output_tokens"] == plain["output_tokens"] + 2000 * bound["requests"]
 
 
+async def test_a_server_that_has_gone_is_not_knocked_at_for_each_question() -> None:
+    waited: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    async with Loopback() as server:
+        spec = resolve(api.load_recipe(recipe(server))).specs["qwen"]
+    line = cast(RemoteTeacher, connect(spec))
+    caller = Caller(spec, line, Budget(None, 0.0), dialect="openai", sleep=wait)
+    for _ in range(2):
+        await caller.ask(CHAT)
+    await line.close()
+
+    assert caller.stopped is not None
+    assert caller.stopped.reason == "gone"
+    assert waited == [1, 2, 4, 8, 16]
+
+
 async def test_a_server_that_hangs_is_asked_no_third_time() -> None:
     async with Loopback(script=lambda _number, _body: HANG) as server:
         spec = resolve(api.load_recipe(recipe(server))).specs["qwen"]
@@ -439,7 +458,8 @@ def test_an_exhausted_quota_stops_the_questions(tmp_path: Path) -> None:
 
     assert len(server.requests) == 4
     assert verdicts(result)["structured"] == "error"
-    assert "no credit" in findings(result)["structured"]["evidence"]
+    assert findings(result)["steady"]["evidence"].startswith("stopped answering; quota: HTTP 429: no credit")
+    assert result.code == 3
 
 
 def test_an_answer_that_may_have_been_paid_is_not_bought_again(tmp_path: Path) -> None:

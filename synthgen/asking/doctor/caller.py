@@ -2,7 +2,7 @@
 
 In: a `Question` and fields to add to its body. Out: `Heard`: the reply as read by the wire, and its parsed body. Guarantees:
 money is reserved before each send and never passes the budget; nothing is sent after the endpoint has said that it
-answers nothing more (quota), hangs, or when the budget is reached; an attempt that may have been paid is not made again.
+answers nothing more (quota), hangs or is gone, or when the budget is reached; an attempt that may have been paid is not made again.
 A busy server is waited for as long as it asks, within `PATIENCE_S` for the whole endpoint.
 Rejected: the lanes of a run (a pace is pointless for one request at a time) and its journal (these answers are no
 part of a dataset; what they cost is in the diagnosis).
@@ -74,7 +74,10 @@ class Heard:
 
 
 class Caller:
-    """`sent` attempts were made, and cost `cost_usd` so far (None: the price is unknown)."""
+    """`sent` attempts were made, and cost `cost_usd` so far (None: the price is unknown).
+
+    `stopped` says why nothing more is sent, None as long as something is.
+    """
 
     def __init__(
         self,
@@ -96,7 +99,7 @@ class Caller:
         self._sleep = sleep
         self._patience_s = PATIENCE_S
         self._timeouts = 0
-        self._stopped: LaneStop | None = None
+        self.stopped: LaneStop | None = None
 
     async def ask(
         self,
@@ -120,20 +123,22 @@ class Caller:
                 case _:
                     return heard
             if due_s > self._patience_s:
+                if isinstance(heard.outcome, Retry) and heard.outcome.reason == "connect":
+                    self.stopped = LaneStop("gone", heard.outcome.message)
                 return heard
             self._patience_s -= due_s
             wait_s *= 2
             await self._sleep(due_s)
 
     async def _send(self, request: Request, question: Question, added: Mapping[str, JSONValue]) -> Heard:
-        if self._stopped is not None:
-            return Heard(self._stopped)
+        if self.stopped is not None:
+            return Heard(self.stopped)
         worst = worst_usd(self.spec, question)
         try:
             await self._budget.reserve(worst)
         except BudgetReached as error:
-            self._stopped = LaneStop("budget", str(error))
-            return Heard(self._stopped)
+            self.stopped = LaneStop("budget", str(error))
+            return Heard(self.stopped)
         self.sent += 1
         cost = worst
         try:
@@ -153,11 +158,11 @@ class Caller:
         """Quota, or a server that hangs: whoever waits is not kept waiting by each further question."""
         match outcome:
             case LaneStop("quota"):
-                self._stopped = outcome
+                self.stopped = outcome
             case Retry("timeout", message):
                 self._timeouts += 1
                 if self._timeouts == _TIMEOUTS:
-                    self._stopped = LaneStop(
+                    self.stopped = LaneStop(
                         "timeout", f"{_TIMEOUTS} questions had no answer in time: {message}"
                     )
 

@@ -222,9 +222,10 @@ async def find_version(control: ControlPlane) -> Finding:
 async def find_metrics(control: ControlPlane) -> Finding:
     """Whether the queue length can be read, which tells a crowded server from a slow one."""
     reply = await _page(control, "/metrics")
-    if reply is None or reply.status != 200:
-        status = f"HTTP {reply.status}" if reply else "no reply"
-        return Finding("metrics", "no", f"/metrics: {status}")
+    if reply is None:
+        return Finding("metrics", "error", "/metrics: no reply")
+    if reply.status != 200:
+        return Finding("metrics", "no", f"/metrics: HTTP {reply.status}")
     if _METRIC.encode() not in reply.body:
         return Finding("metrics", "no", f"/metrics holds no {_METRIC}")
     return Finding("metrics", "yes", f"/metrics holds {_METRIC}")

@@ -6,6 +6,7 @@ answer a plain question is asked nothing else; every probe of the dialect has a 
 """
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from synthgen.asking.doctor.caller import Caller, Heard
 from synthgen.asking.doctor.control import (
@@ -57,11 +58,23 @@ async def examine(caller: Caller, control: ControlPlane, misidentified: Served) 
     if not isinstance(chat.outcome, Answer):
         yield chat.refusal("chat")
         return
-    completion = chat.outcome.completion
+    async with aclosing(_abilities(caller, control, chat, chat.outcome)) as found:
+        async for finding in found:
+            yield finding
+    if caller.stopped is not None:
+        said = f"stopped answering; {caller.stopped.reason}: {caller.stopped.message}"
+        yield Finding("steady", "error", shorten(said, 160))
+
+
+async def _abilities(
+    caller: Caller, control: ControlPlane, chat: Heard, answer: Answer
+) -> AsyncGenerator[Finding]:
+    """What an endpoint that answers can do."""
+    completion = answer.completion
     said = repr(shorten(completion.text, 60)) if completion.text else "an empty text"
     yield Finding("chat", "yes", f"{completion.finish_reason}: {said}")
     yield find_usage(completion)
-    yield find_limits(chat.outcome.limits)
+    yield find_limits(answer.limits)
     yield find_reasoning(chat, completion)
     yield await probe_system(caller)
     yield await probe_stop(caller)

@@ -18,7 +18,7 @@ __all__ = ["Diagnosis", "Finding", "Verdict"]
 Verdict: TypeAlias = Literal["yes", "no", "unknown", "error"]
 _VERDICTS: tuple[str, ...] = get_args(Verdict)
 _TEXTS = ("alias", "provider", "model", "route", "endpoint", "teacher", "day")
-_NEEDED = ("reachable", "key", "model", "chat")
+_NEEDED = ("reachable", "key", "model", "chat", "steady")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ class Diagnosis:
 
     @property
     def usable(self) -> bool:
-        """Whether a run could ask this endpoint: it answers a plain question, as the model that was asked for."""
+        """Whether a run could ask this endpoint: it answers a plain question as the model that was asked for, and went on
+        answering."""
         found = {finding.probe: finding.verdict for finding in self.findings}
         return found.get("chat") == "yes" and all(
             found.get(probe) not in ("no", "error") for probe in _NEEDED
