@@ -459,6 +459,7 @@ def test_an_exhausted_quota_stops_the_questions(tmp_path: Path) -> None:
     assert len(server.requests) == 4
     assert verdicts(result)["structured"] == "error"
     assert findings(result)["steady"]["evidence"].startswith("stopped answering; quota: HTTP 429: no credit")
+    assert "): steady: stopped answering; quota" in result.err
     assert result.code == 3
 
 

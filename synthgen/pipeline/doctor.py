@@ -252,7 +252,7 @@ def _problem(
     """An endpoint nobody can ask, else what the recipe asks for and an endpoint lacks."""
     lost = [item for item in diagnoses if not item.usable]
     if lost:
-        why = [f"{item.alias} ({item.model} at {item.endpoint}): {_first_trouble(item)}" for item in lost]
+        why = [f"{item.alias} ({item.model} at {item.endpoint}): {_trouble(item)}" for item in lost]
         return StoppedShort("\n".join(["doctor: an endpoint is unusable", *why]))
     try:
         require_abilities(resolved, record, today)
@@ -261,7 +261,6 @@ def _problem(
     return None
 
 
-def _first_trouble(diagnosis: Diagnosis) -> str:
-    troubles = (finding for finding in diagnosis.findings if finding.verdict in ("no", "error"))
-    first = next(troubles, None)
-    return f"{first.probe}: {first.evidence}" if first else "was not examined to the end"
+def _trouble(diagnosis: Diagnosis) -> str:
+    trouble = diagnosis.trouble
+    return f"{trouble.probe}: {trouble.evidence}" if trouble else "was not examined to the end"

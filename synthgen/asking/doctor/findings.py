@@ -62,10 +62,14 @@ class Diagnosis:
     def usable(self) -> bool:
         """Whether a run could ask this endpoint: it answers a plain question as the model that was asked for, and went on
         answering."""
-        found = {finding.probe: finding.verdict for finding in self.findings}
-        return found.get("chat") == "yes" and all(
-            found.get(probe) not in ("no", "error") for probe in _NEEDED
-        )
+        chat = self.find("chat")
+        return chat is not None and chat.verdict == "yes" and self.trouble is None
+
+    @property
+    def trouble(self) -> Finding | None:
+        """The first finding that keeps a run from asking this endpoint at all."""
+        needed = (self.find(probe) for probe in _NEEDED)
+        return next((finding for finding in needed if finding and finding.verdict in ("no", "error")), None)
 
     def find(self, probe: str) -> Finding | None:
         """What a probe found, None if it was not made."""
