@@ -237,7 +237,7 @@ class Loopback:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        if request.method == "GET" or request.path in self._pages:
+        if request.method != "POST" or request.path in self._pages:
             self.pages_read.append(Seen(request.path, headers, {}))
             found = self._pages.get(request.path, refuse(404))
             page = found(headers) if callable(found) else found

@@ -40,6 +40,18 @@ def line_of(path: Path, text: str) -> int:
     return next(n for n, line in enumerate(path.read_text().splitlines(), start=1) if text in line)
 
 
+def test_one_server_of_a_pool_that_lacks_it_is_enough(tmp_path: Path) -> None:
+    with Doctored().server() as one, LIAR.server() as two:
+        path = structured_recipe(one, tmp_path, base_urls=[one.url, two.url], base_url=None)
+        path.write_text(path.read_text().replace("    base_url: null\n", ""))
+        cli("doctor", path, "-o", tmp_path / "run")
+
+        result = cli("plan", path, "-o", tmp_path / "run")
+
+    assert result.code == 2
+    assert f"(qwen3 at 127.0.0.1:{two.port}) lacks this" in result.err
+
+
 def test_more_logprobs_than_a_server_gives_stop_at_their_line(tmp_path: Path) -> None:
     with Doctored(k_max=5).server() as server:
         steps = [{"name": "answer", "prompt": "answer", "teacher": "qwen", "capture": {"logprobs": 8}}]

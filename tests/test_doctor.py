@@ -648,6 +648,22 @@ def test_endpoints_are_examined_side_by_side_and_each_in_order(tmp_path: Path) -
     assert one.max_in_flight == two.max_in_flight == 1
 
 
+def test_every_server_of_a_pool_is_examined(tmp_path: Path) -> None:
+    with Doctored().server() as one, Doctored("structured").server() as two:
+        pool = teacher(one, base_urls=[one.url, two.url])
+        del pool["base_url"]
+        path = save(tmp_path / "r.yaml", recipe(one, teachers={"qwen": pool}))
+        result = cli("doctor", path, "-o", tmp_path / "run", "--json")
+
+    found = {item["endpoint"]: item for item in result.json["diagnoses"]}
+    assert {item["alias"] for item in found.values()} == {"qwen"}
+    assert list(found) == [f"127.0.0.1:{server.port}" for server in (one, two)]
+    verdict_of = [
+        next(f["verdict"] for f in item["findings"] if f["probe"] == "structured") for item in found.values()
+    ]
+    assert verdict_of == ["yes", "no"]
+
+
 def test_a_teacher_in_this_process_has_nothing_to_examine(tmp_path: Path) -> None:
     local = {"provider": "local", "model": "HuggingFaceTB/SmolLM2-135M-Instruct"}
     content = recipe_without_server(local)

@@ -136,6 +136,15 @@ def test_half_a_character_keeps_its_bytes() -> None:
     assert captured(content, "€").token_bytes == (b"\xe2\x82", b"\xac")
 
 
+def test_the_first_parts_of_a_character_have_no_bytes_in_vllm() -> None:
+    content = [
+        entry("token_id:5", -0.1, ("token_id:5", -0.1), raw=b""),
+        entry("token_id:6", -0.1, ("token_id:6", -0.1), raw="€".encode()),
+    ]
+
+    assert captured(content, "€").tokens == ("", "€")
+
+
 def test_rounding_just_above_zero_is_zero() -> None:
     assert captured([entry("Paris", 2e-7, ("Paris", 2e-7))]).logprobs == (0.0,)
 

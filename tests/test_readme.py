@@ -21,7 +21,7 @@ import yaml
 
 from synthgen import api, errors
 from synthgen.assets import asset_names
-from synthgen.schema import RecordShape, record_schema, rejected_schema
+from synthgen.schema import RecordShape, logprobs_schema, record_schema, rejected_schema
 from tests.documented import ROOT, Teacher, fix_the_day, overrides, run_command
 from tests.loopback import Loopback
 
@@ -298,6 +298,18 @@ def test_formats_lists_the_columns_of_a_record() -> None:
 
     assert shown == set(record_schema(PLAIN))
     assert added == set(rejected_schema(PLAIN)) - set(record_schema(PLAIN))
+
+
+def test_formats_lists_the_columns_of_the_logprobs() -> None:
+    table = FORMATS.split("## Logprobs")[1].partition("| column |")[2]
+    shown = [
+        name
+        for line in table.splitlines()
+        if "|" in line
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    ]
+
+    assert sorted(shown) == sorted(logprobs_schema())
 
 
 def test_formats_lists_what_lies_in_a_run_folder(here: Workplace) -> None:

@@ -1,5 +1,6 @@
 """Several samples in one request: who goes together, whose money is whose, and servers that have no such thing."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
-from synthgen.asking.outcome import Answer, Outcome, Retry
+from synthgen.asking.outcome import Answer, HttpReply, Outcome, Retry
 from synthgen.asking.providers import OpenAIConfig
+from synthgen.asking.wire.openai_chat import OpenAIChatWire
 from synthgen.asking.wire.shares import share_usage
 from synthgen.journal import JournalIndex, Reply
 from synthgen.types import Completion, Request, Sampling, Usage
@@ -264,3 +266,48 @@ async def test_more_choices_than_asked_for_are_not_stored(tmp_path: Path) -> Non
         found = await replies(asker, samples(2))
 
     assert texts(found) == ["first", "0"]
+
+
+# Choices on the wire
+
+
+def choices(*messages: object, **usage: int) -> HttpReply:
+    listed = [
+        {"index": place, "message": message, "finish_reason": "stop"}
+        for place, message in enumerate(messages)
+    ]
+    return HttpReply(200, {}, json.dumps({"model": "m", "choices": listed[::-1], "usage": usage}).encode())
+
+
+def read(sent: HttpReply) -> tuple[Completion, ...]:
+    outcome = OpenAIChatWire().read(sent, question())
+    assert isinstance(outcome, Answer)
+    return outcome.completions
+
+
+def test_choices_are_taken_in_the_order_of_their_index() -> None:
+    sent = choices({"content": "a"}, {"content": "b"}, {"content": "c"})
+
+    assert [completion.text for completion in read(sent)] == ["a", "b", "c"]
+
+
+def test_a_broken_choice_and_those_behind_it_are_left_to_be_asked_again() -> None:
+    sent = choices({"content": "a"}, None, {"content": "c"}, prompt_tokens=3, completion_tokens=9)
+
+    (only,) = read(sent)
+
+    assert (only.text, only.usage) == ("a", Usage(3, 0, 9))  # what the broken one cost is in the bill
+
+
+def test_a_reply_whose_first_choice_is_broken_is_unusable() -> None:
+    outcome = OpenAIChatWire().read(choices(None, {"content": "b"}), question())
+
+    assert isinstance(outcome, Retry)
+    assert outcome.body is not None
+
+
+@given(
+    choices_=st.lists(st.one_of(st.none(), st.integers(), st.dictionaries(st.text(max_size=5), st.none())))
+)
+def test_whatever_stands_among_the_choices_nothing_is_raised(choices_: list[object]) -> None:
+    OpenAIChatWire().read(HttpReply(200, {}, json.dumps({"choices": choices_}).encode()), question())

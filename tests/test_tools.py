@@ -8,6 +8,7 @@ import pytest
 
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
+from synthgen.pipeline.tools import broken_call
 from synthgen.types import Message, Request, Sampling, TeacherIdentity, ToolCall
 from tests.loopback import Loopback
 from tests.runs import cli, graded, recipe, records, save, save_prompt
@@ -113,6 +114,34 @@ def test_a_prompt_that_wants_json_takes_no_calls_for_an_answer(tmp_path: Path) -
         result = cli("generate", save(tmp_path / "r.yaml", content), "-o", tmp_path / "o", "--json")
 
     assert result.json["reasons"] == {"parse/empty": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "problem"),
+    [
+        ("weather", '{"city": "Bonn"}', None),
+        ("clock", "{}", None),
+        ("rain", "{}", "no tool 'rain'"),
+        ("weather", '{"city": 3}', "weather: city breaks `type`"),
+        ("weather", '{"city": ', "weather: the arguments are no JSON"),
+        ("clock", '"now"', "clock: the arguments are no object"),
+    ],
+)
+def test_a_call_has_to_fit_its_tool(name: str, arguments: str, problem: str | None) -> None:
+    call = ToolCall("1", name, arguments)
+
+    assert broken_call(json.dumps([WEATHER, CLOCK]), [call]) == problem
+
+
+def test_a_call_that_does_not_fit_is_rejected_with_the_reason(tmp_path: Path) -> None:
+    strange = {**PARAMETERS, "properties": {"city": {"type": "string", "pattern": "^[0-9]+$"}}}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": strange}}
+    with Loopback() as server:
+        content = save(tmp_path / "r.yaml", offering(server, [tool]))
+        result = cli("generate", content, "-o", tmp_path / "o", "--json")
+
+    assert result.json["reasons"] == {"parse/tool_call": 2}
+    assert records(tmp_path / "o", "rejected")[0]["detail"] == "weather: city breaks `pattern`"
 
 
 def test_tools_and_choice_belong_to_the_key(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The one paid path: every request of a run, whatever it is for, passes `Asker.ask`.
 
 In: a `Request`, the step it serves and the teacher's alias. Out: the `Reply` the journal holds for it, asked only if
-it is not there. Order of the gates: journal (already bought?) -> lane (may it be sent now?) -> budget (is there
+it is not there. Order of the gates: journal (already bought?) -> queue and lane (may it be sent now?) -> budget (is there
 money?) -> intent durable -> send -> reply durable -> return. Guarantees: an answer is in the journal before anyone
 sees it; a key is never in flight twice; a row waiting for its retry holds no place in the lane. Samples of one question
 go into one request where the teacher can answer so: it has an intent a key, and its bill is shared among the keys.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from synthgen.asking.budget import Budget
-from synthgen.asking.lanes import Lane, LaneStopped, Place
+from synthgen.asking.lanes import Lane, LaneStopped, Place, Queue, Turn
 from synthgen.asking.outcome import (
     Answer,
     Gate,
@@ -47,13 +47,23 @@ _KEPT_BODY_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TeacherSpec:
-    """A teacher of a recipe, resolved: who it is, what it costs (None: unknown), how to reach it."""
+    """A teacher of a recipe, resolved: who it is, what it costs (None: unknown), how to reach it.
+
+    `pool` holds the same teacher once for each of its hosts where it has several, with an alias of its own; else
+    nothing.
+    """
 
     alias: str
     identity: TeacherIdentity
     config: TeacherConfig
     price: Price | None
     endpoint: str
+    pool: tuple["TeacherSpec", ...] = ()
+
+    @property
+    def hosts(self) -> tuple["TeacherSpec", ...]:
+        """One spec for each endpoint; what is sent goes to one of them."""
+        return self.pool or (self,)
 
     def worst_usd(self, request: Request) -> float:
         """The most `request` can cost; 0 without a price (then there is no cap to keep)."""
@@ -80,7 +90,10 @@ class _Attempt:
     keys: Sequence[str]
     step: str
     spec: TeacherSpec
-    lane: Lane
+    queue: Queue
+    lane: Lane | None = None  # that of the last send
+    endpoint: str = ""
+    turn: Turn = "new"
     tries: int = 0
     backoffs: int = 0
     wait_s: float = 0.0
@@ -97,7 +110,7 @@ class _Attempt:
 
     def circumstances(self) -> Circumstances:
         return Circumstances(
-            self.step, self.spec.alias, self.spec.endpoint, self.tries, self.sent_at, self.latency_s
+            self.step, self.spec.alias, self.endpoint, self.tries, self.sent_at, self.latency_s
         )
 
 
@@ -115,14 +128,18 @@ class Asker:
         self.journal = journal
         self.budget = budget
         self.policy = policy or RetryPolicy()
-        self.lanes = {alias: _lane(spec) for alias, spec in specs.items()}
+        self._hosts = {host.alias: host for spec in specs.values() for host in spec.hosts}
+        self.lanes = {name: _lane(host) for name, host in self._hosts.items()}
+        self.queues = {
+            alias: Queue([self.lanes[host.alias] for host in spec.hosts]) for alias, spec in specs.items()
+        }
         self.sent = 0
         self._specs = specs
         self._connect = connect
         self._teachers: dict[str, Teacher] = {}
         self._open: dict[str, asyncio.Event] = {}  # keys in flight, set when they are over
         self._halted: str | None = None
-        self._first_refusals = dict.fromkeys(specs, 0)  # of lanes that have not answered yet
+        self._first_refusals = dict.fromkeys(self.lanes, 0)  # of lanes that have not answered yet
         self._schemas = SchemaWatch()
         self._samples = Samples(self.ask, self._ask_new, self._is_missing)
 
@@ -133,14 +150,14 @@ class Asker:
 
     def exhausted(self, aliases: Iterable[str]) -> bool:
         """Whether nothing more can be sent to these teachers: halted, out of budget, or stopped."""
-        return self._halted is not None or all(self.lanes[alias].ended for alias in aliases)
+        return self._halted is not None or all(self.queues[alias].ended for alias in aliases)
 
     def halt(self, reason: str) -> None:
         """Send nothing more; what is in flight is paid and goes on. Waiting rows become pending at once."""
         if self._halted is None:
             self._halted = reason
-            for lane in self.lanes.values():
-                lane.end(reason, reason)
+            for queue in self.queues.values():
+                queue.end(reason, reason)
 
     async def ask(self, request: Request, *, step: str, alias: str) -> Reply:
         """The reply to `request`, from the journal or from the teacher.
@@ -180,7 +197,7 @@ class Asker:
         over = asyncio.Event()
         self._open |= dict.fromkeys(keys, over)
         try:
-            return await self._ask(_Attempt(requests, keys, step, self._specs[alias], self.lanes[alias]))
+            return await self._ask(_Attempt(requests, keys, step, self._specs[alias], self.queues[alias]))
         except LaneStopped as stop:
             raise NotAsked(stop.reason) from stop
         finally:
@@ -190,38 +207,48 @@ class Asker:
 
     async def _ask(self, attempt: _Attempt) -> list[Reply]:
         while True:
-            reserved, outcome = await self._send(attempt)
+            try:
+                reserved, outcome = await self._send(attempt)
+            except LaneStopped:
+                attempt.queue.require_open()
+                continue  # its lane stopped while it waited for money: there are others
             entries = self._settle(attempt, outcome, reserved)
             if entries:
                 await self._commit(*entries)
                 return [read_reply(entry) for entry in entries]
-            await attempt.lane.wait_outside(attempt.wait_s, with_lane=attempt.with_lane)
+            await attempt.queue.wait_outside(attempt.wait_s, with_lane=attempt.with_lane)
 
     async def _send(self, attempt: _Attempt) -> tuple[list[float], Outcome]:
         """One attempt, through lane and budget; what was reserved for each key."""
-        request, lane, samples = attempt.request, attempt.lane, len(attempt.keys)
-        max_tokens = samples * (request.sampling.max_tokens or 0)
-        place = await lane.enter(request.input_tokens_bound() // 4, max_tokens)
+        request, queue, samples = attempt.request, attempt.queue, len(attempt.keys)
+        lane, place = await queue.enter(
+            request.input_tokens_bound() // 4,
+            samples * (request.sampling.max_tokens or 0),
+            step=attempt.step,
+            turn=attempt.turn,
+            avoid=attempt.lane,
+        )
+        attempt.lane, attempt.endpoint = lane, self._hosts[lane.name].endpoint
         used: Usage | None = None
         try:
             reserved = attempt.spec.worst_shares(request, samples)
             await self._reserve(sum(reserved))
-            outcome = await self._send_reserved(attempt, reserved)
-            self._learn(attempt, outcome, place)  # before the place is free for the next
+            outcome = await self._send_reserved(attempt, lane, reserved)
+            self._learn(attempt, outcome, lane, place)  # before the place is free for the next
             match outcome:
                 case Answer():
                     used = outcome.usage
                 case Gate() | RowFailure() | LaneStop():
                     used = Usage()
         finally:
-            lane.leave(place, used)
+            queue.leave(lane, place, used)
         return reserved, outcome
 
-    async def _send_reserved(self, attempt: _Attempt, reserved: Sequence[float]) -> Outcome:
+    async def _send_reserved(self, attempt: _Attempt, lane: Lane, reserved: Sequence[float]) -> Outcome:
         """One attempt whose money is reserved: the intents first, then the wire."""
         sent = False
         try:
-            attempt.lane.require_open()
+            lane.require_open()
             shares = zip(attempt.keys, reserved, strict=True)
             await self._commit(*(_entry(key, "I", usd) for key, usd in shares))
             sent = True
@@ -229,7 +256,7 @@ class Asker:
             attempt.tries += 1
             attempt.sent_at = time.time()
             started = time.perf_counter()
-            outcome = await self._answer(attempt)
+            outcome = await self._answer(attempt, lane)
         except (LaneStopped, NotAsked):
             self.budget.settle(sum(reserved), 0.0)
             raise
@@ -240,32 +267,37 @@ class Asker:
         attempt.latency_s = time.perf_counter() - started
         return outcome
 
-    def _learn(self, attempt: _Attempt, outcome: Outcome, place: Place) -> None:
+    def _learn(self, attempt: _Attempt, outcome: Outcome, lane: Lane, place: Place) -> None:
         """What an outcome says of the lane, and how long this request has to wait."""
-        lane, alias = attempt.lane, attempt.spec.alias
         match outcome:
             case Answer(limits=limits):
                 usage = outcome.usage
                 lane.saw(place, limits)
                 lane.succeeded(place, usage)
                 lane.counts.output_tokens += usage.output_tokens if usage else 0
-                self._watch_schema(attempt, outcome)
-                self._first_refusals.pop(alias, None)
+                self._watch_schema(attempt, outcome, lane)
+                self._first_refusals.pop(lane.name, None)
             case RowFailure(_, message):
                 lane.refused(place)
                 if len(attempt.keys) == 1:
-                    self._note_refusal(attempt, message)
+                    self._note_refusal(attempt.queue, lane, message)
             case LaneStop(reason, message):
-                lane.stop(reason, message)
+                attempt.wait_s = 0.0  # another lane may take it
+                attempt.turn = "gated"
+                attempt.queue.stop(lane, reason, message)
             case Gate(reason, wait_s, exhausted, limits):
                 attempt.tries -= 1
                 attempt.backoffs += 1
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
+                if attempt.queue.has_other(lane):
+                    attempt.wait_s = min(attempt.wait_s, self.policy.backoff_s(attempt.backoffs))
                 attempt.with_lane = not wait_s
+                attempt.turn = "gated"
                 lane.saw(place, limits)
                 lane.was_limited(place, wait_s, exhausted=exhausted, overloaded=reason == "overloaded")
                 self._give_up_if_dead(attempt, reason)
             case Retry(reason, message, wait_s):
+                attempt.turn = "gated" if reason == "connect" else "retry"
                 if reason == "connect":
                     attempt.tries -= 1  # nobody was reached: that says nothing about the request
                 elif attempt.failing_since is None:
@@ -332,35 +364,36 @@ class Asker:
             return True
         since = attempt.failing_since
         return (
-            since is not None and self.policy.exhausted(attempt.tries) and attempt.lane.last_success > since
+            since is not None and self.policy.exhausted(attempt.tries) and attempt.queue.last_success > since
         )
 
-    def _watch_schema(self, attempt: _Attempt, answer: Answer) -> None:
-        spec = attempt.spec
+    def _watch_schema(self, attempt: _Attempt, answer: Answer, lane: Lane) -> None:
+        model, host = attempt.spec.identity.model, attempt.endpoint
         for completion in answer.completions:
-            broken = self._schemas.broken_by(spec.alias, attempt.request, completion)
+            broken = self._schemas.broken_by(lane.name, attempt.request, completion)
             if broken is not None:
-                attempt.lane.stop(
+                attempt.queue.stop(
+                    lane,
                     "schema_ignored",
-                    f"{spec.endpoint}: {broken} of the first {FIRST} structured answers of {spec.identity.model!r} do "
+                    f"{host}: {broken} of the first {FIRST} structured answers of {model!r} do "
                     "not follow the JSON schema they were asked for, so the server seems to ignore it; use a server that "
                     "supports `response_format: json_schema`, or write `structured: false` in the step and let the "
                     "prompt ask for JSON",
                 )
 
-    def _note_refusal(self, attempt: _Attempt, message: str) -> None:
-        alias = attempt.spec.alias
-        if alias in self._first_refusals:
-            self._first_refusals[alias] += 1
-            if self._first_refusals[alias] >= _FIRST_REPLIES:
+    def _note_refusal(self, queue: Queue, lane: Lane, message: str) -> None:
+        if lane.name in self._first_refusals:
+            self._first_refusals[lane.name] += 1
+            if self._first_refusals[lane.name] >= _FIRST_REPLIES:
                 said = f"the first {_FIRST_REPLIES} requests were all refused: {message}"
-                attempt.lane.stop("bad_requests", said)
+                queue.stop(lane, "bad_requests", said)
 
     @staticmethod
     def _give_up_if_dead(attempt: _Attempt, what: str) -> None:
-        silent_s = attempt.lane.silent_s
+        queue, silent_s = attempt.queue, attempt.queue.silent_s
         if silent_s > attempt.spec.config.give_up_after_s:
-            attempt.lane.stop("given_up", f"no success for {silent_s:.0f} s; last: {what}")
+            for lane in queue.lanes:
+                queue.stop(lane, "given_up", f"no success for {silent_s:.0f} s; last: {what}")
 
     def _drop(self, keys: Sequence[str], reserved: Sequence[float], reason: str, *, lost: bool) -> None:
         """Close an attempt that brought no answer; a lost one keeps its money."""
@@ -388,7 +421,7 @@ class Asker:
         except BudgetReached as error:
             for alias, spec in self._specs.items():
                 if spec.price is None or spec.price.input or spec.price.output:
-                    self.lanes[alias].end("budget", str(error))
+                    self.queues[alias].end("budget", str(error))
             raise NotAsked("budget") from error
 
     async def _commit(self, *entries: Entry) -> None:
@@ -405,16 +438,16 @@ class Asker:
             self.halt("storage")
             raise NotAsked("storage") from error
 
-    async def _answer(self, attempt: _Attempt) -> Outcome:
-        teacher, samples = self._teacher(attempt.spec), len(attempt.keys)
+    async def _answer(self, attempt: _Attempt, lane: Lane) -> Outcome:
+        teacher, samples = self._teacher(lane.name), len(attempt.keys)
         if samples == 1:
             return await teacher.answer(attempt.request)
         return await teacher.answer(attempt.request, samples)
 
-    def _teacher(self, spec: TeacherSpec) -> Teacher:
-        if spec.alias not in self._teachers:
-            self._teachers[spec.alias] = self._connect(spec)
-        return self._teachers[spec.alias]
+    def _teacher(self, name: str) -> Teacher:
+        if name not in self._teachers:
+            self._teachers[name] = self._connect(self._hosts[name])
+        return self._teachers[name]
 
     async def close(self) -> None:
         """Release the teachers; nothing may be in flight."""

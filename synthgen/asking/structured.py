@@ -1,7 +1,7 @@
-"""Does a server keep to the schema it was sent? Asked of the first answers of a teacher, so that one that accepts and
+"""Does a server keep to the schema it was sent? Asked of the first answers of a lane, so that one that accepts and
 ignores it costs a few answers and not a run.
 
-In: structured answers as they come. Out: nothing, or why the lane has to stop. Counted are the first eight that were
+In: structured answers as they come. Out: nothing, or why their lane has to stop. Counted are the first eight that were
 not cut off, refused or spent on tool calls; six that hold no object of the schema are too many. Constrained decoding
 gets none wrong, whatever the model; a model that only reads the prompt's words gets some right, and one that gets more
 than a quarter right may as well go on: its wrong ones are rejected one by one. Six of eight by chance: at a true error
@@ -24,21 +24,21 @@ FIRST, TOO_MANY = 8, 6
 
 
 class SchemaWatch:
-    """What this session has seen of its teachers."""
+    """What this session has seen of its lanes, by name."""
 
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
         self._broken: Counter[str] = Counter()
 
-    def broken_by(self, alias: str, request: Request, completion: Completion) -> int | None:
+    def broken_by(self, lane: str, request: Request, completion: Completion) -> int | None:
         """Note an answer; how many of the first broke their schema once they are too many, else None."""
-        if request.response_schema is None or self._seen[alias] >= FIRST:
+        if request.response_schema is None or self._seen[lane] >= FIRST:
             return None
         if completion.finish_reason not in ("stop", "unknown") or completion.tool_calls:
             return None
-        self._seen[alias] += 1
-        self._broken[alias] += isinstance(_reader(request.response_schema).read(completion.text), Unusable)
-        return self._broken[alias] if self._broken[alias] >= TOO_MANY else None
+        self._seen[lane] += 1
+        self._broken[lane] += isinstance(_reader(request.response_schema).read(completion.text), Unusable)
+        return self._broken[lane] if self._broken[lane] >= TOO_MANY else None
 
 
 @lru_cache(maxsize=16)

@@ -170,7 +170,9 @@ def require_abilities(resolved: Resolved, record: Record, today: date) -> None:
 
 def _speaks_of(diagnosis: Diagnosis, spec: TeacherSpec, today: date) -> bool:
     """Whether a diagnosis is of this teacher as it is now, and still believed."""
-    if diagnosis.alias != spec.alias or diagnosis.teacher != teacher_digest(spec.config):
+    if diagnosis.alias != spec.alias:
+        return False
+    if diagnosis.teacher not in {teacher_digest(host.config) for host in spec.hosts}:
         return False
     try:
         age_days = (today - date.fromisoformat(diagnosis.day)).days

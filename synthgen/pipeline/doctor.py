@@ -170,8 +170,9 @@ async def diagnose(loaded: LoadedRecipe, out: Path, options: DoctorOptions) -> E
 
 @dataclass(slots=True)
 class _Patient:
-    """One endpoint under examination."""
+    """One endpoint under examination; `alias` is that of its teacher, which may have several."""
 
+    alias: str
     spec: TeacherSpec
     teacher: RemoteTeacher
     endpoint: Endpoint
@@ -185,18 +186,18 @@ class _Patient:
 
     async def examine(self, budget: Budget, gates: Gates, tell: Callable[[str, Finding], None]) -> None:
         self.caller = Caller(self.spec, self.teacher, budget, dialect=self.endpoint.dialect)
-        served = partial(gates.misidentified, self.spec.alias)
+        served = partial(gates.misidentified, self.alias)
         async with (
             ControlPlane(self.endpoint) as control,
             aclosing(examine(self.caller, control, served)) as found,
         ):
             async for finding in found:
                 self.findings.append(finding)
-                tell(self.spec.alias, finding)
+                tell(self.alias, finding)
 
     def diagnosis(self) -> Diagnosis:
         return Diagnosis(
-            alias=self.spec.alias,
+            alias=self.alias,
             provider=self.spec.config.provider,
             model=self.spec.config.model,
             route=self.spec.identity.route,
@@ -217,12 +218,12 @@ def _patients(resolved: Resolved, today: date) -> tuple[list[_Patient], tuple[st
     """
     patients, skipped = [], []
     for alias in dict.fromkeys(part.alias for part in resolved.parts):
-        spec = resolved.specs[alias]
-        if not isinstance(spec.config, RemoteTeacherConfig):
-            skipped.append(alias)
-            continue
-        teacher = cast(RemoteTeacher, connect(spec))  # what a provider with such a config promises
-        patients.append(_Patient(spec, teacher, endpoint_of(spec.config), today.isoformat()))
+        for spec in resolved.specs[alias].hosts:
+            if not isinstance(spec.config, RemoteTeacherConfig):
+                skipped.append(alias)
+                continue
+            teacher = cast(RemoteTeacher, connect(spec))  # what a provider with such a config promises
+            patients.append(_Patient(alias, spec, teacher, endpoint_of(spec.config), today.isoformat()))
     return patients, tuple(skipped)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from synthgen.asking import Asker, Budget, NotAsked
 from synthgen.asking.connect import connect_all
 from synthgen.asking.outcome import Teacher
+from synthgen.asking.server_queue import follow_queues
 from synthgen.dataset import Staging, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
@@ -38,9 +39,11 @@ from synthgen.pipeline.rows import Counter
 from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
+from synthgen.pipeline.watchdog import Watchdog
 from synthgen.pipeline.waves import Wave, Waves
 from synthgen.recipe.load import LoadedRecipe
 from synthgen.refine import SeenTexts
+from synthgen.types import JSONValue
 
 __all__ = ["Options", "generate"]
 
@@ -51,12 +54,16 @@ _JUDGED_AHEAD = 2
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run, as opposed to what: nothing here changes an answer or a record."""
+    """How to run, as opposed to what: nothing here changes an answer or a record.
+
+    `quiet_s`: after so long without any movement the run says what it waits for.
+    """
 
     max_cost_usd: float | None = None
     ask_only: bool = False
     retry_failed: bool = False
     handle_signals: bool = False
+    quiet_s: float = 60.0
     today: date | None = None
     progress: Progress = field(default_factory=Progress)
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
@@ -254,12 +261,14 @@ class _Run:
         self.events.phase("asking")
         try:
             async with asyncio.TaskGroup() as group:
-                ticker = group.create_task(self._tick())
+                ticker = group.create_task(self._tick(self._watchdog()))
+                follower = group.create_task(follow_queues(self.resolved.specs, self.asker.lanes))
                 async with asyncio.TaskGroup() as work:
                     work.create_task(self.waves.feed(work))
                     work.create_task(self._screen_waves(work, staging.folder))
                     work.create_task(self._settle_waves(staging))
                 ticker.cancel()
+                follower.cancel()
         except BaseExceptionGroup as group_error:
             raise _only(group_error) from group_error
         if not self.waves.exhausted and not self.target.met:
@@ -351,10 +360,28 @@ class _Run:
     def _stage_logprobs(self, final: list[Verdict], staging: Staging) -> None:
         staging.add("logprobs", logprobs_frame(final, self.journal.index, self.resolved.specs))
 
-    async def _tick(self) -> None:
+    async def _tick(self, watchdog: Watchdog) -> None:
         while True:
-            await asyncio.sleep(_EVENT_EVERY_S)
+            await asyncio.sleep(min(_EVENT_EVERY_S, self.options.quiet_s))
             self.events.write()
+            watchdog.check()
+
+    def _watchdog(self) -> Watchdog:
+        def state() -> dict[str, JSONValue]:
+            return {
+                "waves_open": self.waves.open_waves,
+                "waves_settling": self.settling.qsize(),
+                "rows_unfinished": self.progress.rows_admitted - self.progress.rows_done,
+                "journal_lines_uncommitted": self.journal.uncommitted,
+            }
+
+        return Watchdog(
+            self.asker.queues,
+            state,
+            quiet_s=self.options.quiet_s,
+            say=self.options.say,
+            note=lambda found: self.events.write(stalled=found),
+        )
 
     def _stop_at_once(self) -> bool:
         """Whether we were cancelled by the user's second signal; then the session still ends in order."""

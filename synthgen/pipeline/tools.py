@@ -1,11 +1,13 @@
 """The tools a step offers its teacher: read from the recipe or from a file, and checked before anything is sent.
 
-In: `tools` and `tool_choice` of a step. Out: the JSON text that becomes part of requests and of the records' column
-`tools`, in OpenAI's form. Guarantee: names are unique and fit every vendor, parameters are JSON Schemas. The order of
+In: `tools` and `tool_choice` of a step; the calls of a reply. Out: the JSON text that becomes part of requests and of
+the records' column `tools`, in OpenAI's form; what is wrong with a call. Guarantee: names are unique and fit every vendor, parameters are JSON Schemas. The order of
 tools and of their keys is kept: models read it.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import jsonschema_rs
@@ -15,9 +17,9 @@ from pydantic import Field
 from synthgen.errors import RecipeError, UsageError
 from synthgen.recipe.model import StepConfig, Strict
 from synthgen.recipe.yaml_file import Document, parse_yaml, validate
-from synthgen.types import JSONValue
+from synthgen.types import JSONValue, ToolCall
 
-__all__ = ["check_choice", "inline_tools", "read_tools"]
+__all__ = ["broken_call", "check_choice", "inline_tools", "read_tools"]
 
 _WORDS = ("auto", "none", "required")
 
@@ -95,3 +97,34 @@ def check_choice(choice: str | None, tools: str | None) -> None:
     names = [tool["function"]["name"] for tool in orjson.loads(tools)]
     if choice not in _WORDS and choice not in names:
         raise UsageError(f"{choice!r} is none of {', '.join((*_WORDS, *names))}")
+
+
+def broken_call(tools: str, calls: Iterable[ToolCall]) -> str | None:
+    """What is wrong with the first call that does not fit its tool; None where all do. Quotes no argument.
+
+    Servers hold calls to the parameters only where a tool says `strict`, some not even then.
+    """
+    validators = _validators(tools)
+    for call in calls:
+        if call.name not in validators:
+            return f"no tool {call.name[:64]!r}"
+        try:
+            arguments = orjson.loads(call.arguments)
+        except ValueError:
+            return f"{call.name}: the arguments are no JSON"
+        error = next(validators[call.name].iter_errors(arguments), None)
+        if error is not None:
+            at = ".".join(map(str, error.instance_path))[:80] or "the object"
+            return f"{call.name}: {at} breaks `{error.kind.name}`"
+        if not isinstance(arguments, dict):
+            return f"{call.name}: the arguments are no object"
+    return None
+
+
+@lru_cache(maxsize=64)
+def _validators(tools: str) -> Mapping[str, jsonschema_rs.Validator]:
+    functions = [tool["function"] for tool in orjson.loads(tools)]
+    return {
+        function["name"]: jsonschema_rs.validator_for(function.get("parameters", {}), offline=True)
+        for function in functions
+    }

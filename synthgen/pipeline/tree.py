@@ -13,6 +13,7 @@ from typing import Literal
 from synthgen.asking import TeacherSpec
 from synthgen.journal import Reply
 from synthgen.pipeline.rows import Counter, Row
+from synthgen.pipeline.tools import broken_call
 from synthgen.templates import (
     Parsed,
     Prompt,
@@ -177,6 +178,9 @@ class Tree:
         if isinstance(parsed, Unusable):
             reason = "truncated" if completion.finish_reason == "length" else parsed.reason
             return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", reason, parsed.detail)]
+        broken = broken_call(ask.step.tools, completion.tool_calls) if ask.step.tools else None
+        if broken is not None:
+            return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", "tool_call", broken)]
         grown: list[Node | Leaf] = []
         for item, values in enumerate(parsed.items):
             path = node.path if ask.step.prompt.reply.kind != "list" else (*node.path, f"[{item}]")

@@ -121,6 +121,11 @@ class Waves:
         self._moved.set()
 
     @property
+    def open_waves(self) -> int:
+        """Waves whose verdicts are not final."""
+        return self._started - self._settled
+
+    @property
     def settled_rows(self) -> int:
         """Rows whose verdicts are final."""
         return self._settled_rows
@@ -136,8 +141,7 @@ class Waves:
         while True:
             if self._target.met or self._stopped:
                 return False
-            open_waves = self._started - self._settled
-            if open_waves == 0 or (open_waves < AHEAD and self._wants_more(open_waves)):
+            if self.open_waves == 0 or (self.open_waves < AHEAD and self._wants_more(self.open_waves)):
                 return True
             self._moved.clear()
             await self._moved.wait()

@@ -117,8 +117,11 @@ def _spelled(text: str | None, raw: bytes | None, id_: int | None, logprob: floa
 
 
 def _bytes(value: JSONValue) -> bytes | None:
-    numbers = [one for one in as_list(value) if isinstance(one, int) and 0 <= one < 256]
-    return bytes(numbers) if numbers and len(numbers) == len(as_list(value)) else None
+    """None where there are none; empty for the first parts of a character (vLLM)."""
+    if not isinstance(value, list):
+        return None
+    numbers = [one for one in value if isinstance(one, int) and 0 <= one < 256]
+    return bytes(numbers) if len(numbers) == len(value) else None
 
 
 def _ids(chosen: list[_Token], token_ids: list[JSONValue]) -> tuple[int | None, ...]:
