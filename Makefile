@@ -13,7 +13,7 @@ help: ## Say what each target does.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
 
 quickstart: $(VENV)/.stamp-local ## Make a small dataset with a small open-weight model on this machine.
-	$(BIN)/synthgen generate examples/quickstart.yaml -o $(RUN)
+	$(BIN)/synthgen generate examples/quickstart.yaml -o $(RUN) >/dev/null
 	$(BIN)/synthgen show $(RUN)
 	@printf '\ndataset: %s/data   rejected: %s/rejected   card: %s/README.md\n' $(RUN) $(RUN) $(RUN)
 

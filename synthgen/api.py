@@ -17,11 +17,13 @@ from synthgen.pipeline import (
     FilterOptions,
     Options,
     Plan,
+    Question,
     Report,
     RowStory,
     RunFolder,
     RunSummary,
     filter_foreign,
+    first_questions,
     make_plan,
     open_gates,
     read_record,
@@ -44,6 +46,7 @@ __all__ = [
     "LoadedRecipe",
     "Options",
     "Plan",
+    "Question",
     "Report",
     "RowStory",
     "RunSummary",
@@ -53,6 +56,7 @@ __all__ = [
     "generate",
     "load_recipe",
     "plan",
+    "preview",
     "recipe_schema",
     "show",
 ]
@@ -119,6 +123,15 @@ def doctor(
 
     loaded = _loaded(recipe, overrides)
     return _run(diagnose(loaded, _folder(loaded, out), options or DoctorOptions()))
+
+
+def preview(recipe: RecipeLike, questions: int, *, overrides: Sequence[str] = ()) -> list[Question]:
+    """The first `questions` prompts that `generate` would send, rendered; sends nothing.
+
+    Raises:
+        SynthgenError: the recipe, its files or its source are wrong.
+    """
+    return first_questions(resolve(_loaded(recipe, overrides)), questions)
 
 
 def filter(  # the verb's name

@@ -267,7 +267,8 @@ class Loopback:
     async def _act(
         self, act: Act, request: web.BaseRequest, headers: Mapping[str, str], body: Body
     ) -> web.StreamResponse:
-        anthropic = request.path.endswith("/messages")
+        # Clouds put the model into the path and the dialect's version into the body.
+        anthropic = request.path.endswith("/messages") or "anthropic_version" in body
         raw = b""
         if act.kind in _PAID:
             raw = json.dumps(self._answer(body, anthropic=anthropic)).encode()

@@ -41,6 +41,7 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
     "front": (
         "__init__",
         "ask",
+        "clouds",
         "connect",
         "doctor",
         "providers",
@@ -49,6 +50,8 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
         "structured",
     ),
 }
+
+SDK_USERS = {"synthgen.asking.transport.sdk", "synthgen.asking.transport.clouds"}
 
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 ASKING_ROOM_OF = {part: room for room, parts in ASKING_ROOMS.items() for part in parts}
@@ -143,10 +146,13 @@ def test_every_room_of_asking_exists() -> None:
     ("library", "homes"),
     [
         ("aiohttp", {"synthgen.asking.transport.aiohttp_transport"}),
-        ("openai", {"synthgen.asking.transport.sdk"}),
-        ("anthropic", {"synthgen.asking.transport.sdk"}),
+        ("openai", SDK_USERS),
+        ("anthropic", SDK_USERS),
         ("openvino_genai", {"synthgen.asking.local_worker"}),
         ("datasketch", {"synthgen.refine.dedup"}),
+        ("boto3", {"synthgen.asking.transport.clouds"}),
+        ("google", {"synthgen.asking.transport.clouds"}),
+        ("azure", {"synthgen.asking.transport.clouds"}),
         ("torch", set()),
     ],
 )

@@ -21,6 +21,7 @@ import yaml
 
 from synthgen import api, errors
 from synthgen.assets import asset_names
+from synthgen.plugins import plugin_names
 from synthgen.schema import RecordShape, logprobs_schema, record_schema, rejected_schema
 from tests.documented import ROOT, Teacher, fix_the_day, overrides, run_command
 from tests.loopback import Loopback
@@ -104,6 +105,12 @@ def fitted(command: str, here: Workplace) -> list[str]:
         for override in overrides(Path(words[2]), here.url):
             words += ["--set", override]
     return words
+
+
+def test_the_table_of_teachers_names_every_provider() -> None:
+    table = README.partition("## Teachers")[2].partition("## ")[0]
+
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == plugin_names("provider")
 
 
 def test_the_readme_shows_every_verb() -> None:

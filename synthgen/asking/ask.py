@@ -293,7 +293,7 @@ class Asker:
                     attempt.wait_s = min(attempt.wait_s, self.policy.backoff_s(attempt.backoffs))
                 attempt.with_lane = not wait_s
                 attempt.turn = "gated"
-                lane.saw(place, limits)
+                lane.saw(place, limits, refused=True)
                 lane.was_limited(place, wait_s, exhausted=exhausted, overloaded=reason == "overloaded")
                 self._give_up_if_dead(attempt, reason)
             case Retry(reason, message, wait_s):

@@ -40,10 +40,17 @@ class HttpReply:
 
 
 class TransportFailure(Exception):
-    """No whole reply came back. `maybe_paid`: the request may have reached the teacher before it broke."""
+    """No whole reply came back. `maybe_paid`: the request may have reached the teacher before it broke.
+
+    `auth`: nothing was sent, since the cloud's own credentials are gone.
+    """
 
     def __init__(
-        self, reason: Literal["connect", "reset", "timeout", "body"], message: str, *, maybe_paid: bool
+        self,
+        reason: Literal["connect", "reset", "timeout", "body", "auth"],
+        message: str,
+        *,
+        maybe_paid: bool,
     ):
         super().__init__(message)
         self.reason = reason

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from synthgen.asking.outcome import HttpReply, Outcome, Retry, Transport, TransportFailure, Wire
+from synthgen.asking.outcome import HttpReply, LaneStop, Outcome, Retry, Transport, TransportFailure, Wire
 from synthgen.asking.transport.endpoint import Dialect, Endpoint
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
@@ -41,6 +41,7 @@ __all__ = [
     "connect",
     "credentials",
     "endpoint_of",
+    "read_key",
 ]
 
 _UNCHANGED: Mapping[str, JSONValue] = {}
@@ -59,6 +60,7 @@ class RemoteTeacherConfig(TeacherConfig):
     """
 
     vendor_host: ClassVar[str | None] = None
+    version_path: ClassVar[str] = "/v1"
 
     base_url: str = Field(validate_default=True)
     base_urls: tuple[str, ...] = ()
@@ -112,8 +114,8 @@ class RemoteTeacherConfig(TeacherConfig):
             return (self,)
         return tuple(self.model_copy(update={"base_url": url, "base_urls": ()}) for url in self.base_urls)
 
-    @staticmethod
-    def _normal(url: str) -> str:
+    @classmethod
+    def _normal(cls, url: str) -> str:
         """Scheme and host in lower case, a version as last part, no slash behind it."""
         parts = urlsplit(url.strip())
         try:
@@ -127,8 +129,8 @@ class RemoteTeacherConfig(TeacherConfig):
         path = parts.path.rstrip("/")
         for endpoint in _ENDPOINT_PATHS:
             path = path.removesuffix(endpoint)
-        if not any(_VERSION_SEGMENT.fullmatch(segment) for segment in path.split("/")):
-            path += "/v1"
+        if cls.version_path and not any(_VERSION_SEGMENT.fullmatch(segment) for segment in path.split("/")):
+            path += cls.version_path
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{path}"
 
@@ -259,6 +261,8 @@ class RemoteTeacher:
                 self._wire.path, body, timeout_s=self._timeout_s if timeout_s is None else timeout_s
             )
         except TransportFailure as failure:
+            if failure.reason == "auth":
+                return Exchange(None, LaneStop("auth", str(failure)))
             return Exchange(None, Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid))
         return Exchange(reply, self._wire.read(reply, request))
 
@@ -274,7 +278,7 @@ def check_key(config: TeacherConfig) -> None:
         MissingKeyError: the variable is unset or empty, or its value cannot stand in a header.
     """
     if isinstance(config, RemoteTeacherConfig):
-        _key(config, os.environ)
+        read_key(config)
 
 
 def credentials(config: TeacherConfig) -> list[str]:
@@ -285,13 +289,18 @@ def credentials(config: TeacherConfig) -> list[str]:
     return [key] if key else []
 
 
-def _key(config: RemoteTeacherConfig, environ: Mapping[str, str]) -> str | None:
+def read_key(config: RemoteTeacherConfig) -> str | None:
+    """The credential from its environment variable, None where the teacher has none.
+
+    Raises:
+        MissingKeyError: see `check_key`.
+    """
     name = config.key_variable
     if name is None:
         return None
-    key = environ.get(name, "").strip()
+    key = os.environ.get(name, "").strip()
     if not key:
-        raise MissingKeyError(f"environment variable {name} is not set: teacher {config.model!r} needs it")
+        raise MissingKeyError(f"environment variable {name} is not set: model {config.model!r} needs it")
     if not _HEADER_SAFE.fullmatch(key):
         raise MissingKeyError(f"environment variable {name} holds characters no key has (space, line break)")
     return key
@@ -312,7 +321,7 @@ def endpoint_of(config: RemoteTeacherConfig) -> Endpoint:
     Raises:
         MissingKeyError: see `check_key`.
     """
-    return Endpoint(config.base_url, config.dialect, _key(config, os.environ), config.connect_timeout_s)
+    return Endpoint(config.base_url, config.dialect, read_key(config), config.connect_timeout_s)
 
 
 def _wire(config: RemoteTeacherConfig) -> Wire:

@@ -92,16 +92,19 @@ def plan(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder. Default: runs/<name>.")] = None,
     overrides: Overrides = None,
     max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.", min=0)] = None,
+    show: Annotated[int, typer.Option(help="Show the first N prompts as they would be sent.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Say what generate would ask, cost and be allowed to do. Sends nothing."""
     from synthgen import api
     from synthgen.cli.output import print_plan
 
-    promised = api.plan(recipe, out, overrides=overrides or (), max_cost_usd=max_cost)
-    print_plan(promised, as_json=as_json)
+    loaded = api.load_recipe(recipe, overrides or ())
+    promised = api.plan(loaded, out, max_cost_usd=max_cost)
+    print_plan(promised, api.preview(loaded, show) if show else [], as_json=as_json)
     if not promised.allowed:
-        raise PolicyError("policy: generate would send nothing; the decisions above say why")
+        said = "policy: generate would send nothing; the decisions above say why"
+        raise PolicyError("\n".join([said, *promised.hints]))
 
 
 @app.command("filter")

@@ -5,7 +5,7 @@ are shown escaped, and no markup in it is interpreted.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import indent
 from typing import cast
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from synthgen.cli.terminal import safe
-from synthgen.pipeline import Plan, Report, RowStory, RunSummary
+from synthgen.pipeline import Plan, Question, Report, RowStory, RunSummary
 from synthgen.types import JSONValue
 
 __all__ = ["console", "print_json", "print_plan", "print_report", "print_shown"]
@@ -99,10 +99,11 @@ def _print_usage(out: Console, usage: JSONValue) -> None:
         )
 
 
-def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """What `plan` found."""
+def print_plan(plan: Plan, questions: Sequence[Question] = (), *, as_json: bool) -> None:
+    """What `plan` found, and the prompts it was asked to show."""
     if as_json:
-        print_json(plan.as_json())
+        shown: dict[str, JSONValue] = {"questions": [question.as_json() for question in questions]}
+        print_json({**plan.as_json(), **(shown if questions else {})})
         return
     out = console()
     bad = f" ({plan.bad_rows} malformed)" if plan.bad_rows else ""
@@ -127,6 +128,18 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     if plan.budget_usd is not None:
         out.print(f"cap: {plan.budget_usd:g} USD")
     _print_policy(out, plan.policy)
+    for question in questions:
+        _print_question(out, question)
+
+
+def _print_question(out: Console, question: Question) -> None:
+    asked = f"row {question.row}, step {question.step}, sample {question.sample}"
+    if question.problem is not None:
+        out.print(Text(f"\n{asked}: rejected, {safe(question.problem, _SAMPLE_CHARS)}"))
+        return
+    out.print(Text(f"\n{asked}, to teacher {question.teacher}:"))
+    for message in question.messages:
+        out.print(Text(_indented(f"{message.role}: {safe(message.content)}")))
 
 
 def _usd(low: float | None, expected: float | None, high: float | None) -> str:

@@ -31,6 +31,7 @@ from synthgen.journal.sealed import (
     read_index,
     sealed_path,
 )
+from synthgen.journal.system import read_at
 from synthgen.types import JSONValue
 
 __all__ = ["JournalIndex", "segment_numbers", "segment_paths"]
@@ -347,7 +348,7 @@ def _line_at(file: _File, offset: int) -> bytes:
     """The line that starts at `offset`."""
     size = 1 << 14
     while True:
-        chunk = os.pread(file.handle, size, offset)
+        chunk = read_at(file.handle, size, offset)
         end = chunk.find(b"\n")
         if end >= 0 or len(chunk) < size:
             return chunk[: end + 1]

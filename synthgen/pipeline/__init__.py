@@ -4,6 +4,7 @@ from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.generate import Options, generate
 from synthgen.pipeline.plan import Plan, make_plan
+from synthgen.pipeline.preview import Question, first_questions
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.refilter import FilterOptions, filter_foreign, recut
 from synthgen.pipeline.report import Report
@@ -17,11 +18,13 @@ __all__ = [
     "Options",
     "Plan",
     "Progress",
+    "Question",
     "Report",
     "RowStory",
     "RunFolder",
     "RunSummary",
     "filter_foreign",
+    "first_questions",
     "generate",
     "make_plan",
     "open_gates",

@@ -58,6 +58,7 @@ class Plan:
     disk_bytes: int
     allowed: bool
     fans_out: bool
+    hints: tuple[str, ...] = ()  # what may have been meant where the policy knows no such thing
 
     @property
     def bound(self) -> str:
@@ -132,6 +133,7 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         # The journal holds every reply as text, the shards hold it once more, compressed.
         disk_bytes=int(tokens * (BYTES_PER_TOKEN + PARQUET_BYTES_PER_TOKEN)),
         allowed=gates.result.passed,
+        hints=tuple(gates.hints()),
         fans_out=any(step.prompt.reply.kind == "list" for step in resolved.tree.steps[:-1])
         or (resolved.judge is not None and resolved.tree.steps[-1].prompt.reply.kind == "list"),
     )

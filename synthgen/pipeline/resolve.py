@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from synthgen.asking import TeacherSpec, find_price
+from synthgen.asking import TeacherSpec, cloud_route, find_price, maker_model, speaks_messages
 from synthgen.assets import Kind, find_asset
 from synthgen.errors import RecipeError, UsageError
 from synthgen.pipeline.judging import Judge
@@ -166,7 +166,9 @@ def _endpoint(config: TeacherConfig) -> str:
 
 def _common_route(hosts: Sequence[TeacherConfig]) -> str | None:
     """The route that the vendor's own hosts have without being told, if it is the same for all."""
-    routes = {default_route(load_registry(), host.provider, _base_url(host)) for host in hosts}
+    routes = {
+        cloud_route(host) or default_route(load_registry(), host.provider, _base_url(host)) for host in hosts
+    }
     return routes.pop() if len(routes) == 1 else None
 
 
@@ -288,7 +290,7 @@ def _sampling(
 ) -> Sampling:
     sampling = own.over(spec.config.sampling)
     where = loaded.where("teachers", spec.alias)
-    needed = spec.config.provider == "anthropic" or (cap_usd is not None and not _is_free(spec))
+    needed = speaks_messages(spec.config) or (cap_usd is not None and not _is_free(spec))
     if cap_usd is not None and spec.price is None:
         raise RecipeError(
             f"{where}.price: is required with a budget: no table price is known for {spec.config.model!r}; "
@@ -339,7 +341,7 @@ def _part(loaded: LoadedRecipe, spec: TeacherSpec, role: str) -> Part:
         alias=spec.alias,
         provider=spec.config.provider,
         route=spec.identity.route,
-        model=spec.config.model,
+        model=maker_model(spec.config),
         hf=spec.config.hf,
         role=role,  # type: ignore[arg-type]  # one of two literals, above
         row_license=source.license,
