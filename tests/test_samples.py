@@ -131,10 +131,24 @@ async def test_the_reservation_covers_every_sample(tmp_path: Path) -> None:
         Loopback() as server,
         asking(tmp_path, spec_of(server.url), cap_usd=alone + 2 * 0.05 - 1e-9) as asker,
     ):
-        refused = await asker.ask_samples(samples(3), step="answer", alias="big")
+        await asker.ask_samples(samples(3), step="answer", alias="big")
 
-    assert [str(reply) for reply in refused if isinstance(reply, NotAsked)] == ["budget"] * 3
-    assert server.requests == []
+    assert set(asked_for(server)) == {1}
+
+
+async def test_what_does_not_fit_together_is_asked_singly_and_condemns_nobody(tmp_path: Path) -> None:
+    first, each = spec_of().worst_shares(samples(1)[0], 2)
+    async with (
+        Loopback(words=1) as server,
+        asking(tmp_path, spec_of(server.url), cap_usd=first + each) as asker,
+    ):
+        found = await asker.ask_samples(samples(3), step="answer", alias="big")
+        asker.budget.cap_usd = 100.0
+        await replies(asker, samples(2, text="Name a river."))
+
+    assert any(isinstance(reply, Reply) for reply in found)
+    assert asked_for(server)[-1] == 2
+    assert set(asked_for(server)[:-1]) == {1}
 
 
 async def test_a_lost_reply_keeps_the_reservation_of_every_sample(tmp_path: Path) -> None:

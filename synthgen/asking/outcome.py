@@ -66,7 +66,11 @@ class NotAsked(Exception):
 
 
 class RefusedTogether(Exception):
-    """A request for several samples was refused: perhaps one for a single sample is not."""
+    """A request for several samples was refused, by the server or the budget: perhaps one for a single one is not."""
+
+    def __init__(self, *, by_server: bool) -> None:
+        super().__init__()
+        self.by_server = by_server
 
 
 LimitKind: TypeAlias = Literal["requests", "tokens", "input_tokens", "output_tokens"]

@@ -32,6 +32,7 @@ __all__ = [
     "OPENAI",
     "VLLM",
     "AnthropicConfig",
+    "BatchTeacherConfig",
     "Exchange",
     "OpenAIConfig",
     "RemoteTeacher",
@@ -42,6 +43,7 @@ __all__ = [
     "credentials",
     "endpoint_of",
     "read_key",
+    "wire_of",
 ]
 
 _UNCHANGED: Mapping[str, JSONValue] = {}
@@ -156,7 +158,27 @@ class RemoteTeacherConfig(TeacherConfig):
         return self.api_key_env if self.at_vendor or "api_key_env" in self.model_fields_set else None
 
 
-class OpenAIConfig(RemoteTeacherConfig):
+class BatchTeacherConfig(RemoteTeacherConfig):
+    """A teacher whose vendor also answers in batches: half the price, within a day.
+
+    `live` sends each request as it comes, `batch` collects them; `auto` is `batch` where the plan makes that worth
+    while and nobody has to wait for an answer to ask on, else `live`. `price` is always that of live requests.
+    """
+
+    mode: Literal["live", "batch", "auto"] = "live"
+
+    @model_validator(mode="after")
+    def _has_batches(self) -> Self:
+        if self.mode != "live" and not self.base_url.endswith("/v1"):
+            raise ValueError(
+                f"mode: {self.mode} needs a base_url that ends with /v1: the batch endpoints stand there"
+            )
+        if self.mode != "live" and len(self.base_urls) > 1:
+            raise ValueError(f"mode: {self.mode} needs one server: a batch belongs to the one that has it")
+        return self
+
+
+class OpenAIConfig(BatchTeacherConfig):
     """OpenAI, or any server that speaks its chat completions; `upstream` pins hosts behind OpenRouter."""
 
     vendor_host = "api.openai.com"
@@ -182,6 +204,8 @@ class OpenAIConfig(RemoteTeacherConfig):
     def _upstream_has_a_router(self) -> "OpenAIConfig":
         if self.upstream and not self.at_openrouter:
             raise ValueError("upstream names hosts behind OpenRouter; it needs `route: openrouter`")
+        if self.at_openrouter and self.mode != "live":
+            raise ValueError("OpenRouter has no batch endpoints: `mode: live` is all it can")
         return self
 
 
@@ -199,7 +223,7 @@ class VllmConfig(RemoteTeacherConfig):
         return _samples(self.samples_per_request)
 
 
-class AnthropicConfig(RemoteTeacherConfig):
+class AnthropicConfig(BatchTeacherConfig):
     """Anthropic, or a server that speaks its Messages dialect."""
 
     vendor_host = "api.anthropic.com"
@@ -312,7 +336,7 @@ def connect(config: RemoteTeacherConfig) -> RemoteTeacher:
     Raises:
         MissingKeyError: see `check_key`.
     """
-    return RemoteTeacher(_wire(config), _transport(config, endpoint_of(config)), timeout_s=config.timeout_s)
+    return RemoteTeacher(wire_of(config), _transport(config, endpoint_of(config)), timeout_s=config.timeout_s)
 
 
 def endpoint_of(config: RemoteTeacherConfig) -> Endpoint:
@@ -324,7 +348,8 @@ def endpoint_of(config: RemoteTeacherConfig) -> Endpoint:
     return Endpoint(config.base_url, config.dialect, read_key(config), config.connect_timeout_s)
 
 
-def _wire(config: RemoteTeacherConfig) -> Wire:
+def wire_of(config: RemoteTeacherConfig) -> Wire:
+    """The dialect of this teacher."""
     if isinstance(config, AnthropicConfig):
         return AnthropicMessagesWire()
     if not isinstance(config, OpenAIConfig):

@@ -67,8 +67,8 @@ class Samples:
     ) -> dict[int, Reply | NotAsked]:
         """Replies by sample."""
         replies: dict[int, Reply | NotAsked] = {}
-        rest, refused = list(requests), False
-        while len(rest) > 1 and not refused and alias not in self._singly:
+        rest, unwilling = list(requests), False
+        while len(rest) > 1 and alias not in self._singly:
             keys = [request.key() for request in rest]
             if not all(map(self._is_missing, keys)):
                 break
@@ -76,15 +76,15 @@ class Samples:
                 got = await self._ask_together(rest, keys, step, alias)
             except NotAsked as stop:
                 return replies | {request.sample: stop for request in rest}
-            except RefusedTogether:
-                refused = True
+            except RefusedTogether as refused:
+                unwilling = refused.by_server
                 break
             replies |= {request.sample: reply for request, reply in zip(rest, got, strict=False)}
             rest = rest[len(got) :]
             if len(got) == 1:
                 self._note_lone_choice(alias)
         alone = await asyncio.gather(*(self._ask_alone(request, step, alias) for request in rest))
-        if refused and any(isinstance(reply, Reply) and reply.completion for reply in alone):
+        if unwilling and any(isinstance(reply, Reply) and reply.completion for reply in alone):
             self._singly.add(alias)
         return replies | {request.sample: reply for request, reply in zip(rest, alone, strict=True)}
 

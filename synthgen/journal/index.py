@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.errors import StorageError
+from synthgen.journal.batches import OpenBatch
 from synthgen.journal.keys import KeyTable
 from synthgen.journal.ledger import Account, Ledger
 from synthgen.journal.lines import Entry, decode, scan
@@ -182,6 +183,11 @@ class JournalIndex:
     def ledger(self) -> Ledger:
         """What was spent so far; sends that earlier sessions left open count as lost."""
         return self._account.ledger
+
+    @property
+    def open_batches(self) -> dict[str, OpenBatch]:
+        """Batches that may still be under way at a vendor, by name; they change as entries are noted."""
+        return self._account.batches
 
     def note(self, entry: Entry, segment: int, offset: int) -> None:
         """Remember where an entry stands; called after every commit."""

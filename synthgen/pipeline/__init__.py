@@ -1,6 +1,7 @@
-"""The story: plan, generate, refine again, publish, show. Reads like `docs/architecture.md`."""
+"""The story: plan, generate, cancel, refine again, publish, show. Reads like `docs/architecture.md`."""
 
 from synthgen.pipeline.abilities import read_record, require_abilities
+from synthgen.pipeline.cancel import Cancelled, cancel_run
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.generate import Options, generate
 from synthgen.pipeline.plan import Plan, make_plan
@@ -13,6 +14,7 @@ from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 
 __all__ = [
+    "Cancelled",
     "FilterOptions",
     "Gates",
     "Options",
@@ -23,6 +25,7 @@ __all__ = [
     "RowStory",
     "RunFolder",
     "RunSummary",
+    "cancel_run",
     "filter_foreign",
     "first_questions",
     "generate",

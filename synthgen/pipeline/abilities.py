@@ -36,6 +36,7 @@ _NOT_ABILITY = {
     "timeout_s",
     "connect_timeout_s",
     "samples_per_request",
+    "mode",
 }
 
 

@@ -130,15 +130,20 @@ class OpenAIChatWire:
         choices = sorted(map(as_object, as_list(payload.get("choices"))), key=_place) or [{}]
         if has_error(choices[0]):
             return read_error(reply, choices[0], self._clock())
+        usage = _usage(as_object(payload.get("usage")))
         completions = []
         for choice in choices:
-            read = _choice(payload, choice)
+            read = _choice(payload, choice, usage)
             if isinstance(read, str):
                 break
             completions.append(read)
         if not completions:
             return unusable(reply, str(read))
-        first, *more = _captured(_shared(completions, payload), choices, request)
+        if len(completions) > 1 and usage is not None:
+            completions = _shared(completions, usage)
+        if request is not None and request.capture:
+            completions = _captured(completions, choices, request)
+        first, *more = completions
         return Answer(first, read_limits(reply.headers, self._clock()), tuple(more))
 
 
@@ -146,8 +151,10 @@ def _place(choice: dict[str, JSONValue]) -> int:
     return as_count(choice.get("index"))
 
 
-def _choice(payload: dict[str, JSONValue], choice: dict[str, JSONValue]) -> Completion | str:
-    """A choice without its usage, or why it is none."""
+def _choice(
+    payload: dict[str, JSONValue], choice: dict[str, JSONValue], usage: Usage | None
+) -> Completion | str:
+    """A choice with the usage of the whole reply, or why it is none."""
     message = choice.get("message")
     if not isinstance(message, dict):
         return "the reply holds no message"
@@ -163,17 +170,15 @@ def _choice(payload: dict[str, JSONValue], choice: dict[str, JSONValue]) -> Comp
         finish_reason="refusal" if refusal else _FINISH.get(reason, "unknown"),
         reasoning="\n\n".join(parts) or None,
         tool_calls=_tool_calls(message),
+        usage=usage,
         served_model=as_text(payload.get("model")) or None,
         upstream=as_text(payload.get("provider")) or None,
         reply_id=as_text(payload.get("id")) or None,
     )
 
 
-def _shared(completions: Sequence[Completion], payload: dict[str, JSONValue]) -> list[Completion]:
-    """The completions with their usage: shares of the reply's, so that they add up to the bill."""
-    usage = _usage(as_object(payload.get("usage")))
-    if usage is None or len(completions) == 1:
-        return [replace(completion, usage=usage) for completion in completions]
+def _shared(completions: Sequence[Completion], usage: Usage) -> list[Completion]:
+    """The completions with shares of the usage that add up to it."""
     written = [
         len(completion.text)
         + len(completion.reasoning or "")
@@ -187,11 +192,11 @@ def _shared(completions: Sequence[Completion], payload: dict[str, JSONValue]) ->
 
 
 def _captured(
-    completions: Sequence[Completion], choices: Sequence[dict[str, JSONValue]], request: Request | None
+    completions: Sequence[Completion], choices: Sequence[dict[str, JSONValue]], request: Request
 ) -> list[Completion]:
     """The completions with the logprobs that were asked for, or with the flag that says why they are missing."""
-    top = request.top_logprobs if request else None
-    if request is None or top is None:
+    top = request.top_logprobs
+    if top is None:
         return list(completions)
     constrained = request.response_schema is not None or request.tools is not None
     alone = completions[0].usage if len(completions) == 1 else None
