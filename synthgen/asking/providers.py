@@ -38,6 +38,7 @@ __all__ = [
     "connect",
     "credentials",
     "read_key",
+    "samples_at_once",
 ]
 
 _VERSION_SEGMENT = re.compile(r"v\d+\w*")
@@ -165,7 +166,7 @@ class OpenAIConfig(RemoteTeacherConfig):
 
     def most_samples(self, *, seeded: bool) -> int:
         """Sixteen by default. With a seed one: what the second choice's seed is, nobody says."""
-        return 1 if seeded else _samples(self.samples_per_request)
+        return 1 if seeded else samples_at_once(self.samples_per_request)
 
     @model_validator(mode="after")
     def _upstream_has_a_router(self) -> "OpenAIConfig":
@@ -185,7 +186,7 @@ class VllmConfig(RemoteTeacherConfig):
 
     def most_samples(self, *, seeded: bool) -> int:
         """Sixteen by default, also with a seed: choice k is drawn with the seed plus k (`ParentRequest`, vLLM 0.6 on)."""
-        return _samples(self.samples_per_request)
+        return samples_at_once(self.samples_per_request)
 
 
 class AnthropicConfig(RemoteTeacherConfig):
@@ -197,7 +198,7 @@ class AnthropicConfig(RemoteTeacherConfig):
     api_key_env: str | None = Field(default="ANTHROPIC_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
-def _samples(setting: Literal["auto"] | int) -> int:
+def samples_at_once(setting: Literal["auto"] | int) -> int:
     """How many samples to ask for at once.
 
     With 16 the shared prompt costs a sixteenth; more saves little and makes every loss of a reply dearer.
