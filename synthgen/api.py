@@ -12,8 +12,10 @@ from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
+from synthgen.asking.batch import Pace
 from synthgen.errors import SynthgenError
 from synthgen.pipeline import (
+    Cancelled,
     FilterOptions,
     Options,
     Plan,
@@ -21,6 +23,7 @@ from synthgen.pipeline import (
     Report,
     RowStory,
     RunSummary,
+    cancel_run,
     filter_foreign,
     first_questions,
     make_plan,
@@ -36,6 +39,7 @@ from synthgen.recipe.schema import recipe_schema
 from synthgen.types import JSONValue
 
 __all__ = [
+    "Cancelled",
     "FilterOptions",
     "LoadedRecipe",
     "Options",
@@ -45,6 +49,7 @@ __all__ = [
     "RowStory",
     "RunSummary",
     "SynthgenError",
+    "cancel",
     "filter",
     "generate",
     "load_recipe",
@@ -111,6 +116,19 @@ def filter(  # the verb's name
     if len(paths) == 1 and (paths[0] / "journal").is_dir():
         return recut(paths[0], Path(out), options)
     return filter_foreign(paths, Path(out), options)
+
+
+def cancel(
+    run: str | Path, *, pace: Pace | None = None, say: Callable[[str], None] = lambda _: None
+) -> Cancelled:
+    """Stop the batches of a run at their vendors; what was answered until then is paid and journaled.
+
+    Waits until each batch is over, which vendors take minutes for; `say` is told which one it is at.
+
+    Raises:
+        SynthgenError: not a run, or it cannot be worked on.
+    """
+    return _run(cancel_run(Path(run), pace or Pace(), say))
 
 
 def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> RunSummary | RowStory:

@@ -28,7 +28,7 @@ from tests.runs import cli, graded, recipe, records, save
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("openai", "anthropic", "polars", "datasketch", "aiohttp", "torch", "numpy")
-VERBS = ("generate", "plan", "filter", "show", "list", "schema")
+VERBS = ("generate", "cancel", "plan", "filter", "show", "list", "schema")
 
 
 @pytest.fixture

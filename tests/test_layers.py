@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "synthgen"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "schema"),
+    ("errors", "types", "schema", "keymap"),
     ("assets", "plugins"),
     ("recipe",),
     ("sources", "templates", "journal", "refine", "policy", "dataset"),
@@ -41,6 +41,7 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
     "front": (
         "__init__",
         "ask",
+        "batch",
         "clouds",
         "connect",
         "providers",
@@ -145,8 +146,8 @@ def test_every_room_of_asking_exists() -> None:
     ("library", "homes"),
     [
         ("aiohttp", {"synthgen.asking.transport.aiohttp_transport"}),
-        ("openai", SDK_USERS),
-        ("anthropic", SDK_USERS),
+        ("openai", SDK_USERS | {"synthgen.asking.batch.openai_batches"}),
+        ("anthropic", SDK_USERS | {"synthgen.asking.batch.anthropic_batches"}),
         ("openvino_genai", {"synthgen.asking.local_worker"}),
         ("datasketch", {"synthgen.refine.dedup"}),
         ("boto3", {"synthgen.asking.transport.clouds"}),

@@ -116,7 +116,7 @@ def test_the_table_of_teachers_names_every_provider() -> None:
 def test_the_readme_shows_every_verb() -> None:
     shown = {command.split()[1] for command in commands()}
 
-    assert shown == {"generate", "plan", "filter", "show", "list", "schema"}
+    assert shown == {"generate", "cancel", "plan", "filter", "show", "list", "schema"}
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if command not in LOCAL])
@@ -188,11 +188,13 @@ def test_the_shown_way_to_load_the_dataset_works(
 
 
 def reject_one(here: Workplace) -> None:
-    """A copy of the run, cut so that some records are rejected; the loopback teacher's answers are all accepted."""
+    """A copy of the run without its longest answer; the loopback teacher's answers are all accepted."""
+    messages = pl.read_parquet(f"{here.run}/data/train-*.parquet")["messages"]
+    longest = max(len(record[-1]["content"]) for record in messages)
     chain = here.folder / "odd.yaml"
     chain.write_text(
         "name: odd\nversion: 1\ndescription: rejects long answers\nlicence: Apache-2.0\n"
-        "steps:\n  - length: {max_chars: 215}\n",
+        f"steps:\n  - length: {{max_chars: {longest - 1}}}\n",
         encoding="utf-8",
     )
     report = api.filter([here.run], "runs/with-rejects", options=api.FilterOptions(chain=str(chain)))

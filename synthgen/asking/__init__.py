@@ -4,7 +4,7 @@ from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
 from synthgen.asking.budget import Budget
 from synthgen.asking.clouds import cloud_route, maker_model, speaks_messages
 from synthgen.asking.lanes import Lane
-from synthgen.asking.prices import cost_usd, find_price
+from synthgen.asking.prices import batch_price, cost_usd, find_price
 
 __all__ = [
     "Asker",
@@ -12,6 +12,7 @@ __all__ = [
     "Lane",
     "NotAsked",
     "TeacherSpec",
+    "batch_price",
     "cloud_route",
     "cost_usd",
     "find_price",

@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from synthgen.asking.budget import Budget
 from synthgen.asking.lanes import Lane, LaneStopped, Place, Queue, Turn
@@ -38,16 +38,16 @@ from synthgen.journal import Circumstances, Entry, Journal, Reply, answer_entry,
 from synthgen.recipe.model import Price, TeacherConfig
 from synthgen.types import JSONValue, Request, TeacherIdentity, Usage
 
-__all__ = ["Asker", "NotAsked", "TeacherSpec"]
+__all__ = ["FIRST_REPLIES", "KEPT_BODY_BYTES", "Asker", "BatchPath", "NotAsked", "TeacherSpec"]
 
 # A lane whose first replies are all "bad request" has a recipe problem, not twenty row problems.
-_FIRST_REPLIES = 20
-_KEPT_BODY_BYTES = 1 << 20
+FIRST_REPLIES = 20
+KEPT_BODY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherSpec:
-    """A teacher of a recipe, resolved: who it is, what it costs (None: unknown), how to reach it.
+    """A teacher of a recipe, resolved: who it is, what it costs in this mode (None: unknown), how to reach it.
 
     `pool` holds the same teacher once for each of its hosts where it has several, with an alias of its own; else
     nothing.
@@ -59,6 +59,7 @@ class TeacherSpec:
     price: Price | None
     endpoint: str
     pool: tuple["TeacherSpec", ...] = ()
+    mode: Literal["live", "batch"] = "live"
 
     @property
     def hosts(self) -> tuple["TeacherSpec", ...]:
@@ -76,6 +77,30 @@ class TeacherSpec:
         output_tokens = request.sampling.max_tokens or 0
         first = cost_usd(self.price, Usage(request.input_tokens_bound(), output_tokens=output_tokens))
         return [first] + [cost_usd(self.price, Usage(output_tokens=output_tokens))] * (samples - 1)
+
+
+class BatchPath(Protocol):
+    """The way of requests that are not sent one by one (`synthgen.asking.batch`)."""
+
+    def takes(self, key: str, spec: TeacherSpec) -> bool:
+        """Whether this request goes, or has gone, in a batch."""
+        ...
+
+    async def ask(self, request: Request, key: str, step: str, spec: TeacherSpec) -> Entry | None:
+        """The journaled entry of its reply; None if it has to be asked live after all. Raises `NotAsked`."""
+        ...
+
+    def holds(self, key: str) -> bool:
+        """Whether this request is in a batch that is not over."""
+        ...
+
+    def moved(self) -> None:
+        """A request has come or gone."""
+        ...
+
+    def halt(self, reason: str) -> None:
+        """Submit nothing more; requests that wait are pending. What is at a vendor stays there."""
+        ...
 
 
 @dataclass(slots=True)
@@ -134,6 +159,7 @@ class Asker:
             alias: Queue([self.lanes[host.alias] for host in spec.hosts]) for alias, spec in specs.items()
         }
         self.sent = 0
+        self.batches: BatchPath | None = None
         self._specs = specs
         self._connect = connect
         self._teachers: dict[str, Teacher] = {}
@@ -148,6 +174,11 @@ class Asker:
         """Why nothing more is sent in this session, or None."""
         return self._halted
 
+    @property
+    def open_requests(self) -> int:
+        """Requests somebody is waiting for."""
+        return len(self._open)
+
     def exhausted(self, aliases: Iterable[str]) -> bool:
         """Whether nothing more can be sent to these teachers: halted, out of budget, or stopped."""
         return self._halted is not None or all(self.queues[alias].ended for alias in aliases)
@@ -158,6 +189,8 @@ class Asker:
             self._halted = reason
             for queue in self.queues.values():
                 queue.end(reason, reason)
+            if self.batches is not None:
+                self.batches.halt(reason)
 
     async def ask(self, request: Request, *, step: str, alias: str) -> Reply:
         """The reply to `request`, from the journal or from the teacher.
@@ -183,12 +216,13 @@ class Asker:
         The requests differ in `sample` alone, in rising order. `NotAsked` stands in the place of each that `ask` would
         raise it for.
         """
-        seeded = requests[0].sampling.seed is not None
-        most = self._specs[alias].config.most_samples(seeded=seeded)
+        spec, seeded = self._specs[alias], requests[0].sampling.seed is not None
+        most = 1 if spec.mode == "batch" else spec.config.most_samples(seeded=seeded)
         return await self._samples.ask(requests, most, step=step, alias=alias)
 
     def _is_missing(self, key: str) -> bool:
-        return key not in self._open and key not in self.journal.index
+        elsewhere = self.batches is not None and self.batches.holds(key)
+        return key not in self._open and key not in self.journal.index and not elsewhere
 
     async def _ask_new(
         self, requests: Sequence[Request], keys: Sequence[str], step: str, alias: str
@@ -197,13 +231,20 @@ class Asker:
         over = asyncio.Event()
         self._open |= dict.fromkeys(keys, over)
         try:
-            return await self._ask(_Attempt(requests, keys, step, self._specs[alias], self.queues[alias]))
+            spec = self._specs[alias]
+            if self.batches is not None and self.batches.takes(keys[0], spec):
+                entry = await self.batches.ask(requests[0], keys[0], step, spec)
+                if entry is not None:
+                    return [read_reply(entry)]
+            return await self._ask(_Attempt(requests, keys, step, spec, self.queues[alias]))
         except LaneStopped as stop:
             raise NotAsked(stop.reason) from stop
         finally:
             for key in keys:
                 del self._open[key]
             over.set()
+            if self.batches is not None:
+                self.batches.moved()
 
     async def _ask(self, attempt: _Attempt) -> list[Reply]:
         while True:
@@ -214,7 +255,7 @@ class Asker:
                 continue  # its lane stopped while it waited for money: there are others
             entries = self._settle(attempt, outcome, reserved)
             if entries:
-                await self._commit(*entries)
+                await self.commit(*entries)
                 return [read_reply(entry) for entry in entries]
             await attempt.queue.wait_outside(attempt.wait_s, with_lane=attempt.with_lane)
 
@@ -232,7 +273,7 @@ class Asker:
         used: Usage | None = None
         try:
             reserved = attempt.spec.worst_shares(request, samples)
-            await self._reserve(sum(reserved), together=samples > 1)
+            await self.reserve(sum(reserved), together=samples > 1)
             outcome = await self._send_reserved(attempt, lane, reserved)
             self._learn(attempt, outcome, lane, place)  # before the place is free for the next
             match outcome:
@@ -250,7 +291,7 @@ class Asker:
         try:
             lane.require_open()
             shares = zip(attempt.keys, reserved, strict=True)
-            await self._commit(*(_entry(key, "I", usd) for key, usd in shares))
+            await self.commit(*(_entry(key, "I", usd) for key, usd in shares))
             sent = True
             self.sent += 1
             attempt.tries += 1
@@ -331,7 +372,7 @@ class Asker:
                 self._drop(keys, reserved, reason, lost=lost)
             case Retry(reason, message, body=bytes(body)):
                 self.budget.settle(reserved_usd, reserved_usd)
-                text = body[:_KEPT_BODY_BYTES].decode(errors="replace")
+                text = body[:KEPT_BODY_BYTES].decode(errors="replace")
                 self._append({"k": keys[0], "t": "X", "reason": reason, "usd": reserved_usd, "body": text})
                 self._close(keys[1:], reason)
         if reason == "connect" or not self._is_hopeless(attempt):
@@ -386,8 +427,8 @@ class Asker:
     def _note_refusal(self, queue: Queue, lane: Lane, message: str) -> None:
         if lane.name in self._first_refusals:
             self._first_refusals[lane.name] += 1
-            if self._first_refusals[lane.name] >= _FIRST_REPLIES:
-                said = f"the first {_FIRST_REPLIES} requests were all refused: {message}"
+            if self._first_refusals[lane.name] >= FIRST_REPLIES:
+                said = f"the first {FIRST_REPLIES} requests were all refused: {message}"
                 queue.stop(lane, "bad_requests", said)
 
     @staticmethod
@@ -417,7 +458,13 @@ class Asker:
             return None
         return reserved_usd if usage is None else cost_usd(spec.price, usage)
 
-    async def _reserve(self, usd: float, *, together: bool) -> None:
+    async def reserve(self, usd: float, *, together: bool = False) -> None:
+        """Reserve the money of one request; `together`: of several samples, which can be asked singly.
+
+        Raises:
+            NotAsked: the cap is reached; then no teacher that costs something is asked any more.
+            RefusedTogether: the samples do not fit together.
+        """
         try:
             await self.budget.reserve(usd, final=not together)
         except BudgetReached as error:
@@ -428,7 +475,12 @@ class Asker:
                     self.queues[alias].end("budget", str(error))
             raise NotAsked("budget") from error
 
-    async def _commit(self, *entries: Entry) -> None:
+    async def commit(self, *entries: Entry) -> None:
+        """Make entries durable; a disk that takes none of them halts the session.
+
+        Raises:
+            NotAsked: it took none.
+        """
         try:
             await self.journal.commit(*entries)
         except StorageError as error:

@@ -49,8 +49,27 @@ class Budget:
             await turn
         if self.reached is not None:
             raise self.reached.with_traceback(None)  # raised for many rows: it must not collect their frames
-        self.reserved_usd += usd
-        self._reservations += 1
+        self.hold(usd)
+
+    def try_reserve(self, usd: float) -> bool:
+        """Reserve `usd` if it fits now."""
+        if usd <= 0:
+            return True
+        if self.reached is not None or not self._fits(usd):
+            return False
+        self.hold(usd)
+        return True
+
+    def hold(self, usd: float) -> None:
+        """Reserve what an earlier session has already sent."""
+        if usd > 0:
+            self.reserved_usd += usd
+            self._reservations += 1
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is reserved, so that room may come."""
+        return self._reservations > 0
 
     def settle(self, reserved_usd: float, cost_usd: float) -> None:
         """The request is over: its reservation becomes its cost (0 for a rejected request)."""

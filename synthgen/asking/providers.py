@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from synthgen.asking.outcome import LaneStop, Outcome, Retry, Transport, TransportFailure, Wire
+from synthgen.asking.transport.direct import DirectTransport, is_direct
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
@@ -30,6 +31,7 @@ __all__ = [
     "OPENAI",
     "VLLM",
     "AnthropicConfig",
+    "BatchTeacherConfig",
     "OpenAIConfig",
     "RemoteTeacher",
     "RemoteTeacherConfig",
@@ -37,8 +39,10 @@ __all__ = [
     "check_key",
     "connect",
     "credentials",
+    "endpoint_of",
     "read_key",
     "samples_at_once",
+    "wire_of",
 ]
 
 _VERSION_SEGMENT = re.compile(r"v\d+\w*")
@@ -51,7 +55,8 @@ class RemoteTeacherConfig(TeacherConfig):
 
     `base_urls` instead of it name several servers of the same model, a pool with a name; `base_url` is then the first
     of them. `limits` hold for each. What is asked goes to whichever can take it, and moving servers re-asks nothing.
-    `timeout_s` is the time one attempt may take in all; the lane's patience is `give_up_after_s`.
+    `timeout_s` is the time one attempt may take in all; the lane's patience is `give_up_after_s`. `transport: auto` asks plain
+    HTTP over a socket of our own, and everything else (TLS, proxies) through aiohttp.
     """
 
     vendor_host: ClassVar[str | None] = None
@@ -60,7 +65,7 @@ class RemoteTeacherConfig(TeacherConfig):
     base_url: str = Field(validate_default=True)
     base_urls: tuple[str, ...] = ()
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    transport: Literal["aiohttp", "sdk"] = "aiohttp"
+    transport: Literal["auto", "aiohttp", "sdk"] = "auto"
     timeout_s: float = Field(default=900.0, gt=0)
     connect_timeout_s: float = Field(default=10.0, gt=0)
 
@@ -146,7 +151,27 @@ class RemoteTeacherConfig(TeacherConfig):
         return self.api_key_env if self.at_vendor or "api_key_env" in self.model_fields_set else None
 
 
-class OpenAIConfig(RemoteTeacherConfig):
+class BatchTeacherConfig(RemoteTeacherConfig):
+    """A teacher whose vendor also answers in batches: half the price, within a day.
+
+    `live` sends each request as it comes, `batch` collects them; `auto` is `batch` where the plan makes that worth
+    while and nobody has to wait for an answer to ask on, else `live`. `price` is always that of live requests.
+    """
+
+    mode: Literal["live", "batch", "auto"] = "live"
+
+    @model_validator(mode="after")
+    def _has_batches(self) -> Self:
+        if self.mode != "live" and not self.base_url.endswith("/v1"):
+            raise ValueError(
+                f"mode: {self.mode} needs a base_url that ends with /v1: the batch endpoints stand there"
+            )
+        if self.mode != "live" and len(self.base_urls) > 1:
+            raise ValueError(f"mode: {self.mode} needs one server: a batch belongs to the one that has it")
+        return self
+
+
+class OpenAIConfig(BatchTeacherConfig):
     """OpenAI, or any server that speaks its chat completions; `upstream` pins hosts behind OpenRouter."""
 
     vendor_host = "api.openai.com"
@@ -172,6 +197,8 @@ class OpenAIConfig(RemoteTeacherConfig):
     def _upstream_has_a_router(self) -> "OpenAIConfig":
         if self.upstream and not self.at_openrouter:
             raise ValueError("upstream names hosts behind OpenRouter; it needs `route: openrouter`")
+        if self.at_openrouter and self.mode != "live":
+            raise ValueError("OpenRouter has no batch endpoints: `mode: live` is all it can")
         return self
 
 
@@ -189,7 +216,7 @@ class VllmConfig(RemoteTeacherConfig):
         return samples_at_once(self.samples_per_request)
 
 
-class AnthropicConfig(RemoteTeacherConfig):
+class AnthropicConfig(BatchTeacherConfig):
     """Anthropic, or a server that speaks its Messages dialect."""
 
     vendor_host = "api.anthropic.com"
@@ -271,12 +298,21 @@ def connect(config: RemoteTeacherConfig) -> RemoteTeacher:
     Raises:
         MissingKeyError: see `check_key`.
     """
+    return RemoteTeacher(wire_of(config), _transport(config, endpoint_of(config)), timeout_s=config.timeout_s)
+
+
+def endpoint_of(config: RemoteTeacherConfig) -> Endpoint:
+    """Where this teacher is, with its credential.
+
+    Raises:
+        MissingKeyError: see `check_key`.
+    """
     dialect: Literal["openai", "anthropic"] = "anthropic" if isinstance(config, AnthropicConfig) else "openai"
-    endpoint = Endpoint(config.base_url, dialect, read_key(config), config.connect_timeout_s)
-    return RemoteTeacher(_wire(config), _transport(config, endpoint), timeout_s=config.timeout_s)
+    return Endpoint(config.base_url, dialect, read_key(config), config.connect_timeout_s)
 
 
-def _wire(config: RemoteTeacherConfig) -> Wire:
+def wire_of(config: RemoteTeacherConfig) -> Wire:
+    """The dialect of this teacher."""
     if isinstance(config, AnthropicConfig):
         return AnthropicMessagesWire()
     if not isinstance(config, OpenAIConfig):
@@ -296,6 +332,8 @@ def _transport(config: RemoteTeacherConfig, endpoint: Endpoint) -> Transport:
         from synthgen.asking.transport.sdk import SdkTransport
 
         return SdkTransport(endpoint)
+    if config.transport == "auto" and is_direct(config.base_url):
+        return DirectTransport(endpoint)
     from synthgen.asking.transport.aiohttp_transport import AiohttpTransport
 
     return AiohttpTransport(endpoint)

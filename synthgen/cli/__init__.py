@@ -60,6 +60,9 @@ def generate(
     max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.", min=0)] = None,
     ask_only: Annotated[bool, typer.Option(help="Stop after the journal: publish nothing.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Ask again what failed for good.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for batches, or submit them and end (exit code 3).")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Ask the teachers, refine, and publish the dataset. The same command again resumes, or has nothing to do."""
@@ -74,6 +77,7 @@ def generate(
             ask_only=ask_only,
             retry_failed=retry_failed,
             handle_signals=True,
+            wait=wait,
             progress=progress,
             say=say,
         )
@@ -82,6 +86,20 @@ def generate(
     for warning in report.warnings:
         print(f"warning: {safe(warning)}", file=sys.stderr)
     _end(report.problem)
+
+
+@app.command()
+def cancel(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Cancel the batches of a run at their vendors. Answers finished by then are kept; exit code 3 if one stays open."""
+    from synthgen import api
+    from synthgen.cli.output import print_cancelled
+
+    cancelled = api.cancel(run, say=lambda text: print(safe(text), file=sys.stderr))
+    print_cancelled(cancelled, as_json=as_json)
+    _end(cancelled.problem)
 
 
 @app.command()

@@ -107,6 +107,7 @@ def plain_line(progress: Progress, pace: Pace) -> str:
         _spend(progress),
         f"ETA {_eta(progress, pace)}",
         *_troubles(progress),
+        *_batches(progress),
     ]
     return " | ".join(parts)
 
@@ -134,6 +135,7 @@ def render(progress: Progress, pace: Pace) -> RenderableType:
             str(counts.output_tokens),
         )
     troubles = [Text(line, style="yellow") for line in _troubles(progress)]
+    troubles += [Text(line) for line in _batches(progress)]
     outcomes = " ".join(f"{name} {count}" for name, count in progress.counts.outcomes.items())
     reasons = Table(box=None, show_header=False, pad_edge=False)
     top = sorted(progress.counts.reasons.items(), key=lambda item: -item[1])[:6]
@@ -149,6 +151,11 @@ def _troubles(progress: Progress) -> list[str]:
         for alias, lane in progress.lanes.items()
         if lane.silent_s > 0 and lane.last_trouble and not lane.ended
     ]
+
+
+def _batches(progress: Progress) -> list[str]:
+    """What is under way at vendors. The run changes it meanwhile."""
+    return [safe(way.said) for way in list(progress.batches.values())]
 
 
 def _done(progress: Progress) -> tuple[int, int | None]:

@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from synthgen.cli.terminal import safe
-from synthgen.pipeline import Plan, Question, Report, RowStory, RunSummary
+from synthgen.pipeline import Cancelled, Plan, Question, Report, RowStory, RunSummary
 from synthgen.types import JSONValue
 
-__all__ = ["console", "print_json", "print_plan", "print_report", "print_shown"]
+__all__ = ["console", "print_cancelled", "print_json", "print_plan", "print_report", "print_shown"]
 
 OUTCOMES = ("planned", "accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 _SAMPLE_CHARS = 600
@@ -99,6 +99,22 @@ def _print_usage(out: Console, usage: JSONValue) -> None:
         )
 
 
+def print_cancelled(cancelled: Cancelled, *, as_json: bool) -> None:
+    """The end of `cancel`."""
+    if as_json:
+        print_json(cancelled.as_json())
+        return
+    out = console()
+    if not cancelled.batches:
+        out.print(f"{cancelled.run}: no batch is under way")
+        return
+    table = Table("batch", "teacher", "answered", "failed", "pending", "USD", box=None, pad_edge=False)
+    for batch in cancelled.batches:
+        counts = (str(number) for number in (batch.answered, batch.failed, batch.pending))
+        table.add_row(Text(batch.id or "never created"), Text(batch.teacher), *counts, f"{batch.usd:.6f}")
+    out.print(table)
+
+
 def print_plan(plan: Plan, questions: Sequence[Question] = (), *, as_json: bool) -> None:
     """What `plan` found, and the prompts it was asked to show."""
     if as_json:
@@ -123,6 +139,9 @@ def print_plan(plan: Plan, questions: Sequence[Question] = (), *, as_json: bool)
             Text(_usd(line.usd_low, line.usd, line.usd_high), no_wrap=True),
         )
     out.print(table)
+    for mode in plan.modes:
+        price = "in batches, at half price" if mode.mode == "batch" else "live"
+        out.print(Text(f"teacher {mode.teacher} {price}: {mode.why}"))
     low, expected, high = plan.usd() or (None, None, None)
     out.print(f"cost: {_usd(low, expected, high)}" + (" USD, estimated" if expected is not None else ""))
     if plan.budget_usd is not None:
@@ -178,6 +197,8 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
     if summary.counts:
         _print_funnel(out, summary.counts, summary.reasons, summary.examples, summary.flags)
     _print_usage(out, summary.usage)
+    for said in summary.batches:
+        out.print(Text(said))
     for number, record in enumerate(summary.samples, start=1):
         out.print(f"\nsample {number}  {record['id']}")
         _print_messages(out, record)

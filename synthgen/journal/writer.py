@@ -37,7 +37,7 @@ class _Pending:
     @property
     def paid(self) -> bool:
         """Whether it says what became of a send: that is kept also when nothing may be sent any more."""
-        return self.entry["t"] not in ("I", "S")
+        return self.entry["t"] not in ("I", "S") and self.entry.get("state") != "prepared"
 
 
 def lock_run(folder: Path) -> Callable[[], None]:

@@ -1,5 +1,6 @@
-"""The story: plan, generate, refine again, publish, show. Reads like `docs/architecture.md`."""
+"""The story: plan, generate, cancel, refine again, publish, show. Reads like `docs/architecture.md`."""
 
+from synthgen.pipeline.cancel import Cancelled, cancel_run
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.generate import Options, generate
 from synthgen.pipeline.plan import Plan, make_plan
@@ -11,6 +12,7 @@ from synthgen.pipeline.resolve import resolve
 from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 
 __all__ = [
+    "Cancelled",
     "FilterOptions",
     "Gates",
     "Options",
@@ -20,6 +22,7 @@ __all__ = [
     "Report",
     "RowStory",
     "RunSummary",
+    "cancel_run",
     "filter_foreign",
     "first_questions",
     "generate",

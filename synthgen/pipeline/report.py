@@ -1,6 +1,6 @@
 """How a run ended: the exit code, why, and the numbers people and programs ask for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +71,7 @@ def make_report(
     interrupted: bool,
     storage: SynthgenError | None,
     unstored: int,
+    batches: Sequence[str] = (),
     warnings: tuple[str, ...] = (),
 ) -> Report:
     """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest."""
@@ -78,19 +79,22 @@ def make_report(
     problem: SynthgenError | None = None
     stopped = {alias: queue.stopped for alias, queue in asker.queues.items() if queue.stopped}
     target = resolved.loaded.recipe.target
+    under_way = "".join(f"; {said}" for said in batches)
     if storage is not None:
         lost = f"; {unstored} paid answers could not be stored" if unstored else ""
         problem = StorageError(f"{storage}{lost}")
     elif interrupted:
-        problem = Interrupted("interrupted; the same command goes on where it stopped")
+        problem = Interrupted(f"interrupted; the same command goes on where it stopped{under_way}")
     elif asker.budget.reached is not None and counts["pending"]:
         problem = BudgetReached(str(asker.budget.reached))
     elif stopped and counts["pending"]:
         reasons = "; ".join(f"teacher {alias}: {stop.reason}: {stop}" for alias, stop in stopped.items())
-        problem = StoppedShort(f"stopped: {reasons}; {counts['pending']} candidates are pending")
+        problem = StoppedShort(f"stopped: {reasons}; {counts['pending']} candidates are pending{under_way}")
     elif counts["pending"]:
         problem = StoppedShort(
-            f"{counts['pending']} candidates are pending; the same command asks them again"
+            f"{counts['pending']} candidates are pending; the same command collects their batches{under_way}"
+            if batches
+            else f"{counts['pending']} candidates are pending; the same command asks them again"
         )
     elif target is not None and counts["accepted"] < target:
         problem = StoppedShort(
