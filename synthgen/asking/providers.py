@@ -43,6 +43,7 @@ __all__ = [
     "credentials",
     "endpoint_of",
     "read_key",
+    "samples_at_once",
     "wire_of",
 ]
 
@@ -198,7 +199,7 @@ class OpenAIConfig(BatchTeacherConfig):
 
     def most_samples(self, *, seeded: bool) -> int:
         """Sixteen by default. With a seed one: what the second choice's seed is, nobody says."""
-        return 1 if seeded else _samples(self.samples_per_request)
+        return 1 if seeded else samples_at_once(self.samples_per_request)
 
     @model_validator(mode="after")
     def _upstream_has_a_router(self) -> "OpenAIConfig":
@@ -220,7 +221,7 @@ class VllmConfig(RemoteTeacherConfig):
 
     def most_samples(self, *, seeded: bool) -> int:
         """Sixteen by default, also with a seed: choice k is drawn with the seed plus k (`ParentRequest`, vLLM 0.6 on)."""
-        return _samples(self.samples_per_request)
+        return samples_at_once(self.samples_per_request)
 
 
 class AnthropicConfig(BatchTeacherConfig):
@@ -237,7 +238,7 @@ class AnthropicConfig(BatchTeacherConfig):
         return "anthropic"
 
 
-def _samples(setting: Literal["auto"] | int) -> int:
+def samples_at_once(setting: Literal["auto"] | int) -> int:
     """How many samples to ask for at once.
 
     With 16 the shared prompt costs a sixteenth; more saves little and makes every loss of a reply dearer.
