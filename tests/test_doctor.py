@@ -615,6 +615,43 @@ def test_a_bare_url_says_what_else_it_needs(words: tuple[str, ...], said: str) -
     assert said in result.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--model", "other"),
+        ("--provider", "openai"),
+        ("--route", "groq"),
+        ("--hf", "a/b"),
+        ("--use", "commercial"),
+    ],
+)
+def test_a_recipe_is_not_examined_with_words_that_only_a_url_takes(
+    tmp_path: Path, words: tuple[str, str]
+) -> None:
+    with Loopback() as server:
+        result = cli("doctor", save(tmp_path / "recipe.yaml", recipe(server)), *words)
+
+    assert result.code == 2
+    assert words[0] in result.err
+    assert "--set" in result.err
+    assert server.requests == server.pages_read == []
+
+
+def test_the_folder_for_a_url_is_refused_as_nothing_is_kept_of_it(tmp_path: Path) -> None:
+    result = cli("doctor", "http://127.0.0.1:1/v1", "--model", "qwen3", "--yes", "-o", tmp_path / "run")
+
+    assert result.code == 2
+    assert "--out" in result.err
+
+
+def test_a_url_that_is_not_http_is_not_taken_for_a_file() -> None:
+    result = cli("doctor", "ftp://127.0.0.1/v1", "--model", "qwen3", "--yes")
+
+    assert result.code == 2
+    assert "ftp://127.0.0.1/v1" in result.err
+    assert "http://" in result.err
+
+
 def test_a_credential_in_a_url_is_refused_and_not_repeated() -> None:
     result = cli("doctor", f"http://me:{KEY}@127.0.0.1:1/v1", "--model", "qwen3", "--yes")
 
