@@ -442,6 +442,26 @@ def test_what_is_under_way_at_a_server_the_recipe_has_left_is_not_bought_at_anot
     assert (report.exit_code, len(server.payments)) == (0, 5)
 
 
+def test_money_at_a_server_the_recipe_has_left_ends_a_capped_run_instead_of_stalling_it(tmp_path: Path) -> None:
+    with BatchLoopback() as left, BatchLoopback() as server:
+        run(batch_recipe(tmp_path, left), tmp_path / "run", wait=False)
+        moved = batch_recipe(tmp_path, server, rows=6, mode="live", recipe={"budget_usd": 1.3})
+
+        report = run(moved, tmp_path / "run")
+
+    assert (report.exit_code, report.counts["pending"], server.live_requests) == (5, 6, 0)
+
+
+def test_no_wait_ends_where_the_cap_leaves_no_room_for_another_batch(tmp_path: Path) -> None:
+    with BatchLoopback() as server:
+        path = batch_recipe(tmp_path, server, rows=6, recipe={"budget_usd": 0.6})
+
+        report = run(path, tmp_path / "run", wait=False)
+
+    assert (report.exit_code, report.counts["pending"], len(server.batches)) == (5, 6, 1)
+    assert "under way" in str(report.problem)
+
+
 def test_a_live_teacher_goes_on_while_another_waits_for_its_batch(tmp_path: Path) -> None:
     def teachers(server: Loopback) -> dict[str, Any]:
         batched = teacher(server, provider="openai", mode="batch", price=PRICE)

@@ -189,6 +189,7 @@ class Asker:
             self._halted = reason
             for queue in self.queues.values():
                 queue.end(reason, reason)
+            self.budget.send_away(reason)
             if self.batches is not None:
                 self.batches.halt(reason)
 

@@ -109,9 +109,15 @@ class Batches:
         fitting.sort(key=lambda host: host.alias != batch.teacher)
         if not fitting:
             self.orphans.append(batch)
+            self._set_aside(batch)
             return
         way = self.under_way[batch.name] = UnderWay(batch, self._desk(fitting[0]))
         self._lane(way).counts.in_flight += len(batch.requests)
+
+    def _set_aside(self, batch: OpenBatch) -> None:
+        """This session does not see its end: nobody is to wait for its money."""
+        for _, usd in batch.requests.values():
+            self._asker.budget.set_aside(usd)
 
     def _lane(self, way: UnderWay) -> Lane:
         return self._asker.lanes[way.desk.spec.alias]
@@ -295,6 +301,8 @@ class Batches:
         way.looked_at = not self._wait
         if self._wait:
             group.create_task(self._follow(way))
+        else:
+            self._set_aside(way.batch)
         return True
 
     async def _require_money(self, desk: Desk) -> None:
@@ -323,6 +331,7 @@ class Batches:
         except Stopped as stop:
             self._stop(way, stop.reason, str(stop))
             if stop.created:
+                self._set_aside(way.batch)
                 self._send_away(way.batch.requests, stop.reason)
             else:
                 unsent = Missing(stop.reason)
@@ -341,7 +350,10 @@ class Batches:
             state = await self._state(way)
             if state.over:
                 await self.harvest(way, state)
+            else:
+                self._set_aside(way.batch)
         except Stopped as stop:
+            self._set_aside(way.batch)
             self._stop(way, stop.reason, str(stop))
             self._send_away(way.batch.requests, stop.reason)
         except NotAsked as refused:  # the disk takes nothing more
@@ -483,8 +495,6 @@ class Batches:
         """Count what nobody of this recipe can collect as possibly paid, so that it may be asked again."""
         while self.orphans:
             batch = self.orphans.pop()
-            for _, usd in batch.requests.values():
-                self._asker.budget.settle(usd, usd)
             await self._asker.commit(lost_entry(batch.name, "orphan"))
 
     async def close(self) -> None:
