@@ -442,7 +442,9 @@ def test_what_is_under_way_at_a_server_the_recipe_has_left_is_not_bought_at_anot
     assert (report.exit_code, len(server.payments)) == (0, 5)
 
 
-def test_money_at_a_server_the_recipe_has_left_ends_a_capped_run_instead_of_stalling_it(tmp_path: Path) -> None:
+def test_money_at_a_server_the_recipe_has_left_ends_a_capped_run_instead_of_stalling_it(
+    tmp_path: Path,
+) -> None:
     with BatchLoopback() as left, BatchLoopback() as server:
         run(batch_recipe(tmp_path, left), tmp_path / "run", wait=False)
         moved = batch_recipe(tmp_path, server, rows=6, mode="live", recipe={"budget_usd": 1.3})
