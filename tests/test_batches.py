@@ -295,6 +295,16 @@ def test_what_is_under_way_is_not_bought_live_when_the_recipe_changes_its_mode(t
     assert (report.exit_code, server.live_requests, len(server.payments)) == (0, 0, 5)
 
 
+def test_no_wait_ends_also_where_more_rows_are_under_way_than_a_live_teacher_may_hold(tmp_path: Path) -> None:
+    with BatchLoopback(polls=1000) as server:
+        run(batch_recipe(tmp_path, server, rows=100), tmp_path / "run", wait=False)
+        live = batch_recipe(tmp_path, server, rows=100, mode="live", limits={"concurrency": 1})
+
+        report = run(live, tmp_path / "run", wait=False)
+
+    assert (report.exit_code, report.counts["pending"], server.live_requests) == (3, 100, 0)
+
+
 @VENDORS
 def test_cancel_keeps_what_was_answered_and_the_rest_is_asked_later(tmp_path: Path, provider: str) -> None:
     def row(number: int, _body: object) -> str | None:
