@@ -25,6 +25,7 @@ from synthgen.asking.batch.desk import Collected, Desk, UnderWay, prepared_batch
 from synthgen.asking.batch.harvest import Harvest, Missing
 from synthgen.asking.batch.vendor import Pace, ResultsGone, State
 from synthgen.asking.lanes import Lane, LaneStopped
+from synthgen.asking.outcome import Answer, LaneStop
 from synthgen.journal import (
     Circumstances,
     Entry,
@@ -47,6 +48,7 @@ _QUEUE_FULL = "token_limit_exceeded"
 
 @dataclass(slots=True)
 class _Waiter:
+    request: Request
     done: asyncio.Future[Entry | Missing]
     tries: int
 
@@ -160,7 +162,7 @@ class Batches:
                     return None
                 self._queues[spec.alias].require_open()
                 self._desks[spec.alias].collect(request, key, step)
-            result = await self._result(key, tries)
+            result = await self._result(request, key, tries)
             if not isinstance(result, Missing):
                 return result
             if not result.again:
@@ -176,8 +178,8 @@ class Batches:
                 await self._asker.commit(entry)
                 return entry
 
-    async def _result(self, key: str, tries: int) -> Entry | Missing:
-        waiter = self._waiting[key] = _Waiter(asyncio.get_running_loop().create_future(), tries)
+    async def _result(self, request: Request, key: str, tries: int) -> Entry | Missing:
+        waiter = self._waiting[key] = _Waiter(request, asyncio.get_running_loop().create_future(), tries)
         self.moved()
         try:
             return await waiter.done
@@ -412,8 +414,16 @@ class Batches:
         async with aclosing(way.desk.calls.outcomes(state, way.question)) as outcomes:
             async for key, outcome in outcomes:
                 harvest.add(key, outcome, self._tries(key))
+                if isinstance(outcome, Answer) and key in self._waiting:
+                    self._watch_schema(way, self._waiting[key].request, outcome, harvest)
                 if len(harvest.ready) >= _CHUNK:
                     await self._store(way, harvest)
+
+    def _watch_schema(self, way: UnderWay, request: Request, answer: Answer, harvest: Harvest) -> None:
+        host = way.desk.spec.endpoint
+        said = self._asker.schemas.objection(self._lane(way).name, request, answer.completion, host=host)
+        if said is not None and harvest.stop is None:
+            harvest.stop = LaneStop("schema_ignored", said)
 
     async def _store(self, way: UnderWay, harvest: Harvest) -> None:
         """Make a chunk durable, then hand it out."""
