@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from synthgen.api import (
+        DedupOptions,
         FilterOptions,
         Options,
         Report,
         SynthgenError,
+        dedup,
         filter,
         generate,
         load_recipe,
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "DedupOptions",
     "FilterOptions",
     "Options",
     "Report",
     "SynthgenError",
+    "dedup",
     "filter",
     "generate",
     "load_recipe",

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from synthgen.errors import SynthgenError
 from synthgen.pipeline import (
+    DedupOptions,
+    DedupReport,
     FilterOptions,
     Options,
     Plan,
@@ -28,12 +30,15 @@ from synthgen.pipeline import (
     row_story,
     summarise,
 )
+from synthgen.pipeline import dedup as _dedup
 from synthgen.pipeline import generate as _generate
 from synthgen.recipe.load import LoadedRecipe, load_recipe
 from synthgen.recipe.schema import recipe_schema
 from synthgen.types import JSONValue
 
 __all__ = [
+    "DedupOptions",
+    "DedupReport",
     "FilterOptions",
     "LoadedRecipe",
     "Options",
@@ -42,6 +47,7 @@ __all__ = [
     "RowStory",
     "RunSummary",
     "SynthgenError",
+    "dedup",
     "filter",
     "generate",
     "load_recipe",
@@ -98,6 +104,18 @@ def filter(  # the verb's name
     if len(paths) == 1 and (paths[0] / "journal").is_dir():
         return recut(paths[0], Path(out), options)
     return filter_foreign(paths, Path(out), options)
+
+
+def dedup(
+    inputs: str | Path | Sequence[str | Path], out: str | Path, *, options: DedupOptions | None = None
+) -> DedupReport:
+    """Remove near-duplicate rows of Parquet and JSONL files with any columns; the same call resumes.
+
+    Raises:
+        SynthgenError: the inputs cannot be read, an option does not fit them, or the output cannot be written.
+    """
+    paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
+    return _dedup(paths, Path(out), options or DedupOptions())
 
 
 def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> RunSummary | RowStory:

@@ -1,5 +1,7 @@
 """The story: plan, generate, refine again, publish, show. Reads like `docs/architecture.md`."""
 
+from synthgen.pipeline.dedup import DedupOptions, dedup
+from synthgen.pipeline.dedup_output import DedupReport
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.generate import Options, generate
 from synthgen.pipeline.plan import Plan, make_plan
@@ -10,6 +12,8 @@ from synthgen.pipeline.resolve import resolve
 from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 
 __all__ = [
+    "DedupOptions",
+    "DedupReport",
     "FilterOptions",
     "Gates",
     "Options",
@@ -18,6 +22,7 @@ __all__ = [
     "Report",
     "RowStory",
     "RunSummary",
+    "dedup",
     "filter_foreign",
     "generate",
     "make_plan",

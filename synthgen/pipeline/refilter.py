@@ -7,7 +7,6 @@ whose judge score is asked for and missing is rejected as `unjudged`: nothing is
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
@@ -20,14 +19,14 @@ from synthgen.dataset import (
     BadRow,
     Batch,
     Staging,
-    check_target,
     detect_shape,
     open_inputs,
     publish,
 )
 from synthgen.errors import UsageError
-from synthgen.journal import JournalIndex, lock_run
+from synthgen.journal import JournalIndex
 from synthgen.pipeline.admit import screen, settle
+from synthgen.pipeline.claim import claim
 from synthgen.pipeline.foreign import ForeignPolicy
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP
@@ -156,7 +155,7 @@ def _recut(
                 _count(counts, verdicts)
             return counts
         with (
-            _claim(out),
+            claim(out, TEXTS),
             Staging(
                 out,
                 resolved.shape,
@@ -264,7 +263,7 @@ def filter_foreign(inputs: Sequence[Path], out: Path, options: FilterOptions) ->
                 _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
             return _report(out, out.name, counts, None, started)
         with (
-            _claim(out),
+            claim(out, TEXTS),
             Staging(
                 out, shape, rows_per_shard=options.rows_per_shard, test_share=options.test_share
             ) as staging,
@@ -283,27 +282,6 @@ def filter_foreign(inputs: Sequence[Path], out: Path, options: FilterOptions) ->
                 manifest=policy.manifest(chain, counts),
             )
     return _report(out, out.name, counts, None, started)
-
-
-@contextmanager
-def _claim(out: Path) -> Iterator[None]:
-    """Hold the lock of an output folder that is not a run; nothing of it stays.
-
-    Raises:
-        UsageError: it is a run: its dataset belongs to `generate`.
-    """
-    if (out / "journal").is_dir():
-        raise UsageError(f"{out}: is a run folder; choose another folder with -o")
-    release = lock_run(out / ".lock")
-    try:
-        check_target(out, TEXTS)
-        yield
-    finally:
-        # Removed while it is held: whoever waits for it must not get hold of a file nobody else sees.
-        (out / ".lock" / "LOCK").unlink(missing_ok=True)
-        release()
-        with suppress(OSError):
-            (out / ".lock").rmdir()
 
 
 def _first(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:

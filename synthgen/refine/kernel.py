@@ -59,7 +59,7 @@ def mix32(h: np.uint32) -> np.uint32:
 
 
 @compiled
-def decode(buffer_C: U8, i: int) -> tuple[int, int]:
+def decode(buffer_C: U8, i: int) -> tuple[np.int64, int]:
     """The code point that begins at `i` in valid UTF-8, and how many bytes it takes."""
     first = np.int64(buffer_C[i])
     if first < 0x80:
@@ -295,62 +295,73 @@ def shingle_sets(
 ) -> None:
     """The shingles of every text without repeats, in order of their first place, one text behind the other."""
     token_T = np.empty(scratch_size(offset_N1, power_T.size), np.uint64)
-    place_T = np.zeros(_table_size(token_T.size), np.int32)
+    space_T = np.empty(_table_size(token_T.size), np.uint64)
     end_S = np.int64(0)
     set_offset_N1[0] = 0
     for i in range(offset_N1.size - 1):
         start, end = offset_N1[i], offset_N1[i + 1]
         count = shingle_text(buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words, token_T)
-        table = place_T[: _table_size(count)]
-        table[:] = 0
-        own_S = hash_S[end_S:]
-        distinct = 0
+        table = space_T[: _table_size(count)]
+        table[:] = _ZERO
         for s in range(count):
-            slot = _find(table, own_S, token_T[s])
-            if table[slot] == 0:
-                own_S[distinct] = token_T[s]
-                distinct += 1
-                table[slot] = distinct
-        end_S += distinct
+            if _insert(table, token_T[s]):
+                hash_S[end_S] = token_T[s]
+                end_S += 1
         set_offset_N1[i + 1] = end_S
 
 
 @compiled
 def count_common(hash_S: U64, set_offset_N1: I64, first_E: I64, second_E: I64, common_E: I64) -> None:
     """Shingles that both sets of each pair hold. Quick where equal `first_E` stand side by side."""
-    longest = 1
+    longest = np.int64(1)
     for i in range(set_offset_N1.size - 1):
         longest = max(longest, set_offset_N1[i + 1] - set_offset_N1[i])
-    place_T = np.zeros(_table_size(longest), np.int32)
-    table = place_T[:0]
-    own_S = hash_S[:0]
+    space_T = np.empty(_table_size(longest), np.uint64)
+    table = space_T[:0]
     for e in range(first_E.size):
         a, b = first_E[e], second_E[e]
         if e == 0 or a != first_E[e - 1]:
-            own_S = hash_S[set_offset_N1[a] : set_offset_N1[a + 1]]
-            table = place_T[: _table_size(own_S.size)]
-            table[:] = 0
-            for s in range(own_S.size):
-                table[_find(table, own_S, own_S[s])] = s + 1
+            table = space_T[: _table_size(set_offset_N1[a + 1] - set_offset_N1[a])]
+            table[:] = _ZERO
+            for s in range(set_offset_N1[a], set_offset_N1[a + 1]):
+                _insert(table, hash_S[s])
         common = 0
         for s in range(set_offset_N1[b], set_offset_N1[b + 1]):
-            common += table[_find(table, own_S, hash_S[s])] != 0
+            common += _holds(table, hash_S[s])
         common_E[e] = common
 
 
 @compiled
-def _table_size(count: int) -> int:
-    """A power of two that is at least twice the count."""
+def _table_size(count: int | np.int64) -> int:
+    """A power of two that is at least three times the count."""
     size = 4
-    while size < 2 * count:
+    while size < 3 * count:
         size *= 2
     return size
 
 
 @compiled
-def _find(table: NDArray[np.int32], own_S: U64, wanted: np.uint64) -> int:
-    """The slot of a hash: where it stands, or the free one where it belongs. Slots hold places in `own_S`, from 1."""
-    slot = np.int64(wanted & np.uint64(table.size - 1))
-    while table[slot] != 0 and own_S[table[slot] - 1] != wanted:
-        slot = (slot + 1) & (table.size - 1)
-    return slot
+def _insert(table: U64, wanted: np.uint64) -> bool:
+    """Put a hash into an open table, where 0 is a free slot; whether it was not there."""
+    key = max(wanted, _ONE)
+    last = np.uint64(table.size - 1)
+    slot = key & last
+    while table[slot] != _ZERO:
+        if table[slot] == key:
+            return False
+        slot = (slot + _ONE) & last
+    table[slot] = key
+    return True
+
+
+@compiled
+def _holds(table: U64, wanted: np.uint64) -> bool:
+    """Whether a hash is in the table."""
+    key = max(wanted, _ONE)
+    last = np.uint64(table.size - 1)
+    slot = key & last
+    while table[slot] != _ZERO:
+        if table[slot] == key:
+            return True
+        slot = (slot + _ONE) & last
+    return False

@@ -24,7 +24,7 @@ _K0, _K1, _K2, _K3 = (np.uint32(x) for x in (0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC,
 
 
 @compiled
-def _put(point: int, text_C: U8, at: int) -> int:
+def _put(point: np.int64, text_C: U8, at: int) -> int:
     """Write a code point as UTF-8; returns where the next one goes."""
     if point < 0x80:
         text_C[at] = point

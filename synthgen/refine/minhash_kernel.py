@@ -18,7 +18,7 @@ _ASCII = 128
 class KernelBackend:
     """See `synthgen.refine.minhash.Backend`."""
 
-    chunk_bytes = 1 << 20
+    chunk_bytes = 8 << 20
 
     def __init__(self, rule: MinHashRule, factor_P: U32, summand_P: U32) -> None:
         self._rule = rule
@@ -101,6 +101,7 @@ class KernelBackend:
         buffer_C = filled.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode().to_numpy().view()
         buffer_C.flags.writeable = False  # one type for the kernel, wherever the bytes come from
         found = np.empty(256, np.int64)
-        while count := unknown_points(buffer_C, self._alphabet.entry_X, found):
+        foreign = buffer_C.size > 0 and buffer_C.max() >= _ASCII
+        while foreign and (count := unknown_points(buffer_C, self._alphabet.entry_X, found)):
             self._alphabet.learn(found[:count].tolist())
         return buffer_C, offset_N1

@@ -58,13 +58,14 @@ def _xxh32_of_one_size(byte_SC: np.typing.NDArray[np.uint8]) -> U32:
         start = np.array([int(_P1) + int(_P2), int(_P2), 0, -int(_P1)], np.int64).astype(np.uint32)
         lanes_S4 = np.tile(start, (count, 1))
         while size - at >= 16:
-            word_S4 = np.ascontiguousarray(byte_SC[:, at : at + 16]).view("<u4")
+            word_S4: U32 = np.ascontiguousarray(byte_SC[:, at : at + 16]).view("<u4")
             lanes_S4 = _rotate(lanes_S4 + word_S4 * _P2, 13) * _P1
             at += 16
-        h = sum((_rotate(lanes_S4[:, k], bits) for k, bits in enumerate((1, 7, 12, 18))), np.uint32(0))
+        a, b, c, d = (_rotate(lanes_S4[:, k], bits) for k, bits in enumerate((1, 7, 12, 18)))
+        h = a + b + c + d
     h = h + np.uint32(size)
     while size - at >= 4:
-        word_S = np.ascontiguousarray(byte_SC[:, at : at + 4]).view("<u4")[:, 0]
+        word_S: U32 = np.ascontiguousarray(byte_SC[:, at : at + 4]).view("<u4")[:, 0]
         h = _rotate(h + word_S * _P3, 17) * _P4
         at += 4
     for k in range(at, size):
@@ -75,4 +76,5 @@ def _xxh32_of_one_size(byte_SC: np.typing.NDArray[np.uint8]) -> U32:
 
 
 def _rotate(word_X: U32, bits: int) -> U32:
-    return word_X << np.uint32(bits) | word_X >> np.uint32(32 - bits)
+    turned: U32 = word_X << np.uint32(bits) | word_X >> np.uint32(32 - bits)
+    return turned
