@@ -26,7 +26,7 @@ SCRIPTS = (
     "हिन्दी में लिखो",
     "ภาษาไทยไม่มีช่องว่าง",
     "אבגדהוזחט ؤئابتثج",
-    "😀👩‍🔬🇩🇪𝔘𝔫𝔦𝐜𝟎𝟏",
+    "😀👩‍🔬🇩🇪☀️1️⃣ॅ ͏𝔘𝔫𝔦𝐜𝟎𝟏",
     " \t\n\u00a0\u2003\u3000\x1c\x85.,;:!?-_'\"()[]{}\u0000\u200b\u0301\ufeff",
 )
 
@@ -48,15 +48,16 @@ def independent_shingles(text: str, n: int = 5) -> set[bytes]:
         (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3040, 0x30FF),
         (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9F), (0x20000, 0x323AF),
     ]  # fmt: skip
-    tokens = [""]
-    for char in text.casefold():
-        if not (char.isalnum() or char == "_" or unicodedata.category(char)[0] == "M"):
-            tokens.append("")
-        elif any(low <= ord(char) <= high for low, high in unspaced):
-            tokens += [char, ""]
-        else:
-            tokens[-1] += char
-    tokens = [token for token in tokens if token]
+    tokens, word = [], ""
+    for char in f"{text.casefold()}.":
+        mark = unicodedata.category(char) in ("Mn", "Mc") and not 0xFE00 <= ord(char) <= 0xFE0F
+        letter = char.isalnum() or char == "_"
+        solo = (letter or mark) and any(low <= ord(char) <= high for low, high in unspaced)
+        if (letter or mark) and not solo:
+            word += char
+            continue
+        tokens += [word] * any(c.isalnum() or c == "_" for c in word) + [char] * solo
+        word = ""
     if len(tokens) >= n:
         return {" ".join(tokens[i : i + n]).encode() for i in range(len(tokens) - n + 1)}
     letters = "".join(text.casefold().split())

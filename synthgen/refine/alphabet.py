@@ -16,9 +16,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BREAK", "DIGIT", "EXPANDS", "KIND_SHIFT", "POINT", "SOLO", "SPACE", "WORD", "Alphabet"]
+__all__ = ["BREAK", "DIGIT", "EXPANDS", "KIND_SHIFT", "MARK", "POINT", "SOLO", "SPACE", "WORD", "Alphabet"]
 
-SPACE, BREAK, WORD, SOLO = 1, 2, 3, 4  # 0 is a code point nobody looked up yet
+SPACE, BREAK, WORD, SOLO, MARK = 1, 2, 3, 4, 5  # 0 is a code point nobody looked up yet
 POINT = 0x1FFFFF
 KIND_SHIFT = 21
 DIGIT = 1 << 24
@@ -42,6 +42,7 @@ _UNSPACED = (
     (0xFF66, 0xFF9F),
     (0x20000, 0x323AF),
 )
+_VARIATION = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF))  # how an emoji is drawn is no part of a word
 
 
 class Alphabet:
@@ -75,6 +76,10 @@ def _entry(char: str) -> int:
 def _kind(char: str) -> int:
     if char.isspace():
         return SPACE
-    if char.isalnum() or char == "_" or unicodedata.category(char).startswith("M"):
-        return SOLO if any(low <= ord(char) <= high for low, high in _UNSPACED) else WORD
-    return BREAK
+    letter = char.isalnum() or char == "_"
+    mark = unicodedata.category(char) in ("Mn", "Mc") and not any(
+        low <= ord(char) <= high for low, high in _VARIATION
+    )
+    if (letter or mark) and any(low <= ord(char) <= high for low, high in _UNSPACED):
+        return SOLO
+    return WORD if letter else MARK if mark else BREAK

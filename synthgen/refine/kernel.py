@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, POINT, SOLO, SPACE, WORD
+from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD
 from synthgen.refine.shingles import CHAR_BASE, I64, U32, U64
 
 __all__ = ["band_keys", "compiled", "count_common", "shingle_sets", "signatures", "unknown_points"]
@@ -105,9 +105,11 @@ def _words(
     count = 0
     h = _ZERO
     power = _ONE
+    letters = False  # marks alone are no word
     i = start
     while i < end:
         mixed = word_C[buffer_C[i]]
+        letters |= mixed != _ZERO
         while mixed != _ZERO:
             h += mixed * power
             power *= _CHAR_BASE
@@ -119,9 +121,10 @@ def _words(
             i += 1
             if power != _ONE:
                 token_T[count] = mix(h)
-                count += 1
+                count += letters
                 h = _ZERO
                 power = _ONE
+                letters = False
             continue
         point, size = decode(buffer_C, i)
         i += size
@@ -135,21 +138,23 @@ def _words(
             if folded == 0:
                 break
             kind = (folded >> KIND_SHIFT) & 7
-            if kind == WORD:
+            if kind == WORD or kind == MARK:
+                letters |= kind == WORD
                 h += mix(np.uint64(folded & POINT)) * power
                 power *= _CHAR_BASE
                 continue
             if power != _ONE:
                 token_T[count] = mix(h)
-                count += 1
+                count += letters
                 h = _ZERO
                 power = _ONE
+                letters = False
             if kind == SOLO:
                 token_T[count] = mix(mix(np.uint64(folded & POINT)))
                 count += 1
     if power != _ONE:
         token_T[count] = mix(h)
-        count += 1
+        count += letters
     return count
 
 

@@ -10,7 +10,7 @@ Axes: C bytes, X code points, T tokens, S shingles, N texts, P permutations, B b
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 import numpy as np
 
-from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, POINT, SOLO, SPACE, WORD
+from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD
 from synthgen.refine.kernel import U8, compiled, decode, sign
 from synthgen.refine.shingles import I64, U32
 
@@ -65,6 +65,8 @@ def _cut(
     count = 0
     at = 0
     inside = False
+    letters = False
+    before = 0  # where the open word's separator stands: marks alone are no word and go again
     i = start
     while i < end:
         point, size = decode(buffer_C, i)
@@ -81,13 +83,17 @@ def _cut(
             kind = (folded >> KIND_SHIFT) & 7
             char = np.int64(folded & POINT)
             alone = kind == SOLO if words else kind != SPACE
-            if inside and (alone or kind != WORD or not words):
+            in_word = words and (kind == WORD or kind == MARK)
+            if inside and not in_word:
                 last_T[count] = at
-                count += 1
-                inside = False
-            if not alone and not (words and kind == WORD):
+                count += letters
+                at = at if letters else before
+                inside = letters = False
+            if not alone and not in_word:
                 continue
+            letters |= kind == WORD
             if not inside:
+                before = at
                 if words and count > 0:
                     text_C[at] = 32
                     at += 1
@@ -100,7 +106,7 @@ def _cut(
                 inside = True
     if inside:
         last_T[count] = at
-        count += 1
+        count += letters
     if not words and count > 0:
         for _ in range(n - 1):
             first_T[count] = at

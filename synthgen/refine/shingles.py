@@ -6,7 +6,7 @@ release of polars and numpy; a text's values do not depend on the texts beside i
 Rejected: one Python call per text or shingle (the measured cost of every MinHash library is exactly that), and
 `polars.Expr.hash` (documented as unstable between versions).
 
-A token is a run of letters, digits, marks and underscores after case folding; in scripts written without spaces
+A token is a run of letters, digits, underscores and the marks on them, after case folding; in scripts written without spaces
 between words (Chinese, Japanese kana, Thai, Lao, Khmer, Burmese, Tibetan) each character is a token.
 
 Axes: C characters of the batch, T tokens, G n-grams, S shingles, N texts, P permutations.
@@ -21,7 +21,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.refine.alphabet import DIGIT, KIND_SHIFT, SOLO, SPACE, WORD, Alphabet
+from synthgen.refine.alphabet import DIGIT, KIND_SHIFT, MARK, SOLO, SPACE, WORD, Alphabet
 
 __all__ = [
     "CHAR_BASE",
@@ -220,7 +220,7 @@ def _spans(kind_C: NDArray[np.uint8], size_N: list[int], *, characters: bool) ->
     if characters:
         first_T = np.flatnonzero(kind_C != SPACE)
         return first_T, first_T + 1
-    word_C = kind_C == WORD
+    word_C = (kind_C == WORD) | (kind_C == MARK)
     solo_C = kind_C == SOLO
     begins_C, ends_C = word_C.copy(), word_C.copy()
     begins_C[1:] &= ~word_C[:-1]
@@ -229,7 +229,12 @@ def _spans(kind_C: NDArray[np.uint8], size_N: list[int], *, characters: bool) ->
     start_N = start_N[(start_N > 0) & (start_N < kind_C.size)]
     begins_C[start_N] |= word_C[start_N]
     ends_C[start_N - 1] |= word_C[start_N - 1]
-    return np.flatnonzero(begins_C | solo_C), np.flatnonzero(ends_C | solo_C) + 1
+    first_T, end_T = np.flatnonzero(begins_C | solo_C), np.flatnonzero(ends_C | solo_C) + 1
+    if (kind_C == MARK).any():  # marks alone are no word
+        marks_C1 = np.cumsum(np.append(0, kind_C == MARK))
+        real_T = marks_C1[end_T] - marks_C1[first_T] < end_T - first_T
+        first_T, end_T = first_T[real_T], end_T[real_T]
+    return first_T, end_T
 
 
 @cache
