@@ -26,9 +26,10 @@ from synthgen.errors import SourceError, StoppedShort, UsageError
 from synthgen.pipeline.claim import claim
 from synthgen.pipeline.dedup_index import Index, Inputs, build_index
 from synthgen.pipeline.dedup_output import DUP_COLUMNS, DedupReport, dedup_report, write_rows
+from synthgen.refine.clusters import Duplicates, Edges, settle
 from synthgen.refine.compared import compared_text, default_fields, template_parts
 from synthgen.refine.minhash import MinHasher, MinHashRule
-from synthgen.refine.near import Duplicates, Edges, candidates, places, settle, verify
+from synthgen.refine.near import Jaccards, candidates, places
 from synthgen.refine.survivors import Keep, collapse, parse_keep
 from synthgen.types import JSONValue
 
@@ -159,19 +160,22 @@ def _duplicates(
         scratch.save("copies.npy", fresh.copy_N)
     pair_E, copy_N = scratch.load("pairs.npy"), scratch.load("copies.npy").view(np.int64)
     say(f"{pair_E.size} pairs to compare")
+    texts = index.texts(np.unique(order_N[places(pair_E)]))
+    jaccards = Jaccards(order_N, texts.read, hasher)
     if not scratch.has("jaccard.npy"):
-        row_M = np.unique(order_N[places(pair_E)])
-        edges = verify(pair_E, order_N, index.texts(row_M).read, hasher)
+        edges = jaccards.verified(pair_E)
         scratch.save("edges.npy", edges.pair_E)
         scratch.save("jaccard.npy", edges.jaccard_E)
     edges = Edges(scratch.load("edges.npy"), scratch.load("jaccard.npy").view(np.float64))
     say(f"{edges.pair_E.size} pairs are alike")
-    return settle(edges, copy_N, order_N, references=index.reference_rows)
+    threshold, references = hasher.rule.threshold, index.reference_rows
+    return settle(edges, copy_N, order_N, jaccards.of, threshold=threshold, references=references)
 
 
 def _collapse(index: Index, found: Duplicates) -> StoppedShort | None:
     source, names = index.sources()
-    accidents = collapse(found.of_N[index.reference_rows :], source, names)
+    base = index.reference_rows
+    accidents = collapse(found.cluster_N[base:], np.arange(base, index.rows), source, names)
     if not accidents:
         return None
     return StoppedShort(

@@ -4,13 +4,13 @@ In: an index and its duplicates. Out: a published folder. Guarantees: every row 
 `rejected/`, once, in input order; the columns it came with are unchanged.
 
     dup_cluster   what the kept row of its cluster is called; null where nothing repeats the row
-    dup_of        what the kept row that it repeats is called; null in `data/`
-    dup_jaccard   their exact Jaccard
+    dup_of        what the row that it repeats is called: nearly always the kept one, else one of the same cluster
+    dup_jaccard   the exact Jaccard to that row, at least the threshold
     dup_reason    in `rejected/`: duplicate (all shingles equal), near_duplicate, in_reference, malformed_row
     dup_detail    in `rejected/`: where a malformed row stands, and what is wrong with it
 """
 
-# ruff: noqa: N803, N806  # arrays carry their axes in their names
+# ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 import re
 import time
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from synthgen.assets import package_version
 from synthgen.dataset import BadRow, Table, TableStaging, publish, read_tables
 from synthgen.errors import SynthgenError
 from synthgen.pipeline.dedup_index import Index
-from synthgen.refine.near import Duplicates
+from synthgen.refine.clusters import Duplicates
 from synthgen.refine.shingles import I64
 from synthgen.types import JSONValue
 
@@ -81,7 +81,8 @@ def dedup_report(
 ) -> DedupReport:
     """The numbers of a dedup; without `reasons` nothing was written, and they are what it would remove."""
     of_N = found.of_N[index.reference_rows :]
-    size_C = np.unique(of_N[of_N >= 0], return_counts=True)[1] + 1
+    cluster_N = found.cluster_N[index.reference_rows :]
+    size_C = np.unique(cluster_N[of_N >= 0], return_counts=True)[1] + 1
     removed = sum(reasons.values()) if reasons else int((of_N >= 0).sum())
     planned = of_N.size + reasons.get("malformed_row", 0)
     return DedupReport(
@@ -106,14 +107,15 @@ def write_rows(
         StorageError: the disk refuses.
     """
     base = index.reference_rows
-    kept_M = np.unique(found.of_N[found.of_N >= 0])
-    names = pl.Series(index.names(kept_M), dtype=pl.String)
+    removed_N = found.of_N >= 0
+    named_M = np.union1d(found.of_N[removed_N], found.cluster_N[removed_N])
+    names = Names(named_M, pl.Series(index.names(named_M), dtype=pl.String))
     reasons: dict[str, int] = {}
     start = base
     with TableStaging(out, rows_per_shard=rows_per_shard, metadata={"table": "dedup"}) as staging:
         for table in read_tables(index.inputs.files, index.inputs.schema):
             end = start + table.frame.height
-            frame = _with_duplicates(table, found, kept_M, names, start, base)
+            frame = _with_duplicates(table, found, names, start, base)
             repeats = pl.col("dup_of").is_not_null()
             staging.add(f"data/{_split(table.path)}", frame.filter(~repeats).drop("dup_reason", "dup_detail"))
             rejected = pl.concat([frame.filter(repeats), _malformed(table.bad, frame.schema)])
@@ -140,33 +142,49 @@ def write_rows(
     return reasons
 
 
-def _with_duplicates(
-    table: Table, found: Duplicates, kept_M: I64, names: pl.Series, start: int, base: int
-) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What some rows are called; `row_M` ascending."""
+
+    row_M: I64
+    name: pl.Series
+
+    def of(self, row_N: I64) -> pl.Series:
+        """The names of rows, null where nobody needs one."""
+        place_N = np.searchsorted(self.row_M, row_N)
+        known = pl.Series(np.append(self.row_M, -1)[place_N] == row_N)
+        place = pl.DataFrame({"place": pl.Series(place_N, dtype=pl.UInt32), "known": known})
+        return self.name.gather(place.select(pl.when("known").then("place")).to_series())
+
+
+def _with_duplicates(table: Table, found: Duplicates, names: Names, start: int, base: int) -> pl.DataFrame:
     """The rows of a table with all of `DUP_COLUMNS`."""
     end = start + table.frame.height
-    of_N, jaccard_N = found.of_N[start:end], found.jaccard_N[start:end]
-    own_N = np.where(of_N >= 0, of_N, np.arange(start, end))
-    place_N = np.searchsorted(kept_M, own_N)
-    known = pl.Series(np.append(kept_M, -1)[place_N] == own_N)
-    cluster = names.gather(
-        pl.Series(place_N, dtype=pl.UInt32).zip_with(known, pl.Series([None], dtype=pl.UInt32))
+    of_N, cluster_N, jaccard_N = found.of_N[start:end], found.cluster_N[start:end], found.jaccard_N[start:end]
+    known = pl.DataFrame(
+        {
+            "dup_cluster": names.of(cluster_N),
+            "dup_of": names.of(of_N),
+            "jaccard": jaccard_N,
+            "removed": of_N >= 0,
+            "reference": cluster_N < base,
+        }
     )
-    removed = pl.Series(of_N >= 0)
-    reason = pl.when(removed).then(
-        pl.when(pl.Series(of_N < base)).then(pl.lit("in_reference"))
-        .when(pl.Series(jaccard_N == 1.0)).then(pl.lit("duplicate"))
-        .otherwise(pl.lit("near_duplicate"))
-    )  # fmt: skip
-    columns = pl.DataFrame({"dup_cluster": cluster, "removed": removed, "jaccard": jaccard_N})
-    columns = columns.select(
-        "dup_cluster",
-        dup_of=pl.when("removed").then("dup_cluster"),
-        dup_jaccard=pl.when("removed").then("jaccard"),
-        dup_reason=reason,
-        dup_detail=pl.lit(None, dtype=pl.String),
+    similar = pl.when(pl.col("jaccard") == 1.0).then(pl.lit("duplicate")).otherwise(pl.lit("near_duplicate"))
+    reason = pl.when("reference").then(pl.lit("in_reference")).otherwise(similar)
+    return pl.concat(
+        [
+            table.frame,
+            known.select(
+                "dup_cluster",
+                "dup_of",
+                dup_jaccard=pl.when("removed").then("jaccard"),
+                dup_reason=pl.when("removed").then(reason),
+                dup_detail=pl.lit(None, dtype=pl.String),
+            ),
+        ],
+        how="horizontal",
     )
-    return pl.concat([table.frame, columns], how="horizontal")
 
 
 def _malformed(bad: tuple[BadRow, ...], schema: pl.Schema) -> pl.DataFrame:

@@ -101,7 +101,7 @@ def unknown_points(buffer_C: U8, entry_X: U32, found: I64) -> int:
 def _words(
     buffer_C: U8, start: int, end: int, entry_X: U32, expansion_X3: U32, word_C: U64, token_T: U64
 ) -> int:
-    """Hashes of the words of one text; returns how many. `word_C` maps a byte to its mixed character, 0 where it is none of an ASCII word."""
+    """Hashes of the words of one text; returns how many, -1 if a character is not in the tables yet. `word_C` maps a byte to its mixed character, 0 where it is none of an ASCII word."""
     count = 0
     h = _ZERO
     power = _ONE
@@ -129,6 +129,8 @@ def _words(
         point, size = decode(buffer_C, i)
         i += size
         entry = entry_X[point]
+        if entry == 0:
+            return -1
         for k in range(3):
             folded = entry
             if entry & EXPANDS:
@@ -138,7 +140,7 @@ def _words(
             if folded == 0:
                 break
             kind = (folded >> KIND_SHIFT) & 7
-            if kind == WORD or kind == MARK:
+            if (kind == WORD) | (kind == MARK):
                 letters |= kind == WORD
                 h += mix(np.uint64(folded & POINT)) * power
                 power *= _CHAR_BASE
@@ -162,13 +164,15 @@ def _words(
 def _characters(
     buffer_C: U8, start: int, end: int, entry_X: U32, expansion_X3: U32, n: int, token_T: U64
 ) -> int:
-    """Hashes of all characters but white space, and `n - 1` of NUL if there are any; returns how many."""
+    """Hashes of all characters but white space, and `n - 1` of NUL if there are any; returns how many, or -1."""
     count = 0
     i = start
     while i < end:
         point, size = decode(buffer_C, i)
         i += size
         entry = entry_X[point]
+        if entry == 0:
+            return -1
         for k in range(3):
             folded = entry
             if entry & EXPANDS:
@@ -199,15 +203,17 @@ def shingle_text(
     words: bool,
     token_T: U64,
 ) -> int:
-    """Turn the tokens of one text into its shingles, in place; returns how many, repeats included."""
+    """Turn the tokens of one text into its shingles, in place; returns how many, repeats included, or -1."""
     n = power_T.size
     count = 0
     flip = _ZERO
     if words:
         count = _words(buffer_C, start, end, entry_X, expansion_X3, word_C, token_T)
-    if count < n:
+    if 0 <= count < n:
         count = _characters(buffer_C, start, end, entry_X, expansion_X3, n, token_T)
         flip = _CHAR_BASE
+    if count < 0:
+        return -1
     for g in range(count - n + 1):
         h = _ZERO
         for k in range(n):
@@ -259,19 +265,25 @@ def signatures(
     summand_P: U32,
     signature_NP: U32,
     total_N: U64,
-) -> None:
-    """The signature of every text over its `fast` hashes, and the sum of those (0: it has none)."""
+) -> bool:
+    """The signature of every text over its `fast` hashes, and the sum of those (0: it has none).
+
+    False where a character is not in the tables yet: `unknown_points` finds it, then all of it must be done again.
+    """
     token_T = np.empty(scratch_size(offset_N1, power_T.size), np.uint64)
     hash_S = np.empty(token_T.size, np.uint32)
     for i in range(offset_N1.size - 1):
         start, end = offset_N1[i], offset_N1[i + 1]
         count = shingle_text(buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words, token_T)
+        if count < 0:
+            return False
         total = _ZERO
         for s in range(count):
             total += token_T[s]
             hash_S[s] = np.uint32(token_T[s] >> _32)
         total_N[i] = total
         sign(hash_S[:count], factor_P, summand_P, signature_NP[i])
+    return True
 
 
 @compiled
@@ -297,8 +309,11 @@ def shingle_sets(
     words: bool,
     hash_S: U64,
     set_offset_N1: I64,
-) -> None:
-    """The shingles of every text without repeats, in order of their first place, one text behind the other."""
+) -> bool:
+    """The shingles of every text without repeats, in order of their first place, one text behind the other.
+
+    False where a character is not in the tables yet.
+    """
     token_T = np.empty(scratch_size(offset_N1, power_T.size), np.uint64)
     space_T = np.empty(_table_size(token_T.size), np.uint64)
     end_S = np.int64(0)
@@ -306,6 +321,8 @@ def shingle_sets(
     for i in range(offset_N1.size - 1):
         start, end = offset_N1[i], offset_N1[i + 1]
         count = shingle_text(buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words, token_T)
+        if count < 0:
+            return False
         table = space_T[: _table_size(count)]
         table[:] = _ZERO
         for s in range(count):
@@ -313,6 +330,7 @@ def shingle_sets(
                 hash_S[end_S] = token_T[s]
                 end_S += 1
         set_offset_N1[i + 1] = end_S
+    return True
 
 
 @compiled

@@ -83,7 +83,7 @@ def _cut(
             kind = (folded >> KIND_SHIFT) & 7
             char = np.int64(folded & POINT)
             alone = kind == SOLO if words else kind != SPACE
-            in_word = words and (kind == WORD or kind == MARK)
+            in_word = words and (kind == WORD) | (kind == MARK)
             if inside and not in_word:
                 last_T[count] = at
                 count += letters

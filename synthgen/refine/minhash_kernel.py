@@ -1,6 +1,8 @@
 """The compiled backend of `synthgen.refine.minhash`: polars' buffers in, the kernel's arrays out. Needs numba."""
 
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 
@@ -18,7 +20,7 @@ _ASCII = 128
 class KernelBackend:
     """See `synthgen.refine.minhash.Backend`."""
 
-    chunk_bytes = 8 << 20
+    chunk_bytes = 1 << 20
 
     def __init__(self, rule: MinHashRule, factor_P: U32, summand_P: U32) -> None:
         self._rule = rule
@@ -45,8 +47,11 @@ class KernelBackend:
         # No text has more shingles than characters, but for foldings of one to three; nothing is touched beyond.
         hash_S = np.empty(buffer_C.size * 3 // 2 + len(texts), np.uint64)
         set_offset_N1 = np.empty(len(texts) + 1, np.int64)
-        shingle_sets(
-            buffer_C, offset_N1, *self._tables(), self._power_T, self._rule.words, hash_S, set_offset_N1
+        self._learning(
+            buffer_C,
+            lambda: shingle_sets(
+                buffer_C, offset_N1, *self._tables(), self._power_T, self._rule.words, hash_S, set_offset_N1
+            ),
         )
         return Shingles(hash_S[: set_offset_N1[-1]].copy(), set_offset_N1)
 
@@ -63,16 +68,19 @@ class KernelBackend:
         total_N = np.empty(len(texts), np.uint64)
         fast = self._rule.hash == "fast"
         signed = slice(None) if fast else slice(0)  # without permutations only the sums are computed
-        signatures(
+        self._learning(
             buffer_C,
-            offset_N1,
-            *self._tables(),
-            self._power_T,
-            self._rule.words,
-            factor_P[signed],
-            summand_P[signed],
-            signature_NP,
-            total_N,
+            lambda: signatures(
+                buffer_C,
+                offset_N1,
+                *self._tables(),
+                self._power_T,
+                self._rule.words,
+                factor_P[signed],
+                summand_P[signed],
+                signature_NP,
+                total_N,
+            ),
         )
         if not fast:
             text_signatures(
@@ -91,17 +99,21 @@ class KernelBackend:
     def _tables(self) -> tuple[U32, U32, U64]:
         return self._alphabet.entry_X, self._alphabet.expansion_X3, self._word_C
 
+    def _learning(self, buffer_C: U8, work: Callable[[], bool]) -> None:
+        """Work that stops at a character nobody met before is done again when all of the buffer's are known."""
+        while not work():
+            found = np.empty(256, np.int64)
+            while count := unknown_points(buffer_C, self._alphabet.entry_X, found):
+                self._alphabet.learn(found[:count].tolist())
+
     def _buffers(self, texts: pl.Series) -> tuple[U8, I64]:
-        """The bytes of all texts and where each begins; every character in them is known to the alphabet."""
+        """The bytes of all texts, and where each begins."""
         texts = texts.fill_null("")
+        size_N = texts.str.len_bytes()
         offset_N1 = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum(texts.str.len_bytes().to_numpy(), out=offset_N1[1:])
-        filled = texts.filter(texts != "") if len(texts) and texts.str.len_bytes().min() == 0 else texts
-        # Binary to lists of bytes to one column: no text is copied on the way.
+        np.cumsum(size_N.to_numpy(), out=offset_N1[1:])
+        filled = texts.filter(size_N > 0) if len(texts) and size_N.min() == 0 else texts
+        # Binary to lists of bytes to one column: polars' way to the bytes that needs no Python object per text.
         buffer_C = filled.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode().to_numpy().view()
         buffer_C.flags.writeable = False  # one type for the kernel, wherever the bytes come from
-        found = np.empty(256, np.int64)
-        foreign = buffer_C.size > 0 and buffer_C.max() >= _ASCII
-        while foreign and (count := unknown_points(buffer_C, self._alphabet.entry_X, found)):
-            self._alphabet.learn(found[:count].tolist())
         return buffer_C, offset_N1

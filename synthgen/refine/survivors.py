@@ -71,15 +71,16 @@ def survival_order(rows: pl.DataFrame, keep: Keep) -> I64:
     return order.to_series().cast(pl.Int64).to_numpy()
 
 
-def collapse(of_N: I64, source: pl.Series, names: Sequence[str]) -> list[str]:
+def collapse(cluster_N: I64, own_N: I64, source: pl.Series, names: Sequence[str]) -> list[str]:
     """What looks like a template and not like duplicates: a cluster of a twentieth of all rows (and over 1000), a source
-    that loses over half of its rows. `source`: each row's number in `names`."""
+    that loses over half of its rows. `cluster_N`: what each row's cluster is called, `own_N` its own name where it
+    survives; `source`: its number in `names`."""
     out = []
-    removed_M = np.flatnonzero(of_N >= 0)
+    removed_M = np.flatnonzero(cluster_N != own_N)
     if removed_M.size:
-        largest = int(np.bincount(of_N[removed_M]).max()) + 1
-        if largest > max(_CLUSTER_ROWS, _CLUSTER_SHARE * of_N.size):
-            out.append(f"one cluster holds {largest} of {of_N.size} rows")
+        largest = int(np.unique(cluster_N[removed_M], return_counts=True)[1].max()) + 1
+        if largest > max(_CLUSTER_ROWS, _CLUSTER_SHARE * cluster_N.size):
+            out.append(f"one cluster holds {largest} of {cluster_N.size} rows")
     total = np.bincount(source.to_numpy(), minlength=len(names))
     lost = np.bincount(source.to_numpy()[removed_M], minlength=len(names))
     for number in np.flatnonzero((lost > _SOURCE_SHARE * total) & (lost >= _SOURCE_LOSS)).tolist():
