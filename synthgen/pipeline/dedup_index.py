@@ -219,7 +219,8 @@ def _row_frame(table: Table, text: pl.Series, number: int, group: Inputs, keep: 
         wanted = wanted.cast(pl.String)
     score = group.score if group.score is not None else pl.lit(None, dtype=pl.Float64)
     source = pl.col(group.source).cast(pl.String) if group.source else none
-    rows = table.frame.select(id=wanted, score=score.cast(pl.Float64), source=source)
+    # Not a select: of literals alone, that would be one row.
+    rows = table.frame.with_columns(id=wanted, score=score.cast(pl.Float64), source=source)
     if group.id is None:
         buffer = BytesIO()
         table.frame.select(pl.exclude(pl.Binary)).write_ndjson(buffer)  # JSON has no bytes

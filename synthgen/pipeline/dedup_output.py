@@ -151,10 +151,12 @@ class Names:
 
     def of(self, row_N: I64) -> pl.Series:
         """The names of rows, null where nobody needs one."""
+        if self.row_M.size == 0:
+            return pl.repeat(None, row_N.size, dtype=pl.String, eager=True)
         place_N = np.searchsorted(self.row_M, row_N)
-        known = pl.Series(np.append(self.row_M, -1)[place_N] == row_N)
-        place = pl.DataFrame({"place": pl.Series(place_N, dtype=pl.UInt32), "known": known})
-        return self.name.gather(place.select(pl.when("known").then("place")).to_series())
+        known_N = np.append(self.row_M, -1)[place_N] == row_N
+        named = self.name.gather(np.where(known_N, place_N, 0))
+        return pl.select(pl.when(pl.Series(known_N)).then(named)).to_series()
 
 
 def _with_duplicates(table: Table, found: Duplicates, names: Names, start: int, base: int) -> pl.DataFrame:

@@ -33,7 +33,7 @@ __all__ = ["Candidates", "Jaccards", "Keys", "KeysInMemory", "candidates", "near
 # A longer run of equal keys is a template, or a cluster whose first row finds the others by the star: all pairs of
 # it would grow with its square. At 16 a band gives at most 7.5 pairs a row.
 HOT = 16
-BLOCK_PAIRS = 1 << 15  # pairs verified at once: some 60 MB of texts and sets of 1000 characters each
+BLOCK_PAIRS = 1 << 13  # pairs verified at once: some 30 MB of texts and sets of 1000 characters each
 
 
 class Keys(Protocol):
@@ -90,9 +90,8 @@ def near_duplicates(
 ) -> Duplicates:
     """All of it in memory. `order_N` holds the rows in the order in which they may survive; None is their own."""
     hasher = MinHasher(rule, threads=threads, kernel=kernel)
-    keys = KeysInMemory(hasher.band_keys(texts))
     order_N = np.arange(len(texts)) if order_N is None else order_N
-    found = candidates(keys, order_N, threads=threads)
+    found = candidates(KeysInMemory(hasher.band_keys(texts)), order_N, threads=threads)
     jaccards = Jaccards(order_N, texts.gather, hasher)
     return settle(
         jaccards.verified(found.pair_E), found.copy_N, order_N, jaccards.of, threshold=rule.threshold
