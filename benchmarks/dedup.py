@@ -39,7 +39,7 @@ Clusters = list[int]  # for each document the one it repeats, or -1
 
 
 def ours(threads: int, kernel: bool, hash_name: str, texts: pl.Series, threshold: float) -> Clusters:
-    from synthgen.refine.minhash import MinHashRule
+    from synthgen.refine.minhash_rule import MinHashRule
     from synthgen.refine.near import near_duplicates
 
     rule = MinHashRule(threshold=threshold, hash=hash_name)  # type: ignore[arg-type]

@@ -137,7 +137,7 @@ def test_every_room_of_asking_exists() -> None:
         ("openai", {"synthgen.asking.transport.sdk"}),
         ("anthropic", {"synthgen.asking.transport.sdk"}),
         ("openvino_genai", {"synthgen.asking.local_worker"}),
-        ("datasketch", {"synthgen.refine.dedup"}),
+        ("datasketch", {"synthgen.refine.minhash_rule"}),
         ("torch", set()),
     ],
 )

@@ -15,7 +15,7 @@ from synthgen.errors import StorageError
 from synthgen.recipe.model import NearConfig
 from synthgen.refine import dedup
 from synthgen.refine.dedup import VERDICTS, SeenTexts
-from synthgen.refine.minhash import RECALL, bands
+from synthgen.refine.minhash_rule import RECALL, bands
 from synthgen.refine.shingles import jaccard, ngrams, shingle, sign_hashes, tokenise
 from synthgen.refine.verdict import VIEW
 

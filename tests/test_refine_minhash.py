@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthgen.errors import UsageError
-from synthgen.refine.minhash import HashName, MinHasher, MinHashRule
+from synthgen.refine.minhash import MinHasher
 from synthgen.refine.minhash_kernel import KernelBackend
+from synthgen.refine.minhash_rule import HashName, MinHashRule
 from synthgen.refine.text_hashes import xxh32
 
 HASHES: tuple[HashName, ...] = ("fast", "sha1", "xxh32")

@@ -9,7 +9,8 @@ import pytest
 from synthgen.errors import UsageError
 from synthgen.refine import near
 from synthgen.refine.clusters import SLACK, Duplicates
-from synthgen.refine.minhash import MinHasher, MinHashRule
+from synthgen.refine.minhash import MinHasher
+from synthgen.refine.minhash_rule import MinHashRule
 from synthgen.refine.near import near_duplicates
 from synthgen.refine.survivors import Keep, collapse, parse_keep, survival_order
 

@@ -55,7 +55,7 @@ def dedup(
     """Remove near-duplicate rows, verified by exact Jaccard. Columns stay; dup_cluster, dup_of, dup_jaccard are added."""
     from synthgen import api
     from synthgen.cli.output import print_json
-    from synthgen.refine.minhash import MinHashRule
+    from synthgen.refine.minhash_rule import MinHashRule
 
     if out is None:
         raise UsageError("dedup: name a folder for the result with -o")

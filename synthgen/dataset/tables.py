@@ -26,7 +26,7 @@ from synthgen.errors import SourceError
 __all__ = ["Table", "read_tables", "tables_schema"]
 
 _BLOCK_BYTES = 8 << 20
-_CHUNK_ROWS = 2048
+_SLICE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +84,28 @@ def _parquet(path: Path, wanted: pl.Schema) -> Iterator[Table]:
     number = 0
     try:
         # One column at least, because the rows of none cannot be counted.
-        scan = pl.scan_parquet(path, glob=False).select(
-            [name for name in wanted if name in there] or there[:1]
-        )
-        for frame in scan.collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True):
+        scan = pl.scan_parquet(path, glob=False)
+        rows = int(scan.select(pl.len()).collect().item())
+        scan = scan.select([name for name in wanted if name in there] or there[:1])
+        step = _slice_rows(path, rows)
+        while number < rows:
+            # Slices, not polars' stream: that reads row groups ahead of whoever takes the frames.
+            frame = scan.slice(number, step).collect()
             line = _lines(number, frame.height)
-            number += frame.height
             columns = [
                 pl.col(name).cast(dtype) if name in frame.columns else pl.lit(None, dtype).alias(name)
                 for name, dtype in wanted.items()
             ]
-            yield Table(path, frame.select(columns), line)
+            yield Table(path, frame.with_columns(columns).select(list(wanted)), line)
+            number += frame.height
     except (pl.exceptions.PolarsError, OSError) as error:
         raise SourceError(f"{path}: damaged Parquet file after row {number}: {error}") from error
+
+
+def _slice_rows(path: Path, rows: int) -> int:
+    """Rows that make some tens of megabytes of text, taking a compression of four."""
+    row_bytes = 4 * path.stat().st_size / max(rows, 1)
+    return int(min(max(_SLICE_BYTES / max(row_bytes, 1), 64), 1 << 16))
 
 
 def _jsonl(path: Path, wanted: pl.Schema) -> Iterator[Table]:

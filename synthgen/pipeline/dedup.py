@@ -28,7 +28,8 @@ from synthgen.pipeline.dedup_index import Index, Inputs, build_index
 from synthgen.pipeline.dedup_output import DUP_COLUMNS, DedupReport, dedup_report, write_rows
 from synthgen.refine.clusters import Duplicates, Edges, settle
 from synthgen.refine.compared import compared_text, default_fields, template_parts
-from synthgen.refine.minhash import MinHasher, MinHashRule
+from synthgen.refine.minhash import MinHasher
+from synthgen.refine.minhash_rule import MinHashRule
 from synthgen.refine.near import Jaccards, candidates, places
 from synthgen.refine.survivors import Keep, collapse, parse_keep
 from synthgen.types import JSONValue

@@ -20,13 +20,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from synthgen.refine.shingles import I64, U64
+from synthgen.refine.shingles import F64, I64, U64
 
 __all__ = ["SLACK", "Duplicates", "Edges", "join_pair", "settle", "split_pair"]
 
-F64 = NDArray[np.float64]
 SLACK = 0.1  # two edits with 0.87 to their source have 0.75 to each other: 1 - 2 * (1 - 0.87)
 _32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)

@@ -25,8 +25,8 @@ import polars as pl
 
 from synthgen.errors import StorageError
 from synthgen.recipe.model import NearConfig
-from synthgen.refine.minhash import bands
-from synthgen.refine.shingles import I64, U32, U64, band_keys, jaccard, shingle, sign_hashes
+from synthgen.refine.minhash_rule import bands, permutations
+from synthgen.refine.shingles import I64, U64, band_keys, jaccard, shingle, sign_hashes
 
 __all__ = ["VERDICTS", "SeenTexts"]
 
@@ -68,7 +68,7 @@ class SeenTexts:
         self._index = _BandIndex()
         if near is not None:
             self._bands = bands(near.threshold, near.num_perm)
-            self._permutations = _permutations(near.num_perm)
+            self._permutations = permutations(near.num_perm, 1)
 
     def __enter__(self) -> "SeenTexts":
         return self
@@ -183,13 +183,6 @@ def _chosen(near: NearConfig, prompt: str, completion: str) -> str:
     if near.fields == "both":
         return f"{prompt}\n{completion}"
     return prompt if near.fields == "prompt" else completion
-
-
-def _permutations(num_perm: int) -> tuple[U32, U32]:
-    from datasketch import MinHash
-
-    factor_P, summand_P = MinHash(num_perm=num_perm, seed=1, scheme="affine32").permutations
-    return factor_P, summand_P
 
 
 class _BandIndex:

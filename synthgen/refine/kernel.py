@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD
 from synthgen.refine.shingles import CHAR_BASE, I64, U32, U64
 
-__all__ = ["band_keys", "compiled", "count_common", "shingle_sets", "signatures", "unknown_points"]
+__all__ = [
+    "U8",
+    "band_keys",
+    "compiled",
+    "count_common",
+    "decode",
+    "shingle_sets",
+    "sign",
+    "signatures",
+    "unknown_points",
+]
 
 F = TypeVar("F", bound=Callable[..., object])
 U8 = NDArray[np.uint8]

@@ -10,95 +10,25 @@ Rejected: one Python object per text, as MinHash libraries have it: nine tenths 
 Axes: S shingles, N texts, P permutations, B bands, E pairs.
 """
 
-# ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
+# ruff: noqa: N803, N806  # arrays carry their axes in their names
 import importlib.util
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from synthgen.errors import UsageError
-from synthgen.refine.shingles import I64, U32, U64, Shingles
+from synthgen.refine.minhash_rule import BandKeys, MinHashRule, bands, permutations
+from synthgen.refine.shingles import F64, I64, U32, Shingles
 
-__all__ = ["RECALL", "BandKeys", "HashName", "MinHashRule", "MinHasher", "bands", "join_sets"]
+__all__ = ["MinHasher", "join_sets"]
 
-F64 = NDArray[np.float64]
 A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
-
-HashName = Literal["fast", "sha1", "xxh32"]
-RECALL = 0.95
-
-
-def bands(threshold: float, num_perm: int) -> tuple[int, int]:
-    """(bands, rows per band): the longest bands that still find a pair at the threshold with `RECALL`.
-
-    A pair of Jaccard s shares a band with probability 1 - (1 - s^r)^b (Leskovec, Rajaraman & Ullman, "Mining of
-    Massive Datasets", 3.4). At the default 0.8 with 128 permutations this gives 18 bands of 7 rows, recall 0.985
-    at the threshold and above 0.999 from 0.85; datasketch's default chooser gives 9 of 13, recall 0.40 there.
-    Where even single rows do not reach `RECALL` (thresholds below about 0.03), bands are single rows.
-    """
-    for rows in range(num_perm, 1, -1):
-        count = num_perm // rows
-        if 1 - (1 - threshold**rows) ** count >= RECALL:
-            return count, rows
-    return num_perm, 1
-
-
-@dataclass(frozen=True, slots=True)
-class MinHashRule:
-    """What is compared and how; the defaults are those of `NearConfig`.
-
-    `shingle`: `word:N` or `char:N`. Characters leave white space out; below 9 they find much that is not alike, which
-    verification drops again at a price.
-
-    Raises:
-        UsageError: a value is out of its range.
-    """
-
-    threshold: float = 0.8
-    shingle: str = "word:5"
-    num_perm: int = 128
-    seed: int = 1
-    hash: HashName = "fast"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise UsageError(f"threshold {self.threshold} is not above 0 and at most 1")
-        if re.fullmatch(r"(word|char):([1-9]|[1-4][0-9]|50)", self.shingle) is None:
-            raise UsageError(f"shingle {self.shingle!r}: write word:N or char:N, with N from 1 to 50")
-        if not 16 <= self.num_perm <= 1024:
-            raise UsageError(f"num_perm {self.num_perm} is not in 16..1024")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed {self.seed} is not in 0..{2**32 - 1}")
-        if self.hash not in ("fast", "sha1", "xxh32"):
-            raise UsageError(f"hash {self.hash!r} is none of fast, sha1, xxh32")
-
-    @property
-    def words(self) -> bool:
-        """Shingles are of words, not of characters."""
-        return self.shingle.startswith("word:")
-
-    @property
-    def n(self) -> int:
-        """Tokens per shingle."""
-        return int(self.shingle.partition(":")[2])
-
-
-@dataclass(frozen=True, slots=True)
-class BandKeys:
-    """`key_BN`: a 64-bit key per band and text, the band's number part of it. `total_N`: the sum of the text's shingle
-    hashes mod 2^64, equal where the shingles are; 0 where there are none."""
-
-    key_BN: U64
-    total_N: U64
 
 
 class Backend(Protocol):
@@ -180,9 +110,7 @@ class MinHasher:
 
 
 def _backend(rule: MinHashRule, kernel: bool | None) -> Backend:
-    from datasketch import MinHash
-
-    factor_P, summand_P = MinHash(rule.num_perm, rule.seed, scheme="affine32").permutations
+    factor_P, summand_P = permutations(rule.num_perm, rule.seed)
     if kernel or (kernel is None and importlib.util.find_spec("numba") is not None):
         try:
             from synthgen.refine.minhash_kernel import KernelBackend

@@ -4,7 +4,7 @@
 import numpy as np
 import polars as pl
 
-from synthgen.refine.minhash import BandKeys, MinHashRule
+from synthgen.refine.minhash_rule import BandKeys, MinHashRule
 from synthgen.refine.shingles import (
     I64,
     U32,

@@ -24,9 +24,10 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from synthgen.refine.clusters import F64, Duplicates, Edges, join_pair, settle, split_pair
-from synthgen.refine.minhash import BandKeys, MinHasher, MinHashRule
-from synthgen.refine.shingles import I64, U64
+from synthgen.refine.clusters import Duplicates, Edges, join_pair, settle, split_pair
+from synthgen.refine.minhash import MinHasher
+from synthgen.refine.minhash_rule import BandKeys, MinHashRule
+from synthgen.refine.shingles import F64, I64, U64
 
 __all__ = ["Candidates", "Jaccards", "Keys", "KeysInMemory", "candidates", "near_duplicates", "places"]
 

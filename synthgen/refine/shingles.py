@@ -25,6 +25,7 @@ from synthgen.refine.alphabet import DIGIT, KIND_SHIFT, MARK, SOLO, SPACE, WORD,
 
 __all__ = [
     "CHAR_BASE",
+    "F64",
     "I64",
     "TOKEN_BASE",
     "U32",
@@ -44,6 +45,7 @@ __all__ = [
     "words_of",
 ]
 
+F64 = NDArray[np.float64]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
