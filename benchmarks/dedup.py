@@ -35,7 +35,7 @@ import polars as pl
 from dedup_corpus import jaccard
 
 WORD = re.compile(r"\w+")
-Clusters = list[int]  # for each document the one it repeats, or -1
+Clusters = list[tuple[int, int]]  # for each document the cluster it is in, and the one it repeats or -1
 
 
 def ours(threads: int, kernel: bool, hash_name: str, texts: pl.Series, threshold: float) -> Clusters:
@@ -43,8 +43,8 @@ def ours(threads: int, kernel: bool, hash_name: str, texts: pl.Series, threshold
     from synthgen.refine.near import near_duplicates
 
     rule = MinHashRule(threshold=threshold, hash=hash_name)  # type: ignore[arg-type]
-    found: Clusters = near_duplicates(texts, rule, threads=threads, kernel=kernel).of_N.tolist()
-    return found
+    found = near_duplicates(texts, rule, threads=threads, kernel=kernel)
+    return list(zip(found.cluster_N.tolist(), found.of_N.tolist(), strict=True))
 
 
 def shingles(text: str) -> list[str]:
@@ -65,7 +65,7 @@ def joined(count: int, edges: list[tuple[int, int]]) -> Clusters:
     for a, b in edges:
         a, b = sorted((root(a), root(b)))
         parent[b] = a
-    return [root(i) if root(i) != i else -1 for i in range(count)]
+    return [(root(i), root(i) if root(i) != i else -1) for i in range(count)]
 
 
 def datasketch(texts: pl.Series, threshold: float) -> Clusters:
@@ -86,7 +86,7 @@ def rensa(texts: pl.Series, threshold: float) -> Clusters:
 
     matrix = RMinHash.digest_matrix_from_token_sets([shingles(text) for text in texts], 128, 42)
     flags = RMinHashLSH(threshold, 128, 16).query_duplicate_flags_matrix_one_shot(matrix)
-    return [0 if flag else -1 for flag in flags]
+    return [(0, 0 if flag else -1) for flag in flags]
 
 
 TOOLS: dict[str, tuple[Callable[[pl.Series, float], Clusters], int]] = {
@@ -107,7 +107,7 @@ def measure(name: str, corpus: Path, docs: int, threshold: float) -> dict[str, o
     run(texts.head(300), threshold)  # imports and first calls
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cpu, wall = time.process_time(), time.perf_counter()
-    of = run(texts, threshold)
+    found = run(texts, threshold)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     after_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
@@ -115,17 +115,15 @@ def measure(name: str, corpus: Path, docs: int, threshold: float) -> dict[str, o
         "wall_s": wall,
         "cpu_s": cpu,
         "memory_mb": (after_kb - before_kb) / 1024,
-        "removed": sum(j >= 0 for j in of),
-        **({} if name == "rensa" else quality(of, texts, corpus, threshold)),
+        "removed": sum(of >= 0 for _, of in found),
+        **({} if name == "rensa" else quality(found, texts, corpus, threshold)),
     }
 
 
-def quality(of: Clusters, texts: pl.Series, corpus: Path, threshold: float) -> dict[str, object]:
+def quality(clusters: Clusters, texts: pl.Series, corpus: Path, threshold: float) -> dict[str, object]:
     """Against the labels."""
-    pairs = pl.read_parquet(corpus / "pairs.parquet").filter(
-        (pl.col("a") < len(of)) & (pl.col("b") < len(of))
-    )
-    cluster = [i if j < 0 else j for i, j in enumerate(of)]
+    cluster, of = zip(*clusters, strict=True)
+    pairs = pl.read_parquet(corpus / "pairs.parquet").filter(pl.max_horizontal("a", "b") < len(of))
     found: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     merged = distinct = 0
     for a, b, score in pairs.select("a", "b", "jaccard").iter_rows():

@@ -37,6 +37,7 @@ F = TypeVar("F", bound=Callable[..., object])
 U8 = NDArray[np.uint8]
 
 _CHAR_BASE = np.uint64(CHAR_BASE)
+_CHAR_INVERSE = np.uint64(pow(CHAR_BASE, -1, 1 << 64))
 _MIX_A = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_B = np.uint64(0xC4CEB9FE1A85EC53)
 _ZERO, _ONE, _29, _32, _33 = (np.uint64(x) for x in (0, 1, 29, 32, 33))
@@ -171,6 +172,62 @@ def _words(
 
 
 @compiled
+def _ascii_words(
+    buffer_C: U8,
+    start: int,
+    end: int,
+    word_C: U64,
+    power_C: U64,
+    inverse_C: U64,
+    edge_T: I64,
+    sum_T: U64,
+    token_T: U64,
+) -> int:
+    """The same as `_words` for ASCII, without a branch that is guessed wrong at every word; -1 if it is not ASCII.
+
+    Prefix sums of the weighted characters, noted at each edge of a word: their difference, moved back to the first
+    power, is the word.
+    """
+    total = _ZERO
+    edges = np.int64(0)
+    before = False
+    high = np.uint8(0)
+    for i in range(end - start):
+        byte = buffer_C[start + i]
+        high |= byte
+        mixed = word_C[byte]
+        inside = mixed != _ZERO
+        edge_T[edges] = i
+        sum_T[edges] = total
+        edges += inside ^ before
+        total += mixed * power_C[i]
+        before = inside
+    if high >= 0x80:
+        return -1
+    edge_T[edges] = end - start
+    sum_T[edges] = total
+    count = (edges + 1) // 2
+    for t in range(count):
+        token_T[t] = mix((sum_T[2 * t + 1] - sum_T[2 * t]) * inverse_C[edge_T[2 * t]])
+    return count
+
+
+@compiled
+def char_powers(offset_N1: I64) -> tuple[U64, U64]:
+    """`CHAR_BASE` and its inverse mod 2^64 to the powers that the longest text needs."""
+    longest = np.int64(0)
+    for i in range(offset_N1.size - 1):
+        longest = max(longest, offset_N1[i + 1] - offset_N1[i])
+    power_C = np.empty(longest + 2, np.uint64)
+    inverse_C = np.empty(longest + 2, np.uint64)
+    power_C[0] = inverse_C[0] = _ONE
+    for i in range(longest + 1):
+        power_C[i + 1] = power_C[i] * _CHAR_BASE
+        inverse_C[i + 1] = inverse_C[i] * _CHAR_INVERSE
+    return power_C, inverse_C
+
+
+@compiled
 def _characters(
     buffer_C: U8, start: int, end: int, entry_X: U32, expansion_X3: U32, n: int, token_T: U64
 ) -> int:
@@ -211,6 +268,10 @@ def shingle_text(
     word_C: U64,
     power_T: U64,
     words: bool,
+    power_C: U64,
+    inverse_C: U64,
+    edge_T: I64,
+    sum_T: U64,
     token_T: U64,
 ) -> int:
     """Turn the tokens of one text into its shingles, in place; returns how many, repeats included, or -1."""
@@ -218,7 +279,9 @@ def shingle_text(
     count = 0
     flip = _ZERO
     if words:
-        count = _words(buffer_C, start, end, entry_X, expansion_X3, word_C, token_T)
+        count = _ascii_words(buffer_C, start, end, word_C, power_C, inverse_C, edge_T, sum_T, token_T)
+        if count < 0:
+            count = _words(buffer_C, start, end, entry_X, expansion_X3, word_C, token_T)
     if 0 <= count < n:
         count = _characters(buffer_C, start, end, entry_X, expansion_X3, n, token_T)
         flip = _CHAR_BASE
@@ -281,10 +344,16 @@ def signatures(
     False where a character is not in the tables yet: `unknown_points` finds it, then all of it must be done again.
     """
     token_T = np.empty(scratch_size(offset_N1, power_T.size), np.uint64)
+    power_C, inverse_C = char_powers(offset_N1)
+    edge_T = np.empty(power_C.size, np.int64)
+    sum_T = np.empty(power_C.size, np.uint64)
     hash_S = np.empty(token_T.size, np.uint32)
     for i in range(offset_N1.size - 1):
         start, end = offset_N1[i], offset_N1[i + 1]
-        count = shingle_text(buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words, token_T)
+        count = shingle_text(
+            buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words,
+            power_C, inverse_C, edge_T, sum_T, token_T,
+        )  # fmt: skip
         if count < 0:
             return False
         total = _ZERO
@@ -325,12 +394,18 @@ def shingle_sets(
     False where a character is not in the tables yet.
     """
     token_T = np.empty(scratch_size(offset_N1, power_T.size), np.uint64)
+    power_C, inverse_C = char_powers(offset_N1)
+    edge_T = np.empty(power_C.size, np.int64)
+    sum_T = np.empty(power_C.size, np.uint64)
     space_T = np.empty(_table_size(token_T.size), np.uint64)
     end_S = np.int64(0)
     set_offset_N1[0] = 0
     for i in range(offset_N1.size - 1):
         start, end = offset_N1[i], offset_N1[i + 1]
-        count = shingle_text(buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words, token_T)
+        count = shingle_text(
+            buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words,
+            power_C, inverse_C, edge_T, sum_T, token_T,
+        )  # fmt: skip
         if count < 0:
             return False
         table = space_T[: _table_size(count)]
