@@ -36,6 +36,8 @@ from synthgen.types import JSONValue
 
 __all__ = ["DedupOptions", "dedup"]
 
+_MANY_ROWS = 1 << 22  # sorting a band takes some 60 bytes a row: from here on one band at a time
+
 
 @dataclass(frozen=True, slots=True)
 class DedupOptions:
@@ -73,7 +75,7 @@ def dedup(inputs: Sequence[Path], out: Path, options: DedupOptions) -> DedupRepo
     template = template_parts(options.template) if options.template else ()
     ours = _inputs(_files(inputs, out), options, keep, template)
     theirs = _references(_files(options.against, out), options, template) if options.against else None
-    threads = options.threads or len(os.sched_getaffinity(0))
+    threads = options.threads or os.cpu_count() or 1
     with claim(out):
         scratch = Scratch(out / ".dedup", _fingerprint(ours, theirs, options))
         hasher = MinHasher(options.rule, threads=threads)
@@ -84,7 +86,7 @@ def dedup(inputs: Sequence[Path], out: Path, options: DedupOptions) -> DedupRepo
         problem = None if options.allow_collapse else _collapse(index, found)
         if problem is not None:
             return dedup_report(out, index, found, {}, started, problem)
-        reasons = write_rows(index, found, out, options.rows_per_shard, _manifest(options))
+        reasons = write_rows(index, found, out, options.rows_per_shard, _manifest(options, ours))
         scratch.remove()
     return dedup_report(out, index, found, reasons, started)
 
@@ -155,6 +157,8 @@ def _duplicates(
     """Candidates, their texts, their exact Jaccard, who stays; a step whose result is on disk is not done again."""
     scratch = index.scratch
     order_N = index.order(keep)
+    if index.rows > _MANY_ROWS:
+        threads = 1
     if not scratch.has("copies.npy"):
         fresh = candidates(index.keys(), order_N, references=index.reference_rows, threads=threads)
         scratch.save("pairs.npy", fresh.pair_E)
@@ -186,10 +190,10 @@ def _collapse(index: Index, found: Duplicates) -> StoppedShort | None:
     )
 
 
-def _manifest(options: DedupOptions) -> dict[str, JSONValue]:
+def _manifest(options: DedupOptions, ours: Inputs) -> dict[str, JSONValue]:
     return {
         **asdict(options.rule),
-        "fields": list(options.fields),
+        "fields": list(options.fields or default_fields(ours.schema)),
         "keep": options.keep,
         "against": [path.as_posix() for path in options.against],
         "template": options.template,

@@ -45,8 +45,11 @@ _TOP32 = np.uint32(0xFFFFFFFF)
 
 
 def compiled(function: F) -> F:
-    """Compiled at its first call; the machine code stays in numba's cache on disk."""
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    """Compiled at its first call; the machine code stays in numba's cache on disk, where there is a place for one."""
+    try:
+        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # neither the package nor the user's cache folder can be written
+        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
 @compiled
