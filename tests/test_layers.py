@@ -44,6 +44,7 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
         "batch",
         "clouds",
         "connect",
+        "doctor",
         "providers",
         "samples",
         "server_queue",

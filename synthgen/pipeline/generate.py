@@ -25,6 +25,7 @@ from synthgen.asking.server_queue import follow_queues
 from synthgen.dataset import Staging, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
+from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.gates import Gates, open_gates
@@ -87,10 +88,11 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     today = options.today or date.today()  # noqa: DTZ011  # the user's calendar day, as in their lock file
     gates = open_gates(resolved, today)
     gates.require()
+    folder = RunFolder(out)
+    require_abilities(resolved, read_record(folder), today)
     plan = make_plan(resolved, gates, cap_usd)
     resolved = with_modes(resolved, plan.modes)
     teachers = connect_all(resolved.specs)
-    folder = RunFolder(out)
     folder.require_free()
     release = lock_run(folder.journal)
     try:
@@ -160,7 +162,9 @@ class _Run:
             self.options.say(f"journal: {damage}; what it held is asked again")
         if self.options.retry_failed:
             self.journal.index.forget_failures()
-        self.budget = Budget(self.cap_usd, self.journal.index.ledger.spent_usd)
+        self.budget = Budget(
+            self.cap_usd, self.journal.index.ledger.spent_usd + read_record(self.folder).spent_usd
+        )
         self.asker = Asker(
             self.journal, self.budget, self.resolved.specs, lambda spec: self.teachers[spec.alias]
         )

@@ -1,7 +1,7 @@
-"""Which proxy a URL is asked through.
+"""Which proxy stands before a URL: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, and never one for loopback.
 
-In: a URL, and the environment. Out: the proxy's URL or None. `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured;
-loopback is never sent through one.
+In: a URL, the environment. Out: the proxy's URL or None. Rejected: the HTTP libraries' own reading of the environment,
+which takes credentials from `~/.netrc` with it.
 """
 
 import ipaddress
@@ -12,7 +12,7 @@ __all__ = ["proxy_for"]
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy for this URL, None for none."""
+    """The proxy that requests to `url` go through, None for a direct connection."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if _is_loopback(host) or proxy_bypass(host):
