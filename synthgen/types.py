@@ -19,6 +19,7 @@ __all__ = [
     "Completion",
     "FinishReason",
     "JSONValue",
+    "Logprobs",
     "Message",
     "Request",
     "Role",
@@ -50,6 +51,13 @@ def digest(value: object) -> str:
     return blake2b(canonical_json(value), digest_size=16).hexdigest()
 
 
+def _size_bytes(text: str | None) -> int:
+    """Length in UTF-8."""
+    if text is None:
+        return 0
+    return len(text) if text.isascii() else len(text.encode())
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One call a model asked for; `arguments` is a JSON string, as the model wrote it."""
@@ -73,6 +81,12 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+
+    @property
+    def said(self) -> str:
+        """All there is to read: the content, and below it the tool calls as JSON, one a line."""
+        calls = (canonical_json({"name": call.name, "arguments": call.arguments}) for call in self.tool_calls)
+        return "\n".join(filter(None, (self.content, *(call.decode() for call in calls))))
 
     def as_json(self) -> dict[str, JSONValue]:
         """`role` and `content` always; the rest only where set, so that plain chat hashes alike for ever."""
@@ -108,6 +122,11 @@ class Sampling:
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     extra: Mapping[str, JSONValue] = field(default_factory=lambda: _EMPTY)
+    hashed: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Written once: it is part of every key of its step."""
+        object.__setattr__(self, "hashed", canonical_json(self.as_json()))
 
     def as_json(self) -> dict[str, JSONValue]:
         """Only what is set."""
@@ -140,6 +159,11 @@ class TeacherIdentity:
     pool: str
     model: str
     revision: str | None = None
+    hashed: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Written once: it is part of every key of this teacher."""
+        object.__setattr__(self, "hashed", canonical_json(self.as_json()))
 
     def as_json(self) -> dict[str, JSONValue]:
         """The part of the key that names the teacher."""
@@ -158,9 +182,10 @@ class TeacherIdentity:
 class Request:
     """One question to one teacher: the unit that is paid for, and the unit of the journal.
 
-    `tools` and `response_schema` are JSON text. `occurrence` tells apart questions that read alike but are
+    `tools` and `response_schema` are JSON text, `tool_choice` is `auto`, `none`, `required` or a tool's name. `occurrence` tells apart questions that read alike but are
     meant twice: for a first step the running number among identical requests in source order, for a later
-    step the key of the request it follows, for a judge nothing (same text, same score).
+    step the key of the request it follows, for a judge nothing (same text, same score). `capture` names what the
+    reply has to hold besides its text: `logprobs:K`, the K likeliest tokens of each position.
     """
 
     messages: tuple[Message, ...]
@@ -171,30 +196,43 @@ class Request:
     capture: tuple[str, ...] = ()
     sample: int = 0
     occurrence: str = ""
+    tool_choice: str | None = None
 
-    def content(self) -> dict[str, JSONValue]:
-        """Everything that changes the answer, without `sample` and `occurrence`."""
-        return {
+    def content(self) -> dict[str, object]:
+        """Everything that changes the answer, without `sample` and `occurrence`: to be hashed, not to be read."""
+        content: dict[str, object] = {
             "v": KEY_VERSION,
             "messages": [message.as_json() for message in self.messages],
-            "teacher": self.teacher.as_json(),
-            "sampling": self.sampling.as_json(),
+            "teacher": orjson.Fragment(self.teacher.hashed),
+            "sampling": orjson.Fragment(self.sampling.hashed),
             "tools": self.tools,
             "response_schema": self.response_schema,
             "capture": list(self.capture),
         }
+        if self.tool_choice is not None:  # absent from keys older than it
+            content["tool_choice"] = self.tool_choice
+        return content
 
     def key(self) -> str:
         """Content key, 32 hex digits: the journal holds at most one answer per key."""
-        return digest({**self.content(), "sample": self.sample, "occurrence": self.occurrence})
+        return digest(self.content() | {"sample": self.sample, "occurrence": self.occurrence})
+
+    @property
+    def top_logprobs(self) -> int | None:
+        """How many alternatives a token is captured with (`logprobs:5` in `capture`); None: no logprobs."""
+        named = (name.partition(":") for name in self.capture)
+        return next((int(count) for name, _, count in named if name == "logprobs"), None)
 
     def input_tokens_bound(self) -> int:
         """Upper bound on input tokens: a token is at least one byte; 16 a message for its frame."""
-        texts = [self.tools or "", self.response_schema or ""]
+        size_bytes = _size_bytes(self.tools) + _size_bytes(self.response_schema)
         for message in self.messages:
-            texts += (message.content, message.reasoning or "", message.name or "")
-            texts += (f"{call.id}{call.name}{call.arguments}" for call in message.tool_calls)
-        return sum(len(text.encode()) for text in texts) + 16 * len(self.messages)
+            size_bytes += (
+                _size_bytes(message.content) + _size_bytes(message.reasoning) + _size_bytes(message.name)
+            )
+            for call in message.tool_calls:
+                size_bytes += _size_bytes(call.id) + _size_bytes(call.name) + _size_bytes(call.arguments)
+        return size_bytes + 16 * len(self.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +245,14 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
     def as_json(self) -> dict[str, JSONValue]:
         """The shape stored in the journal."""
         return {
@@ -218,11 +264,50 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Natural log-probabilities of a reply's tokens, in columns: one entry per token the teacher generated.
+
+    The prompt is not covered. `tokens` are texts, None where the server gave only an id; `token_bytes` says what a
+    text cannot: tokens that are part of a character. `top_*` list the likeliest tokens of a position, most likely
+    first: at most as many as were asked for, the generated one where it was among them (vLLM: always).
+    """
+
+    tokens: tuple[str | None, ...]
+    token_bytes: tuple[bytes | None, ...]
+    ids: tuple[int | None, ...]
+    logprobs: tuple[float, ...]
+    top_tokens: tuple[tuple[str | None, ...], ...]
+    top_ids: tuple[tuple[int | None, ...], ...]
+    top_logprobs: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        columns = (
+            self.token_bytes,
+            self.ids,
+            self.logprobs,
+            self.top_tokens,
+            self.top_ids,
+            self.top_logprobs,
+        )
+        if any(len(column) != len(self.tokens) for column in columns):
+            raise ValueError("the columns of logprobs differ in length")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def ids_complete(self) -> bool:
+        """Whether every token and every alternative has its id: what training on them needs."""
+        return None not in self.ids and not any(None in ids for ids in self.top_ids)
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What a teacher answered, normalised over vendors.
 
     `served_model` is the name in the reply (None: the reply names none), `upstream` the host behind a router,
-    `reply_id` the vendor's id of the reply. `usage` is None where the teacher reports none.
+    `reply_id` the vendor's id of the reply. `usage` is None where the teacher reports none. `flags` say what is
+    wrong with an answer that is kept all the same (`logprobs_missing`).
     """
 
     text: str
@@ -233,3 +318,5 @@ class Completion:
     served_model: str | None = None
     upstream: str | None = None
     reply_id: str | None = None
+    logprobs: Logprobs | None = None
+    flags: tuple[str, ...] = ()

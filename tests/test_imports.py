@@ -74,6 +74,7 @@ def test_the_public_names_of_the_package() -> None:
         "Report",
         "SynthgenError",
         "dedup",
+        "doctor",
         "filter",
         "generate",
         "load_recipe",

@@ -9,21 +9,25 @@ from typing import cast
 
 from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.outcome import Teacher
+from synthgen.errors import MissingKeyError
 from synthgen.plugins import load_plugin
 
 __all__ = ["connect", "connect_all"]
 
 
 def connect_all(specs: Mapping[str, TeacherSpec]) -> dict[str, Teacher]:
-    """The teacher of every spec.
+    """The teacher of every endpoint of every spec, by the alias of that.
 
     Raises:
         MissingKeyError: a credential's environment variable is not set.
         UsageError: an extra is not installed, or a local model does not exist.
     """
-    return {alias: connect(spec) for alias, spec in specs.items()}
+    return {host.alias: connect(host) for spec in specs.values() for host in spec.hosts}
 
 
 def connect(spec: TeacherSpec) -> Teacher:
     """The teacher of one spec; raises what `connect_all` does."""
-    return cast(Teacher, load_plugin("provider", spec.config.provider).run(spec.config))
+    try:
+        return cast(Teacher, load_plugin("provider", spec.config.provider).run(spec.config))
+    except MissingKeyError as error:
+        raise MissingKeyError(f"teacher {spec.alias!r}: {error}") from error

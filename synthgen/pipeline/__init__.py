@@ -1,17 +1,22 @@
-"""The story: plan, generate, refine again, publish, show. Reads like `docs/architecture.md`."""
+"""The story: plan, generate, cancel, refine again, publish, show. Reads like `docs/architecture.md`."""
 
+from synthgen.pipeline.abilities import read_record, require_abilities
+from synthgen.pipeline.cancel import Cancelled, cancel_run
 from synthgen.pipeline.dedup import DedupOptions, dedup
 from synthgen.pipeline.dedup_output import DedupReport
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.generate import Options, generate
 from synthgen.pipeline.plan import Plan, make_plan
+from synthgen.pipeline.preview import Question, first_questions
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.refilter import FilterOptions, filter_foreign, recut
 from synthgen.pipeline.report import Report
 from synthgen.pipeline.resolve import resolve
+from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 
 __all__ = [
+    "Cancelled",
     "DedupOptions",
     "DedupReport",
     "FilterOptions",
@@ -19,15 +24,21 @@ __all__ = [
     "Options",
     "Plan",
     "Progress",
+    "Question",
     "Report",
     "RowStory",
+    "RunFolder",
     "RunSummary",
+    "cancel_run",
     "dedup",
     "filter_foreign",
+    "first_questions",
     "generate",
     "make_plan",
     "open_gates",
+    "read_record",
     "recut",
+    "require_abilities",
     "resolve",
     "row_story",
     "summarise",

@@ -27,11 +27,14 @@ def screen(
     verdicts = {leaf.id: _first_look(leaf, mismatch) for leaf in leaves}
     assert len(verdicts) == len(leaves)  # ids are hashes of root row and path
     view = _view([verdict.leaf for verdict in verdicts.values() if verdict.outcome is None])
-    for row in run_chain(chain, view).iter_rows(named=True):
+    judged = run_chain(chain, view)
+    # Most rows pass without a word; they keep the verdict they have.
+    said = pl.col("reason").is_not_null() | pl.any_horizontal(pl.col("scores", "flags").list.len() > 0)
+    for row in judged.filter(said).iter_rows(named=True):
         verdicts[row["id"]] = _after(verdicts[row["id"]], row)
     alive = [leaf_id for leaf_id, verdict in verdicts.items() if verdict.outcome is None]
     survivors = view.filter(pl.col("id").is_in(pl.Series(alive, dtype=pl.String).implode()))
-    for row in seen.add(survivors).iter_rows(named=True):
+    for row in seen.add(survivors).drop_nulls("reason").iter_rows(named=True):
         verdicts[row["id"]] = _after(verdicts[row["id"]], {**row, "detail": row["dup_of"]})
     return list(verdicts.values())
 
@@ -42,16 +45,20 @@ def _first_look(leaf: Leaf, mismatch: Callable[[Leaf], str | None]) -> Verdict:
         if problem is not None:
             return Verdict(leaf, "quarantined", "policy", "served_identity", detail=problem)
     if leaf.state == "candidate":
-        return Verdict(leaf, None, flags=_served_flags(leaf))
+        return Verdict(leaf, None, flags=_reply_flags(leaf))
     outcome = cast(Outcome, leaf.state)
     return Verdict(leaf, outcome, leaf.stage, leaf.reason, detail=leaf.detail)
 
 
-def _served_flags(leaf: Leaf) -> tuple[str, ...]:
-    """A reply that names no model counts as the requested one's, and says so."""
-    completions = (asked.reply.completion for asked in leaf.asked)
-    unnamed = any(completion is not None and completion.served_model is None for completion in completions)
-    return ("served_model_missing",) if unnamed else ()
+def _reply_flags(leaf: Leaf) -> tuple[str, ...]:
+    """What replies are kept in spite of. One that names no model counts as the requested one's, and says so."""
+    flags: dict[str, None] = {}
+    for asked in leaf.asked:
+        if (completion := asked.reply.completion) is not None:
+            flags |= dict.fromkeys(completion.flags)
+            if completion.served_model is None:
+                flags["served_model_missing"] = None
+    return tuple(flags)
 
 
 def _after(verdict: Verdict, row: Mapping[str, object]) -> Verdict:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
+from synthgen.asking import maker_model
+from synthgen.assets import suggest
 from synthgen.errors import PolicyError, RecipeError, UsageError
 from synthgen.journal import Reply
 from synthgen.pipeline.records import Origin
@@ -48,7 +50,16 @@ class Gates:
             PolicyError: review or deny, with rule, source and date of what stands in the way.
         """
         if not self.result.passed:
-            raise PolicyError(refusal(self.result, self.ask.uses))
+            raise PolicyError("\n".join([refusal(self.result, self.ask.uses), *self.hints()]))
+
+    def hints(self) -> list[str]:
+        """For each route the registry does not know but nearly does, which one may be meant."""
+        known = [name for route in self.registry.routes.values() for name in (route.id, *route.aliases)]
+        return [
+            f"  {self.resolved.loaded.where('teachers', alias, 'route')}: unknown route {route!r}{near}"
+            for alias, route in ((alias, spec.identity.route) for alias, spec in self.resolved.specs.items())
+            if route not in known and (near := suggest(route, known))
+        ]
 
     def decision(self, alias: str) -> Decision:
         """Gate 1's decision for a teacher of a step."""
@@ -62,7 +73,7 @@ class Gates:
         """Gate 2: why a leaf's text may not be published, or None."""
         for asked in leaf.asked:
             completion = asked.reply.completion
-            problem = self._identity(asked.ask.alias, completion.served_model if completion else None)
+            problem = self.misidentified(asked.ask.alias, completion.served_model if completion else None)
             if problem is not None:
                 return problem
         return None
@@ -72,13 +83,16 @@ class Gates:
         judge, completion = self.resolved.judge, judgement.completion
         if judge is None or completion is None:
             return None
-        return self._identity(judge.spec.alias, completion.served_model)
+        return self.misidentified(judge.spec.alias, completion.served_model)
 
-    def _identity(self, alias: str, served: str | None) -> str | None:
+    def misidentified(self, alias: str, served: str | None) -> str | None:
+        """Why what was served under this name is not the teacher that was vetted, or None."""
         if (alias, served) not in self._same:
             config = self.resolved.specs[alias].config
             hf = config.hf.partition("@")[0] if config.hf else None
-            same = served == hf or same_identity(self.registry, config.model, served, tuple(config.served_as))
+            same = served in (hf, config.model) or same_identity(
+                self.registry, maker_model(config), served, tuple(config.served_as)
+            )
             self._same[alias, served] = (
                 None if same else f"{alias} asked for {config.model}, {served} answered"
             )

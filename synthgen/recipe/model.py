@@ -6,7 +6,7 @@ providers extend `TeacherConfig`. `load_recipe` resolves those models, so that t
 """
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
@@ -71,9 +71,9 @@ class SamplingConfig(Strict):
 class Limits(Strict):
     """What an endpoint allows; absent means what its replies say, and there are no hidden limits.
 
-    Requests (`r`) and tokens (`t`: all, `it`: input, `ot`: output) per second, minute and day. A limit that a reply's
-    headers name takes the place of the one given here. `concurrency` is never exceeded; without it, the number in
-    flight follows what the server bears.
+    Requests (`r`) and tokens (`t`: all, `it`: input, `ot`: output) per second, minute and day. Where a reply's headers
+    name one too, the stricter holds. `concurrency` is never exceeded; without it, the number in flight follows what the
+    server bears. In a pool the limits hold for each of its servers.
     """
 
     rps: Annotated[int, Field(ge=1)] | None = None
@@ -95,7 +95,11 @@ class Price(Strict):
 
 
 class TeacherConfig(Strict):
-    """What every provider needs to know of a teacher; providers subclass it with their own fields."""
+    """What every provider needs to know of a teacher; providers subclass it with their own fields.
+
+    `samples_per_request`: how many samples of a step go into one request, which reads the prompt once; 1 keeps them
+    apart, and teachers without such a thing ignore it.
+    """
 
     provider: str
     model: str = Field(min_length=1)
@@ -107,6 +111,23 @@ class TeacherConfig(Strict):
     limits: Limits = Limits()
     sampling: SamplingConfig = SamplingConfig()
     give_up_after_s: Annotated[float, Field(gt=0)] = 1800.0
+    samples_per_request: Literal["auto"] | Annotated[int, Field(ge=1, le=128)] = "auto"
+
+    def most_logprobs(self) -> int | None:
+        """How many alternatives a token can be captured with; None: this teacher gives no logprobs at all."""
+        return None
+
+    def takes_tools(self) -> bool:
+        """Whether this teacher can be offered tools."""
+        return True
+
+    def most_samples(self, *, seeded: bool) -> int:
+        """How many samples one request can ask for; 1 where this teacher has no such thing."""
+        return 1
+
+    def each_host(self) -> tuple[Self, ...]:
+        """This teacher once for each server that answers for it."""
+        return (self,)
 
 
 class SourceConfig(Strict):
@@ -125,13 +146,21 @@ class SourceConfig(Strict):
 
 
 class CaptureConfig(Strict):
-    """What to keep of a reply besides its text."""
+    """What to keep of a reply besides its text.
+
+    `logprobs` is the number of likeliest tokens to keep for each token of the reply; 0 keeps only the token's own.
+    """
 
     reasoning: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=1024)] | None = None
 
 
 class StepConfig(Strict):
-    """One prompt every row passes. `teacher` is an alias, or aliases with weights."""
+    """One prompt every row passes. `teacher` is an alias, or aliases with weights.
+
+    `tools` are tool definitions in OpenAI's form, or a file of them; `tool_choice` is `auto`, `none`, `required` or the
+    name of one. `structured` has the server hold the reply to the prompt's JSON schema.
+    """
 
     name: Annotated[str, Field(pattern=NAME)]
     prompt: str
@@ -141,6 +170,8 @@ class StepConfig(Strict):
     sampling: SamplingConfig = SamplingConfig()
     capture: CaptureConfig = CaptureConfig()
     structured: bool = False
+    tools: str | list[dict[str, JSONValue]] | None = None
+    tool_choice: str | None = None
 
     def weights(self) -> dict[str, float]:
         """Teacher alias -> weight."""

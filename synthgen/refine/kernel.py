@@ -108,7 +108,7 @@ def unknown_points(buffer_C: U8, entry_X: U32, found: I64) -> int:
                 count += 1
                 if count == found.size:
                     break
-    return count
+    return int(count)
 
 
 @compiled
@@ -171,7 +171,7 @@ def _words(
     if power != _ONE:
         token_T[count] = mix(h)
         count += letters
-    return count
+    return int(count)
 
 
 @compiled
@@ -212,7 +212,7 @@ def _ascii_words(
     count = (edges + 1) // 2
     for t in range(count):
         token_T[t] = mix((sum_T[2 * t + 1] - sum_T[2 * t]) * inverse_C[edge_T[2 * t]])
-    return count
+    return int(count)
 
 
 @compiled
@@ -258,7 +258,7 @@ def _characters(
         for _ in range(n - 1):
             token_T[count] = _ZERO
             count += 1
-    return count
+    return int(count)
 
 
 @compiled

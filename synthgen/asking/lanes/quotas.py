@@ -2,23 +2,27 @@
 
 In: the recipe's limits, what replies say of the server's own, and the usage of each answer. Out: how long the next
 request has to wait. Guarantees: never more than a limit's requests pass in any of its windows; a request takes what
-it is expected to use, and the difference comes back (or is owed) when its usage is known; a limit that a reply names
-takes the place of the configured one for the same window, and of none; where other users of the same key have used it
-up, the level follows what the server says remains.
+it is expected to use, and the difference comes back (or is owed) when its usage is known; where the
+recipe and a reply name a limit for the same window the stricter one holds (who shares a key sets his part low on
+purpose), else the one that is named; where other users of the same key have used it up, the level follows what the
+server says remains.
 
 Expected are the prompt's estimate (corrected by what earlier prompts turned out to be) and the output that nine of
-ten answers stay below, `max_tokens` until an answer has come. Rejected: reserving `max_tokens` to the end (answers a
-tenth as long leave most of a limit unused while they are written), and aiolimiter and pyrate-limiter (no reservation
+ten answers stay below, `max_tokens` until an answer has come. A server that counts `max_tokens` and gives nothing back
+(OpenAI documents that) shows it: it refuses a request for which, by its own count, enough remained of a limit on
+tokens. From then on that limit is counted its way. Rejected: reserving `max_tokens` everywhere (answers a tenth as
+long leave most of a limit unused), and aiolimiter and pyrate-limiter (no reservation
 and refund, a full minute's burst at the start).
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from synthgen.asking.outcome import LimitKind, SeenLimit
 from synthgen.recipe.model import Limits
-from synthgen.types import Usage
+from synthgen.types import JSONValue, Usage
 
 __all__ = ["Bucket", "Place", "Quotas"]
 
@@ -64,6 +68,11 @@ class Bucket:
         self._refill(now)
         return max(0.0, (min(amount, self.burst) - self._level) / self.rate)
 
+    def level(self, now: float) -> float:
+        """What may pass now; below zero is owed."""
+        self._refill(now)
+        return self._level
+
     def take(self, amount: float) -> None:
         """Let `amount` pass; a negative amount is a refund."""
         self._level = min(self.burst, self._level - amount)
@@ -78,24 +87,31 @@ class Bucket:
         self._at = now
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Place:
-    """A request in a lane: what it takes of each limit, and when it was sent.
+    """A request of a step in a lane: what it takes of each limit, and when it was sent.
 
     `estimate` are the prompt's tokens as its sender guesses; `input_tokens` and `output_tokens` what was taken.
     """
 
     estimate: int
     max_tokens: int
+    step: str = ""
     input_tokens: float = 0.0
     output_tokens: float = 0.0
     sent_at: float = 0.0
-    passed: tuple[float, float, float] = (0.0, 0.0, 0.0)  # requests, input, output that passed up to this one
+    passed: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # requests, input, output, max_tokens up to this one
     probe: bool = False
+    retry: bool = False
 
-    def amount(self, kind: LimitKind) -> float:
-        """What this request takes of a limit."""
-        return _amount(kind, 1.0, self.input_tokens, self.output_tokens)
+    @property
+    def expected(self) -> int:
+        """The most tokens it can take, as its sender guesses; at least 1."""
+        return max(self.estimate + self.max_tokens, 1)
+
+    def amount(self, kind: LimitKind, *, reserved: bool = False) -> float:
+        """What this request takes of a limit; with `reserved`, of one that counts `max_tokens`."""
+        return _amount(kind, 1.0, self.input_tokens, self.max_tokens if reserved else self.output_tokens)
 
 
 class Quotas:
@@ -104,10 +120,13 @@ class Quotas:
     def __init__(self, limits: Limits, now: float, *, cached_free: bool = False) -> None:
         self._cached_free = cached_free
         self._buckets: dict[tuple[LimitKind, float], Bucket] = {}
+        self._configured: dict[tuple[LimitKind, float], float] = {}
         for name, value in limits.model_dump(exclude={"concurrency"}, exclude_none=True).items():
             kind, window_s = _CONFIGURED[name]
+            self._configured[kind, window_s] = value
             self._buckets[kind, window_s] = Bucket(value, window_s, now)
-        self._passed = (0.0, 0.0, 0.0)
+        self._reserving: set[tuple[LimitKind, float]] = set()  # limits that count `max_tokens`
+        self._passed: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
         self._input_ratio = 1.0
         self._outputs: deque[int] = deque(maxlen=_REMEMBERED)
         self._answers = 0
@@ -121,26 +140,28 @@ class Quotas:
         place.output_tokens = float(place.max_tokens)
         if self._usual_output is not None:
             place.output_tokens = min(self._usual_output, place.max_tokens or self._usual_output)
-        return max(bucket.wait_s(place.amount(kind), now) for (kind, _), bucket in self._buckets.items())
+        return max(bucket.wait_s(self._amount(place, which), now) for which, bucket in self._buckets.items())
 
     def take(self, place: Place, now: float) -> None:
         """The request passes."""
-        requests, input_tokens, output_tokens = self._passed
-        self._passed = (requests + 1, input_tokens + place.input_tokens, output_tokens + place.output_tokens)
+        takes = (1.0, place.input_tokens, place.output_tokens, float(place.max_tokens))
+        self._passed = tuple(before + taken for before, taken in zip(self._passed, takes, strict=True))
         place.passed, place.sent_at = self._passed, now
-        for (kind, _), bucket in self._buckets.items():
-            bucket.take(place.amount(kind))
+        for which, bucket in self._buckets.items():
+            bucket.take(self._amount(place, which))
 
     def give_back(self, place: Place) -> None:
         """The request passed, but was never sent."""
-        for (kind, _), bucket in self._buckets.items():
-            bucket.take(-place.amount(kind))
+        for which, bucket in self._buckets.items():
+            bucket.take(-self._amount(place, which))
 
     def settle(self, place: Place, usage: Usage) -> None:
         """Put what was used in the place of what was taken, and learn from it; the request itself stays counted."""
         input_tokens = usage.input_tokens - (usage.cached_input_tokens if self._cached_free else 0)
-        for (kind, _), bucket in self._buckets.items():
-            bucket.take(_amount(kind, 1.0, input_tokens, usage.output_tokens) - place.amount(kind))
+        for which, bucket in self._buckets.items():
+            if which not in self._reserving:
+                used = _amount(which[0], 1.0, input_tokens, usage.output_tokens)
+                bucket.take(used - place.amount(which[0]))
         if place.estimate and usage.input_tokens:
             ratio = min(max(input_tokens / place.estimate, 0.05), 20.0)
             self._input_ratio += 0.1 * (ratio - self._input_ratio)
@@ -151,21 +172,40 @@ class Quotas:
                 self._usual_output = float(ordered[(9 * len(ordered)) // 10])
             self._answers += 1
 
-    def see(self, place: Place, seen: Iterable[SeenLimit], now: float) -> None:
-        """What the reply to `place` says of the server's limits.
+    def see(self, place: Place, seen: Iterable[SeenLimit], now: float, *, refused: bool = False) -> None:
+        """What the reply to `place` says of the server's limits; `refused`: it is a 429.
 
         Servers count at admission: since then came the refill, and went what was sent after this request.
         """
         for limit in seen:
-            bucket = self._buckets.get((limit.kind, limit.window_s))
+            which = limit.kind, limit.window_s
+            stricter = min(limit.limit, self._configured.get(which, math.inf))
+            bucket = self._buckets.get(which)
             if bucket is None:
-                bucket = self._buckets[limit.kind, limit.window_s] = Bucket(limit.limit, limit.window_s, now)
-            elif bucket.limit != limit.limit:
-                bucket.change(limit.limit)
+                bucket = self._buckets[which] = Bucket(stricter, limit.window_s, now)
+            elif bucket.limit != stricter:
+                bucket.change(stricter)
             if limit.remaining is not None:
-                after = (now_ - then for now_, then in zip(self._passed, place.passed, strict=True))
+                taken = place.amount(limit.kind)
+                if refused and taken <= limit.remaining < place.amount(limit.kind, reserved=True):
+                    self._reserving.add(which)
+                requests, input_tokens, output_tokens, max_tokens = (
+                    now_ - then for now_, then in zip(self._passed, place.passed, strict=True)
+                )
+                output_tokens = max_tokens if which in self._reserving else output_tokens
+                after = _amount(limit.kind, requests, input_tokens, output_tokens)
                 refilled = bucket.rate * (now - place.sent_at)
-                bucket.cap(limit.remaining + refilled - _amount(limit.kind, *after), now)
+                bucket.cap(limit.remaining + refilled - after, now)
+
+    def _amount(self, place: Place, which: tuple[LimitKind, float]) -> float:
+        return place.amount(which[0], reserved=which in self._reserving)
+
+    def levels(self, now: float) -> dict[str, JSONValue]:
+        """What may pass now of each limit, beside the limit; below zero is owed."""
+        return {
+            f"{kind} per {window_s:g} s": [round(bucket.level(now), 1), bucket.limit]
+            for (kind, window_s), bucket in self._buckets.items()
+        }
 
 
 def _amount(kind: LimitKind, requests: float, input_tokens: float, output_tokens: float) -> float:
