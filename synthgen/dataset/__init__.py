@@ -13,6 +13,7 @@ from synthgen.dataset.card import (
     CardPolicy,
     CardPrompt,
     CardTeacher,
+    configs_card,
     dataset_card,
 )
 from synthgen.dataset.files import BadRow
@@ -31,6 +32,7 @@ __all__ = [
     "CardTeacher",
     "Staging",
     "check_target",
+    "configs_card",
     "dataset_card",
     "detect_shape",
     "is_published",

@@ -72,7 +72,7 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     gates = open_gates(resolved, today)
     gates.require()
     plan = make_plan(resolved, gates, cap_usd)
-    teachers = connect_all(resolved.specs)
+    teachers = connect_all(gates.pinned(resolved.specs))
     folder = RunFolder(out)
     folder.require_free()
     release = lock_run(folder.journal)
@@ -286,7 +286,7 @@ class _Run:
     def _screen(self, wave: Wave, seen: SeenTexts) -> list[Verdict]:
         leaves = [leaf for row in wave.leaves for leaf in row]
         self.walked += len(leaves)
-        return screen(leaves, self.gates.mismatch, self.resolved.chain, seen)
+        return screen(leaves, self.gates.objection, self.resolved.chain, seen)
 
     async def _judge(self, verdicts: list[Verdict]) -> list[Verdict]:
         """The verdicts with the judgements of those that got this far; one that cannot be bought stays out."""

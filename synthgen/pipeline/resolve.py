@@ -15,7 +15,7 @@ from synthgen.assets import Kind, find_asset
 from synthgen.errors import RecipeError, UsageError
 from synthgen.pipeline.judging import Judge
 from synthgen.pipeline.tree import Step, Tree
-from synthgen.policy import Part, default_route, load_registry
+from synthgen.policy import Part, Registry, default_route, load_registry, rule_folders
 from synthgen.recipe.load import LoadedRecipe
 from synthgen.recipe.model import SamplingConfig, StepConfig, TeacherConfig
 from synthgen.refine import Chain, load_chain
@@ -60,6 +60,7 @@ class Resolved:
     judge: Judge | None
     chain: Chain
     shape: RecordShape
+    registry: Registry
     parts: tuple[Part, ...]
 
     def named_files(self) -> dict[str, Path]:
@@ -93,7 +94,8 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
     """
     recipe = loaded.recipe
     files = FilesAt(loaded.base, copies)
-    specs = {alias: _spec(loaded, alias, config) for alias, config in recipe.teachers.items()}
+    registry = load_registry(own=rule_folders(loaded.base))
+    specs = {alias: _spec(loaded, registry, alias, config) for alias, config in recipe.teachers.items()}
     steps = tuple(
         _step(loaded, files, index, step, specs, cap_usd) for index, step in enumerate(recipe.steps)
     )
@@ -108,13 +110,14 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
         judge=judge,
         chain=_chain(loaded, files, recipe.refine.chain),
         shape=shape,
+        registry=registry,
         parts=tuple(_parts(loaded, specs)),
     )
 
 
-def _spec(loaded: LoadedRecipe, alias: str, config: TeacherConfig) -> TeacherSpec:
+def _spec(loaded: LoadedRecipe, registry: Registry, alias: str, config: TeacherConfig) -> TeacherSpec:
     base_url = str(getattr(config, "base_url", "") or "")  # a provider in this process has none
-    route = config.route or default_route(load_registry(), config.provider, base_url)
+    route = config.route or default_route(registry, config.provider, base_url)
     if route is None:
         where = loaded.where("teachers", alias)
         raise RecipeError(
@@ -245,4 +248,5 @@ def _part(loaded: LoadedRecipe, spec: TeacherSpec, role: str) -> Part:
         role=role,  # type: ignore[arg-type]  # one of two literals, above
         row_license=source.license,
         seed_relation=source.relation,
+        upstream=tuple(getattr(spec.config, "upstream", ())),  # hosts behind OpenRouter
     )

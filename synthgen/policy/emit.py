@@ -57,6 +57,7 @@ def _part_json(item: PartDecision) -> JSONValue:
         "model": part.model,
         "hf": part.hf,
         "role": part.role,
+        "upstream": list(part.upstream),
         "row_license": part.row_license,
         "seed_relation": part.seed_relation,
         "licences": list(decision.licences),

@@ -6,7 +6,7 @@ same function serves before anything is sent (declared names) and before anythin
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from synthgen.policy.evaluate import WARN_AFTER, Hit, cite, evaluate, lift
@@ -24,7 +24,7 @@ from synthgen.policy.model import (
 from synthgen.policy.registry import Registry
 from synthgen.policy.resolve import SELF_HOSTED
 
-__all__ = ["GateResult", "PartDecision", "default_route", "gate", "refusal"]
+__all__ = ["GateResult", "PartDecision", "default_route", "gate", "refusal", "vetted_hosts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,16 @@ def default_route(registry: Registry, provider: str, base_url: str | None) -> st
     url = urlsplit(base_url or "")
     hosts = [route.id for route in registry.routes.values() if url.hostname in route.hosts]
     return hosts[0] if hosts and url.scheme == "https" else None
+
+
+def vetted_hosts(registry: Registry, part: Part, ask: Ask) -> tuple[str, ...]:
+    """Slugs of the hosts behind a router whose own terms let the part pass."""
+    hosts = [route for route in registry.routes.values() if route.slug and not route.router]
+    return tuple(
+        route.slug
+        for route in hosts
+        if rank(evaluate(registry, replace(part, route=route.id, upstream=()), ask).outcome) < rank("review")
+    )
 
 
 def refusal(result: GateResult, uses: Iterable[str]) -> str:

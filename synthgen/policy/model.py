@@ -170,8 +170,8 @@ class Overrides:
 class Part:
     """One model in one role at one place, working on rows of one seed licence.
 
-    `row_license` is `own`, an SPDX id, or several joined by ` AND ` where one row merges texts. At gate 2 `model`
-    is the served name.
+    `row_license` is `own`, an SPDX id, or several joined by ` AND ` where one row merges texts. `upstream` are the
+    hosts a router may hand the request to. `served` is the name in the reply, once there is one.
     """
 
     alias: str
@@ -182,6 +182,8 @@ class Part:
     role: PartRole = "teacher"
     row_license: str = "own"
     seed_relation: SEED_RELATIONS = "adapted"
+    upstream: tuple[str, ...] = ()
+    served: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

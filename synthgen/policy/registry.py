@@ -1,177 +1,65 @@
-"""The rules as data: dated, cited TOML files, read once and checked as a whole.
+"""The registry: everything the gate knows, read once from dated, cited TOML files and checked as a whole.
 
-In: a folder of TOML files (the packaged one by default). Out: a frozen `Registry`. Guarantees: unknown keys are
-errors, rules hold no code (`when` is a closed set of comparisons), every id is unique, every reference resolves, and
-every licence and route can be cited for every purpose (a missing rule is found here, not at the gate).
+In: the packaged folder, and folders of a user's own rules. Out: a frozen `Registry`, indexed by what rules are about.
+Guarantees: unknown keys are errors, every id is unique, every reference resolves, every licence and route can be cited
+for every purpose (a missing rule is found here, not at the gate). A user's folder adds: what is shipped goes on
+speaking beside it, so that a user's rule can only tighten. A shipped rule that rests on text nobody here has read may
+be replaced by a rule of somebody who has; any other is lifted by a waiver alone. A user's model is looked at
+only where no shipped one has the name.
 Rejected: one big file (a contract party changes alone and is reviewed alone); YAML (dates and comments are better
 in TOML, and the standard library reads it).
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from synthgen.errors import UsageError
 from synthgen.policy.model import Evidence, Layer, Outcome
-from synthgen.policy.uses import MANNERS, USES, covers, matching_uses
+from synthgen.policy.rules import Match, Rule, Source
+from synthgen.policy.uses import MANNERS, USES
 from synthgen.recipe.model import Strict
 
 __all__ = [
-    "Condition",
+    "RULES_DIR",
     "Licence",
-    "Match",
     "ModelFamily",
-    "Owed",
     "Registry",
     "Route",
-    "Rule",
-    "Source",
+    "SpokenRule",
     "load_registry",
+    "rule_folders",
 ]
 
+RULES_DIR = "policy.rules"  # a user's own rule files, beside the recipe
 SCHEMA_VERSION = 1
-MAX_CLAUSE_WORDS = 40
-OWN_RULES = "synthgen default"
+PACKAGED = Path(__file__).resolve().parent / "data"
 M = TypeVar("M", bound=Strict)
 V = TypeVar("V")
 
-Fact: TypeAlias = Literal[
-    "territory", "mau", "revenue12m_usd", "foundation_model_developer", "student_family"
-]
-Op: TypeAlias = Literal[">", ">=", "<", "<=", "==", "!=", "in", "not-in"]
-ObligationId: TypeAlias = Literal[
-    "NAME-PREFIX", "DISPLAY", "DISPLAY?", "DISPLAY-IF", "FLOWDOWN", "PROHIBITED-USES", "AUP", "LIC-COPY", "NOTICE",
-    "ATTR-NOTICE", "NC-ONLY", "NO-DISTRIBUTE", "MAU-LIMIT", "NOT-COMPETE", "BRAND-LIMIT", "NO-REVERSE-ENGINEERING",
-    "SHARE-ALIKE", "ROW-LICENSE", "KEEP-GPL-NOTICE", "SEED-ATTRIBUTION", "ROUTE-PIN", "STRIP-JUDGE-COLUMNS",
-    "QUARANTINE-ROWS", "DISCLOSE-AI", "INPUTS-TRAINED-ON", "PREVIEW-NO-PRODUCTION",
-]  # fmt: skip
-
-
-def _checked_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    for pattern in patterns:
-        if not matching_uses(pattern):
-            raise ValueError(f"{pattern!r} matches no use")
-    return patterns
-
-
-Patterns: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_checked_patterns)]
-
-
-class Source(Strict):
-    """Where a clause stands. `effective` is as exact as the document; `url` is empty only for our own rules."""
-
-    doc: str
-    section: str
-    effective: date | Annotated[str, Field(pattern=r"^(undated|\d{4}(-\d{2})?)$")]
-    url: Annotated[str, Field(pattern=r"^(https://\S+)?$")] = ""
-
-
-class Match(Strict):
-    """What a rule is about: every non-empty list must contain the part's value. `seed` may hold globs."""
-
-    route: tuple[str, ...] = ()
-    licence: tuple[str, ...] = ()
-    family: tuple[str, ...] = ()
-    model: tuple[str, ...] = ()
-    seed: tuple[str, ...] = ()
-    relation: tuple[str, ...] = ()
-    role: tuple[str, ...] = ()
-    student_family: tuple[str, ...] = ()
-
-
-class Condition(Strict):
-    """Raises the decision to `decision` when the fact compares so, to `unknown` when it is not declared.
-
-    Only for the uses that fit `on`.
-    """
-
-    fact: Fact
-    op: Op
-    value: bool | int | float | str | tuple[str, ...]
-    decision: Outcome
-    unknown: Outcome = "review"
-    on: Patterns = ("*",)
-
-    @model_validator(mode="after")
-    def _comparable(self) -> "Condition":
-        text_fact = self.fact in ("territory", "student_family")
-        if self.op in ("in", "not-in"):
-            fits = text_fact and isinstance(self.value, tuple)
-        elif self.op in ("==", "!="):
-            fits = isinstance(self.value, str if text_fact else bool | int | float)
-        else:
-            numeric = isinstance(self.value, int | float) and not isinstance(self.value, bool)
-            fits = numeric and self.fact in ("mau", "revenue12m_usd")
-        if not fits:
-            raise ValueError(f"{self.fact} {self.op} {self.value!r} cannot be compared")
-        return self
-
-
-class Owed(Strict):
-    """An obligation of a rule; `on` says which uses make it due. `$seed` in `arg` is the seed licence."""
-
-    id: ObligationId
-    arg: str = ""
-    on: Patterns = ("*",)
-
-
-class Rule(Strict):
-    """One clause of one document, in our own words, and what it decides per use."""
-
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
-    layer: Layer
-    match: Match = Match()
-    applies: Patterns = ("*",)
-    decision: dict[str, Outcome]
-    clause: str
-    obligations: tuple[Owed, ...] = ()
-    when: tuple[Condition, ...] = ()
-    except_: tuple[str, ...] = Field(default=(), alias="except")
-    source: Source
-    as_of: date
-    evidence: Evidence
-    review_by: date
-    text_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-    reviewed_by: tuple[str, ...] = ()
-
-    @field_validator("clause")
-    @classmethod
-    def _short(cls, clause: str) -> str:
-        if not 0 < len(clause.split()) <= MAX_CLAUSE_WORDS:
-            raise ValueError(f"must have 1 to {MAX_CLAUSE_WORDS} words, in our own words")
-        return clause
-
-    @field_validator("decision")
-    @classmethod
-    def _keys_match(cls, decision: dict[str, Outcome]) -> dict[str, Outcome]:
-        _checked_patterns(tuple(pattern for pattern in decision if pattern != "default"))
-        return decision
-
-    def at(self, use: str) -> Outcome | None:
-        """The decision for `use` before conditions; None where the rule is silent. Longer patterns win."""
-        if not covers(self.applies, use):
-            return None
-        fitting = [
-            pattern for pattern in self.decision if pattern != "default" and use in matching_uses(pattern)
-        ]
-        return self.decision.get(max(fitting, key=len) if fitting else "default")
-
 
 class Route(Strict):
-    """A way to reach a model. `serves`: `own` = the party's own models, `open` = any published weights,
-    `any` = a router: also closed models, whose vendor's terms then apply beside the router's."""
+    """A way to reach a model.
+
+    `serves`: `own` = the party's own models, `open` = also any published weights, `any` = also closed models of
+    others. At a `router` the vendor's own terms bind beside the router's. `slug` is its name behind OpenRouter.
+    """
 
     id: str
     party: str
     serves: Literal["own", "open", "any"]
+    router: bool = False
     hosts: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    slug: str = ""
 
 
 class Licence(Strict):
@@ -187,21 +75,34 @@ class Licence(Strict):
 
 
 class ModelFamily(Strict):
-    """Models under the same licences. `names` are patterns (see `resolve`); `routes` are the vendor's own."""
+    """Models under the same licences. `names` are patterns (see `resolve`); `routes` are the vendor's own.
+
+    `weights`: `service` is a name of the vendor's own service alone, which elsewhere may mean any version.
+    `lineage` names the families these weights were tuned from: every licence of an ancestor binds too.
+    `distilled` counts the rounds of training on another model's answers that are known to lie behind the weights.
+    """
 
     id: str
     party: str
     names: Annotated[tuple[str, ...], Field(min_length=1)]
     orgs: tuple[str, ...] = ()
-    weights: Literal["open", "closed"] = "open"
+    weights: Literal["open", "closed", "service"] = "open"
     routes: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()
     lineage: tuple[str, ...] = ()
+    distilled: Annotated[int, Field(ge=0)] = 0
     clause: str
     source: Source
+    basis: tuple[str, ...] = ()
     as_of: date
     evidence: Evidence
     review_by: date
+
+    @model_validator(mode="after")
+    def _open_weights_have_a_licence(self) -> "ModelFamily":
+        if self.weights == "open" and not self.licences and not self.lineage:
+            raise ValueError("open weights need licences or lineage")
+        return self
 
     def rule(self) -> Rule:
         """The assignment of these models to their licences, as a rule that can be cited and attested."""
@@ -212,16 +113,25 @@ class ModelFamily(Strict):
             decision={"default": "allow"},
             clause=self.clause,
             source=self.source,
+            basis=self.basis,
             as_of=self.as_of,
             evidence=self.evidence,
             review_by=self.review_by,
         )
 
 
+class _Seeds(Strict):
+    """Other spellings of a seed licence id."""
+
+    id: str
+    aliases: tuple[str, ...] = ()
+
+
 class _File(Strict):
     route: tuple[Route, ...] = ()
     licence: tuple[Licence, ...] = ()
     model: tuple[ModelFamily, ...] = ()
+    seed: tuple[_Seeds, ...] = ()
     alias: Mapping[str, str] = Field(default={})
     rule: tuple[Rule, ...] = ()
 
@@ -231,9 +141,22 @@ class _Head(Strict):
     released: date
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class SpokenRule:
+    """A rule with its decision for each use it speaks on."""
+
+    rule: Rule
+    by_use: Mapping[str, Outcome]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Registry:
-    """Everything the gate knows; `aliases` maps a local model name to its `org/name`."""
+    """Everything the gate knows.
+
+    `aliases` maps a local model name to its `org/name`, `seed_aliases` another spelling (lower case) to a seed
+    licence. `theirs` are the ids of users' own models, `own_rules` the digest of users' rule files ('' for none).
+    Equal only to itself, so that decisions can be remembered by it.
+    """
 
     released: date
     routes: Mapping[str, Route]
@@ -241,26 +164,90 @@ class Registry:
     families: Mapping[str, ModelFamily]
     aliases: Mapping[str, str]
     rules: Mapping[str, Rule]
+    seed_aliases: Mapping[str, str] = field(default_factory=dict)
+    theirs: frozenset[str] = frozenset()
+    own_rules: str = ""
+    _by_layer: Mapping[Layer, Mapping[str, tuple[SpokenRule, ...]]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        index: dict[Layer, dict[str, list[SpokenRule]]] = {}
+        for rule in self.rules.values():
+            by_use = {use: outcome for use in USES if (outcome := rule.at(use)) is not None}
+            spoken = SpokenRule(rule, by_use)
+            for key in _index_keys(rule):
+                index.setdefault(rule.layer, {}).setdefault(key, []).append(spoken)
+        frozen = {layer: {key: tuple(rules) for key, rules in keys.items()} for layer, keys in index.items()}
+        object.__setattr__(self, "_by_layer", frozen)
 
     @property
     def version(self) -> str:
-        """What artefacts name: schema version and release date."""
-        return f"{SCHEMA_VERSION}/{self.released.isoformat()}"
+        """What artefacts name: schema version, release date, and the digest of a user's own rules if there are any."""
+        own = f"+{self.own_rules[:8]}" if self.own_rules else ""
+        return f"{SCHEMA_VERSION}/{self.released.isoformat()}{own}"
 
     def route(self, name: str) -> Route | None:
-        """The route of that id or alias."""
+        """The route of that id or alias, in any case."""
         if name in self.routes:
             return self.routes[name]
-        return next((route for route in self.routes.values() if name in route.aliases), None)
+        folded = name.lower()
+        return next((r for r in self.routes.values() if folded == r.id or folded in r.aliases), None)
+
+    def upstream(self, name: str) -> Route | None:
+        """The route of a host behind a router, by its slug there, its id or an alias."""
+        folded = name.lower()
+        return next((r for r in self.routes.values() if r.slug == folded), None) or self.route(name)
+
+    def seed(self, name: str) -> str:
+        """The seed licence a spelling means; the spelling itself where none is known."""
+        return self.seed_aliases.get(name.lower(), name)
+
+    def licences_of(self, family: ModelFamily) -> tuple[str, ...]:
+        """Licence ids of the family and of every ancestor, own first, each once."""
+        line = [family]
+        for member in line:  # grows while it is walked
+            line += [parent for name in member.lineage if (parent := self.families[name]) not in line]
+        return tuple(dict.fromkeys(licence for member in line for licence in member.licences))
+
+    def speaking(self, layer: Layer, key: str) -> Sequence[SpokenRule]:
+        """Rules of a layer about a route, licence, family, seed licence or role (`*`: about any)."""
+        return self._by_layer.get(layer, {}).get(key, ())
 
 
-def load_registry(folder: Path | None = None) -> Registry:
-    """Read and check a registry folder; the packaged one when none is named.
+def _index_keys(rule: Rule) -> tuple[str, ...]:
+    """Under what a rule of its layer is looked up."""
+    match = rule.match
+    by_layer: dict[Layer, tuple[str, ...]] = {
+        "route": match.route or ("*",),
+        "licence": match.licence,
+        "student": match.licence,
+        "identity": match.family,
+        "seed": match.seed,
+        "role": match.role,
+    }
+    return by_layer.get(rule.layer, ())
+
+
+def load_registry(folder: Path | None = None, own: Iterable[Path] = ()) -> Registry:
+    """Read and check a registry folder (the packaged one when none is named), and folders of users' rules upon it.
 
     Raises:
-        UsageError: a file does not parse, has an unknown key, or the registry as a whole is inconsistent.
+        UsageError: a file does not parse or has an unknown key, the registry as a whole is inconsistent, or a user's
+            folder reaches further than it may.
     """
-    folder = folder or Path(__file__).resolve().parent / "data"
+    registry = _shipped(folder or PACKAGED)
+    for path in own:
+        registry = _with_own(registry, path)
+    return registry
+
+
+def rule_folders(base: Path) -> tuple[Path, ...]:
+    """The folder of a user's own rules beside a recipe, if there is one."""
+    folder = base / RULES_DIR
+    return (folder,) if folder.is_dir() else ()
+
+
+@cache
+def _shipped(folder: Path) -> Registry:
     head_path = folder / "registry.toml"
     head = _parse(_Head, head_path)
     files = [_parse(_File, path) for path in sorted(folder.rglob("*.toml")) if path != head_path]
@@ -273,10 +260,75 @@ def load_registry(folder: Path | None = None) -> Registry:
         families=_unique("model", ((family.id, family) for family in families)),
         aliases=_unique("alias", (pair for file in files for pair in file.alias.items())),
         rules=_unique("rule", ((rule.id, rule) for rule in rules)),
+        seed_aliases=_unique(
+            "seed", ((name, seed.id) for file in files for seed in file.seed for name in _spelt(seed))
+        ),
     )
     if problems := list(_problems(registry)):
         raise UsageError("\n".join(f"{folder}: {problem}" for problem in problems))
     return registry
+
+
+def _spelt(seed: _Seeds) -> tuple[str, ...]:
+    return tuple(name.lower() for name in (seed.id, *seed.aliases))
+
+
+def _with_own(shipped: Registry, folder: Path) -> Registry:
+    """The registry with a user's files upon it."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: is no folder of rule files")
+    paths = sorted(folder.rglob("*.toml"))
+    files = [_parse(_File, path) for path in paths]
+    families = [family for file in files for family in file.model]
+    rules = [rule for file in files for rule in file.rule] + [family.rule() for family in families]
+    gone = set()
+    for rule in rules:
+        for name in rule.replaces:
+            gone.add(_replaceable(shipped, folder, rule, name))
+    kept = {name: rule for name, rule in shipped.rules.items() if name not in gone}
+    digest = sha256(shipped.own_rules.encode() + b"".join(path.read_bytes() for path in paths)).hexdigest()
+    try:
+        merged = replace(
+            shipped,
+            routes=_more("route", shipped.routes, [(r.id, r) for file in files for r in file.route]),
+            licences=_more("licence", shipped.licences, [(x.id, x) for file in files for x in file.licence]),
+            families=_more("model", shipped.families, [(family.id, family) for family in families]),
+            aliases=_more("alias", shipped.aliases, [pair for file in files for pair in file.alias.items()]),
+            rules=_more("rule", kept, [(rule.id, rule) for rule in rules]),
+            seed_aliases=_more(
+                "seed",
+                shipped.seed_aliases,
+                [(n, s.id) for file in files for s in file.seed for n in _spelt(s)],
+            ),
+            theirs=shipped.theirs | {family.id for family in families},
+            own_rules=digest,
+        )
+    except UsageError as error:
+        raise UsageError(f"{folder}: {error}") from error
+    if problems := list(_problems(merged)):
+        raise UsageError("\n".join(f"{folder}: {problem}" for problem in problems))
+    return merged
+
+
+def _replaceable(shipped: Registry, folder: Path, rule: Rule, name: str) -> str:
+    """`name`, if the rule may take its place.
+
+    Raises:
+        UsageError: it rests on text that was read, or the new rule does not.
+    """
+    old = shipped.rules.get(name)
+    if old is None:
+        raise UsageError(f"{folder}: rule {rule.id}: replaces {name!r}, which is not shipped")
+    if old.evidence in ("V", "Q"):
+        raise UsageError(
+            f"{folder}: rule {rule.id}: {name} rests on text that was read (evidence {old.evidence}); to act against "
+            "it, record a [[waiver]] with the contract in policy.lock.toml"
+        )
+    if rule.evidence != "V" or not rule.source.url:
+        raise UsageError(
+            f'{folder}: rule {rule.id}: replaces {name}, so it needs evidence = "V" and the url of the text you read'
+        )
+    return name
 
 
 def _parse(model: type[M], path: Path) -> M:
@@ -292,7 +344,11 @@ def _parse(model: type[M], path: Path) -> M:
 
 
 def _unique(what: str, pairs: Iterable[tuple[str, V]]) -> Mapping[str, V]:
-    out: dict[str, V] = {}
+    return _more(what, {}, pairs)
+
+
+def _more(what: str, old: Mapping[str, V], pairs: Iterable[tuple[str, V]]) -> Mapping[str, V]:
+    out = dict(old)
     for key, value in pairs:
         if key in out:
             raise UsageError(f"policy registry: {what} {key!r} is defined twice")
@@ -303,36 +359,43 @@ def _unique(what: str, pairs: Iterable[tuple[str, V]]) -> Mapping[str, V]:
 def _problems(registry: Registry) -> Iterable[str]:
     """References that lead nowhere, and purposes on which a route or a licence is silent."""
     for rule in registry.rules.values():
-        known: list[tuple[str, tuple[str, ...], Iterable[str]]] = [
-            ("rule", rule.except_, registry.rules),
-            ("route", rule.match.route, registry.routes),
-            ("licence", rule.match.licence, registry.licences),
-            ("model", (*rule.match.family, *rule.match.student_family), registry.families),
-        ]
-        for what, wanted, having in known:
-            for name in wanted:
-                if name not in having:
-                    yield f"rule {rule.id}: {what} {name!r} is not defined"
-        if not rule.source.url and rule.source.doc != OWN_RULES:
-            yield f"rule {rule.id}: a clause of somebody's document needs a url"
+        yield from _loose_ends(registry, rule)
+    references: list[tuple[str, Callable[[ModelFamily], tuple[str, ...]], Iterable[str]]] = [
+        ("licence", lambda family: family.licences, registry.licences),
+        ("route", lambda family: family.routes, registry.routes),
+        ("model", lambda family: family.lineage, registry.families),
+    ]
     for family in registry.families.values():
-        for licence in family.licences:
-            if licence not in registry.licences:
-                yield f"model {family.id}: licence {licence!r} is not defined"
-        for route in family.routes:
-            if route not in registry.routes:
-                yield f"model {family.id}: route {route!r} is not defined"
+        for what, named, having in references:
+            for name in named(family):
+                if name not in having:
+                    yield f"model {family.id}: {what} {name!r} is not defined"
     layers: list[tuple[Layer, Iterable[str]]] = [("route", registry.routes), ("licence", registry.licences)]
     for layer, defined in layers:
         for name in defined:
-            for use in (use for use in USES if use not in MANNERS):
-                if not any(_speaks(rule, layer, name, use) for rule in registry.rules.values()):
-                    yield f"{layer} {name}: no rule speaks on {use}"
+            spoken = {
+                use for item in registry.speaking(layer, name) if _plain(item.rule) for use in item.by_use
+            }
+            for use in sorted(set(USES) - set(MANNERS) - spoken):
+                yield f"{layer} {name}: no rule speaks on {use}"
 
 
-def _speaks(rule: Rule, layer: Layer, name: str, use: str) -> bool:
-    """Whether the rule decides `use` for every part of that route or licence."""
+def _loose_ends(registry: Registry, rule: Rule) -> Iterable[str]:
+    known: list[tuple[str, tuple[str, ...], Iterable[str]]] = [
+        ("rule", rule.except_, registry.rules),
+        ("route", rule.match.route, registry.routes),
+        ("licence", rule.match.licence, registry.licences),
+        ("model", (*rule.match.family, *rule.match.student_family), registry.families),
+    ]
+    for what, wanted, having in known:
+        for name in wanted:
+            if name not in having:
+                yield f"rule {rule.id}: {what} {name!r} is not defined"
+    if not rule.source.url and not rule.is_own:
+        yield f"rule {rule.id}: a clause of somebody's document needs a url"
+
+
+def _plain(rule: Rule) -> bool:
+    """Whether the rule speaks on every part of its route or licence."""
     match = rule.match
-    named = name in (match.route if layer == "route" else match.licence)
-    narrowed = match.model or match.family or match.student_family
-    return rule.layer == layer and named and not narrowed and rule.at(use) is not None
+    return not (match.model or match.family or match.student_family or match.role or match.relation)
