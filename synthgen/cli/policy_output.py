@@ -116,7 +116,7 @@ def listed(registry: Registry, what: str, today: date, *, stale: bool) -> dict[s
         "counts": {
             "rules": len(registry.rules),
             **{f"evidence {grade}": counts[grade] for grade in ("V", "Q", "S", "M")},
-            "not reviewed by two people": sum(len(rule.reviewed_by) < 2 for rule in registry.rules.values()),
+            "unreviewed": sum(not rule.reviewed_by for rule in registry.rules.values()),
             "review overdue": sum(rule.review_by < today for rule in registry.rules.values()),
             "terms older than 180 days": sum(_aged(rule, today) for rule in registry.rules.values()),
         },
