@@ -55,10 +55,11 @@ def check(
     """Decide on a recipe before it runs, or again on the rows of a run: for wider uses, or after rules changed."""
     from synthgen import api
     from synthgen.cli.output import print_json
+    from synthgen.cli.policy_given import on_deny_choice
     from synthgen.cli.policy_output import print_gate, print_groups
 
     found = api.policy_check(
-        target, use=use or (), overrides=overrides or (), on_deny=on_deny, today=_day(today)
+        target, use=use or (), overrides=overrides or (), on_deny=on_deny_choice(on_deny), today=_day(today)
     )
     if as_json:
         print_json(found.as_json(enforced=not report_only))
