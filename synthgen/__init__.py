@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         generate,
         load_recipe,
         plan,
+        policy_attest,
+        policy_check,
         recipe_schema,
         show,
     )
@@ -34,6 +36,8 @@ __all__ = [
     "generate",
     "load_recipe",
     "plan",
+    "policy_attest",
+    "policy_check",
     "recipe_schema",
     "show",
 ]

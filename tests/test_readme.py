@@ -109,7 +109,7 @@ def fitted(command: str, here: Workplace) -> list[str]:
 def test_the_readme_shows_every_verb() -> None:
     shown = {command.split()[1] for command in commands()}
 
-    assert shown == {"generate", "plan", "filter", "show", "list", "schema"}
+    assert shown == {"generate", "plan", "filter", "show", "list", "schema", "policy"}
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if command not in LOCAL])

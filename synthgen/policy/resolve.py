@@ -33,6 +33,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(stars.get(part) or re.escape(part) for part in parts))
 
 
+def _fits(pattern: str, bare: str) -> bool:
+    # Most patterns fail at once here, and are then never compiled: that takes a millisecond each.
+    return bare.startswith(pattern.lower().partition("*")[0]) and _compiled(pattern).fullmatch(bare) is not None
+
+
 def _split(name: str) -> tuple[str, str] | None:
     """Organisation ('' where none is written) and bare name, lower-case, revision cut; None for a path."""
     org, slash, bare = name.lower().partition("@")[0].rpartition("/")
@@ -62,7 +67,7 @@ def _fitting(registry: Registry, name: str) -> tuple[ModelFamily, ...]:
     for family in registry.families.values():
         if org and org not in family.orgs:
             continue
-        exact = [len(p.replace("*", "")) for p in family.names if _compiled(p).fullmatch(bare)]
+        exact = [len(pattern.replace("*", "")) for pattern in family.names if _fits(pattern, bare)]
         if exact:
             found.append((max(exact), family))
     return tuple(family for _, family in sorted(found, key=lambda pair: -pair[0]))
