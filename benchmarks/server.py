@@ -1,10 +1,10 @@
 """A chat-completions server that costs next to nothing, so that a benchmark measures its clients.
 
-In: HTTP/1.1 POSTs with a Content-Length, kept alive. Out: one constant answer of about 2.3 KB (300 words) with an id of
+In: HTTP/1.1 POSTs with a Content-Length, kept alive (a GET finds nothing). Out: one constant answer of about 2.3 KB (300 words) with an id of
 its own, after a latency drawn uniformly from `--latency LOW HIGH` seconds. `--rpm N` answers 429 with Retry-After
 beyond N requests a minute (sliding 60 s window). `--knee N` makes the service time grow with the requests in flight
-beyond N (a server that never says 429). Prints its URL, then on SIGTERM a JSON line: requests, paid, 429s, most in
-flight. Run it on a core of its own: `taskset -c 0 python benchmarks/server.py`.
+beyond N (a server that never says 429). Prints its URL, then on SIGTERM a JSON line: requests, paid (also minute by
+minute since the first answer), 429s, most in flight. Run it on a core of its own: `taskset -c 0 python benchmarks/server.py`.
 """
 
 import argparse
@@ -29,6 +29,8 @@ class Server:
         self.rpm: int | None = options.rpm
         self.knee: int | None = options.knee
         self.requests = self.paid = self.limited = self.in_flight = self.max_in_flight = 0
+        self.paid_by_minute: list[int] = []
+        self.first_paid_at = 0.0
         self.window: deque[float] = deque()
         self.random = random.Random(0)
 
@@ -54,6 +56,11 @@ class Server:
     def answer(self) -> bytes:
         """The next paid answer."""
         self.paid += 1
+        now = time.monotonic()
+        self.first_paid_at = self.first_paid_at or now
+        minute = int((now - self.first_paid_at) / 60)
+        self.paid_by_minute += [0] * (minute + 1 - len(self.paid_by_minute))
+        self.paid_by_minute[minute] += 1
         body = (
             b'{"id":"bench-%d","object":"chat.completion","model":"bench","choices":[{"index":0,"message":'
             b'{"role":"assistant","content":"%s"},"finish_reason":"stop"}],"usage":{"prompt_tokens":200,'
@@ -83,6 +90,9 @@ class Connection(asyncio.Protocol):
         if len(rest) < length:
             return
         self.buffer = rest[length:]
+        if head.startswith(b"GET "):
+            self.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return
         self.begin()
 
     def begin(self) -> None:
@@ -124,7 +134,7 @@ async def serve(options: argparse.Namespace) -> None:
     over = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     await over.wait()
-    names = ("requests", "paid", "limited", "max_in_flight")
+    names = ("requests", "paid", "paid_by_minute", "limited", "max_in_flight")
     print(json.dumps({name: getattr(state, name) for name in names}), flush=True)
 
 

@@ -50,6 +50,13 @@ def digest(value: object) -> str:
     return blake2b(canonical_json(value), digest_size=16).hexdigest()
 
 
+def _size_bytes(text: str | None) -> int:
+    """Length in UTF-8."""
+    if text is None:
+        return 0
+    return len(text) if text.isascii() else len(text.encode())
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One call a model asked for; `arguments` is a JSON string, as the model wrote it."""
@@ -108,6 +115,11 @@ class Sampling:
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     extra: Mapping[str, JSONValue] = field(default_factory=lambda: _EMPTY)
+    hashed: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Written once: it is part of every key of its step."""
+        object.__setattr__(self, "hashed", canonical_json(self.as_json()))
 
     def as_json(self) -> dict[str, JSONValue]:
         """Only what is set."""
@@ -140,6 +152,11 @@ class TeacherIdentity:
     pool: str
     model: str
     revision: str | None = None
+    hashed: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Written once: it is part of every key of this teacher."""
+        object.__setattr__(self, "hashed", canonical_json(self.as_json()))
 
     def as_json(self) -> dict[str, JSONValue]:
         """The part of the key that names the teacher."""
@@ -172,13 +189,13 @@ class Request:
     sample: int = 0
     occurrence: str = ""
 
-    def content(self) -> dict[str, JSONValue]:
-        """Everything that changes the answer, without `sample` and `occurrence`."""
+    def content(self) -> dict[str, object]:
+        """Everything that changes the answer, without `sample` and `occurrence`: to be hashed, not to be read."""
         return {
             "v": KEY_VERSION,
             "messages": [message.as_json() for message in self.messages],
-            "teacher": self.teacher.as_json(),
-            "sampling": self.sampling.as_json(),
+            "teacher": orjson.Fragment(self.teacher.hashed),
+            "sampling": orjson.Fragment(self.sampling.hashed),
             "tools": self.tools,
             "response_schema": self.response_schema,
             "capture": list(self.capture),
@@ -186,15 +203,18 @@ class Request:
 
     def key(self) -> str:
         """Content key, 32 hex digits: the journal holds at most one answer per key."""
-        return digest({**self.content(), "sample": self.sample, "occurrence": self.occurrence})
+        return digest(self.content() | {"sample": self.sample, "occurrence": self.occurrence})
 
     def input_tokens_bound(self) -> int:
         """Upper bound on input tokens: a token is at least one byte; 16 a message for its frame."""
-        texts = [self.tools or "", self.response_schema or ""]
+        size_bytes = _size_bytes(self.tools) + _size_bytes(self.response_schema)
         for message in self.messages:
-            texts += (message.content, message.reasoning or "", message.name or "")
-            texts += (f"{call.id}{call.name}{call.arguments}" for call in message.tool_calls)
-        return sum(len(text.encode()) for text in texts) + 16 * len(self.messages)
+            size_bytes += (
+                _size_bytes(message.content) + _size_bytes(message.reasoning) + _size_bytes(message.name)
+            )
+            for call in message.tool_calls:
+                size_bytes += _size_bytes(call.id) + _size_bytes(call.name) + _size_bytes(call.arguments)
+        return size_bytes + 16 * len(self.messages)
 
 
 @dataclass(frozen=True, slots=True)

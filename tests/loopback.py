@@ -224,6 +224,8 @@ class Loopback:
             await stopped.wait()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method != "POST":
+            return web.Response(status=404)
         body: Body = json.loads(await request.content.read())
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.requests.append(Seen(request.path, headers, body))

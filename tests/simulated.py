@@ -6,10 +6,11 @@ import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from synthgen.asking.lanes import Lane
+from synthgen.asking.lanes import Lane, Place, Queue, Turn
 from synthgen.asking.outcome import SeenLimit
+from synthgen.recipe.model import Limits
 from synthgen.types import Usage
 
 T = TypeVar("T")
@@ -50,6 +51,38 @@ def simulate(story: Coroutine[None, None, T]) -> T:
 
 def now() -> float:
     return asyncio.get_running_loop().time()
+
+
+class OneLane(Lane):
+    """A lane with a queue of its own, as most teachers have it."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        counting: Literal["all", "uncached"] = "all",
+        crowding: Literal["refused", "queued"] = "refused",
+    ) -> None:
+        super().__init__("big", limits, counting=counting, crowding=crowding, clock=now)
+        self.queue = Queue([self])
+
+    async def enter(
+        self, input_tokens: int, max_tokens: int = 0, *, step: str = "", turn: Turn = "new"
+    ) -> Place:
+        _, place = await self.queue.enter(input_tokens, max_tokens, step=step, turn=turn)
+        return place
+
+    def leave(self, place: Place, usage: Usage | None = None) -> None:
+        self.queue.leave(self, place, usage)
+
+    async def wait_outside(self, wait_s: float, *, with_lane: bool = False) -> None:
+        await self.queue.wait_outside(wait_s, with_lane=with_lane)
+
+    def stop(self, reason: str, message: str) -> None:
+        self.queue.stop(self, reason, message)
+
+    def end(self, reason: str, message: str) -> None:
+        self.queue.end(reason, message)
 
 
 @dataclass
@@ -122,7 +155,9 @@ class Server:
         return sum(START + start_s <= at < START + end_s for at in self.answered) / (end_s - start_s)
 
 
-async def drive(lane: Lane, server: Server, *, for_s: float, rows: int = 2000, max_tokens: int = 0) -> None:
+async def drive(
+    lane: OneLane, server: Server, *, for_s: float, rows: int = 2000, max_tokens: int = 0
+) -> None:
     """What the asking loop does with its lane: many rows, each sent until it is answered."""
     backoff = random.Random(1)
 

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from synthgen.asking.lanes import Bucket, Lane, LaneStopped, Place
+from synthgen.asking.lanes import Bucket, LaneStopped, Place
 from synthgen.asking.outcome import SeenLimit
 from synthgen.recipe.model import Limits
 from synthgen.types import Usage
-from tests.simulated import Simulation, now, simulate
+from tests.simulated import OneLane, Simulation, now, simulate
 
 
-def lane_of(concurrency: int | None = 10, **limits: int) -> Lane:
-    return Lane("big", Limits(concurrency=concurrency, **limits), clock=now)
+def lane_of(concurrency: int | None = 10, **limits: int) -> OneLane:
+    return OneLane(Limits(concurrency=concurrency, **limits))
 
 
-async def sent(lane: Lane) -> Place:
+async def sent(lane: OneLane) -> Place:
     """A request that has been sent and answered; only its outcome is not yet known to the lane."""
     place = await lane.enter(0)
     lane.leave(place)
@@ -32,7 +32,7 @@ def most_in_a_minute(passed: list[tuple[float, float]]) -> float:
 
 
 async def enter_all(
-    lane: Lane, arrivals: list[tuple[float, int]], hold_s: float
+    lane: OneLane, arrivals: list[tuple[float, int]], hold_s: float
 ) -> list[tuple[float, float]]:
     """Requests that come after a gap and hold their place; when each passed, with its tokens."""
     passed: list[tuple[float, float]] = []
@@ -150,12 +150,23 @@ def test_requests_pass_in_order_of_arrival() -> None:
     assert simulate(story()) == list(range(20))
 
 
-def test_a_small_request_does_not_overtake_a_large_one() -> None:
+def test_a_request_too_large_for_now_holds_up_no_small_one() -> None:
     async def story() -> list[float]:
         passed = await enter_all(lane_of(tpm=1000), [(0.0, 100), (0.0, 900), (0.0, 1)], 0.0)
         return [tokens for _, tokens in passed]
 
-    assert simulate(story()) == [100, 900, 1]
+    assert simulate(story()) == [100, 1, 900]
+
+
+@given(others=st.lists(st.integers(1, 16), min_size=40, max_size=60), at=st.integers(0, 20))
+@settings(max_examples=50, deadline=None)
+def test_a_large_request_is_overtaken_by_eight_at_most(others: list[int], at: int) -> None:
+    arrivals = [(0.0, tokens) for tokens in [*others[:at], 900, *others[at:]]]
+
+    async def story() -> list[float]:
+        return [tokens for _, tokens in await enter_all(lane_of(64, tpm=1000), arrivals, 0.0)]
+
+    assert at <= simulate(story()).index(900) <= at + 8
 
 
 def test_never_more_than_concurrency_are_in_flight() -> None:
@@ -188,7 +199,7 @@ def test_waiting_costs_one_timer_and_no_polling() -> None:
 # Pauses
 
 
-async def replies(lane: Lane, *, answers: int, limited: int, wait_s: float = 30.0) -> None:
+async def replies(lane: OneLane, *, answers: int, limited: int, wait_s: float = 30.0) -> None:
     places = [await sent(lane) for _ in range(answers + limited)]
     for place in places[:answers]:
         lane.succeeded(place)
@@ -216,7 +227,7 @@ def test_broken_replies_count_among_the_last_32() -> None:
         lane = lane_of()
         for _ in range(16):
             lane.failed(await sent(lane))
-        await replies(lane, answers=0, limited=16)
+            await replies(lane, answers=0, limited=1)
         await lane.enter(0)
         return now()
 
@@ -347,6 +358,20 @@ def test_a_request_cancelled_as_it_is_admitted_gives_everything_back() -> None:
     assert simulate(story()) == (0, 1, "passed at 1")
 
 
+def test_who_comes_after_a_cancelled_one_is_let_in() -> None:
+    async def story() -> str:
+        lane = lane_of(1)
+        first = await lane.enter(0)
+        cancelled = asyncio.ensure_future(lane.enter(0))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        lane.leave(first)
+        return await outcome_of(asyncio.wait_for(lane.enter(0), 1))
+
+    assert simulate(story()).startswith("passed")
+
+
 @given(plan=st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3), st.integers(0, 50)), max_size=40))
 @settings(max_examples=100, deadline=None)
 def test_no_cancellation_leaks_a_place(plan: list[tuple[float, float, int]]) -> None:
@@ -457,7 +482,7 @@ def test_rows_whose_wait_nobody_named_come_back_with_the_lane() -> None:
 # Concurrency
 
 
-async def clean_round(lane: Lane, count: int) -> None:
+async def clean_round(lane: OneLane, count: int) -> None:
     """So many at once, all answered after a second."""
     places = [await lane.enter(0) for _ in range(count)]
     await asyncio.sleep(1)
@@ -559,7 +584,7 @@ def test_cached_input_is_free_where_the_vendor_says_so(
     counting: Literal["all", "uncached"], passes_at: float
 ) -> None:
     async def story() -> float:
-        lane = Lane("big", Limits(itpm=6000), counting=counting, clock=now)
+        lane = OneLane(Limits(itpm=6000), counting=counting)
         lane.leave(await lane.enter(100), Usage(400, cached_input_tokens=400))
         await lane.enter(0)
         await lane.enter(80)
@@ -568,17 +593,33 @@ def test_cached_input_is_free_where_the_vendor_says_so(
     assert simulate(story()) == pytest.approx(passes_at, abs=1.0)
 
 
-def test_a_limit_in_a_reply_takes_the_place_of_the_configured_one() -> None:
+@pytest.mark.parametrize(
+    ("recipe", "reply", "every_s"), [(6000, 600, 0.1), (600, 6000, 0.1), (None, 6000, 0.01)]
+)
+def test_of_recipe_and_reply_the_stricter_limit_holds(recipe: int | None, reply: int, every_s: float) -> None:
     async def story() -> float:
-        lane = lane_of(64, rpm=60)
+        lane = lane_of(64, **({"rpm": recipe} if recipe else {}))
         place = await sent(lane)
-        lane.saw(place, [SeenLimit("requests", 6000, 5999, 60.0)])
+        lane.saw(place, [SeenLimit("requests", reply, reply - 1, 60.0)])
+        started = now()
+        for _ in range(2000):
+            await sent(lane)
+        return (now() - started) / 2000
+
+    assert simulate(story()) == pytest.approx(every_s, rel=0.06)
+
+
+def test_a_limit_that_a_reply_raises_again_holds_as_far_as_the_recipe_allows() -> None:
+    async def story() -> float:
+        lane = lane_of(64, rpm=600)
+        for limit in (60, 6000):
+            lane.saw(await sent(lane), [SeenLimit("requests", limit, limit - 1, 60.0)])
         started = now()
         for _ in range(1000):
             await sent(lane)
         return (now() - started) / 1000
 
-    assert simulate(story()) == pytest.approx(0.01, rel=0.05)
+    assert simulate(story()) == pytest.approx(0.1, rel=0.05)
 
 
 def test_what_others_used_up_is_missed_here_too() -> None:

@@ -2,16 +2,17 @@
 
 import pytest
 
-from synthgen.asking.lanes import Lane
 from synthgen.recipe.model import Limits
-from tests.simulated import START, Server, drive, now, simulate
+from tests.simulated import START, OneLane, Server, drive, simulate
 
 
-def run(server: Server, limits: Limits, *, for_s: float, queued: bool = False, max_tokens: int = 0) -> Lane:
+def run(
+    server: Server, limits: Limits, *, for_s: float, queued: bool = False, max_tokens: int = 0
+) -> OneLane:
     """Drive a lane with these limits against `server`."""
 
-    async def story() -> Lane:
-        lane = Lane("big", limits, clock=now, crowding="queued" if queued else "refused")
+    async def story() -> OneLane:
+        lane = OneLane(limits, crowding="queued" if queued else "refused")
         await drive(lane, server, for_s=for_s, max_tokens=max_tokens)
         return lane
 
@@ -70,3 +71,12 @@ def test_a_server_that_only_gets_slower_is_kept_near_its_knee(
 
     assert adaptive.rate(60, 240) >= 0.95 * max(one.rate(60, 240) for one in fixed)
     assert lane.counts.in_flight <= 96
+
+
+def test_the_knee_is_found_within_seconds() -> None:
+    fixed, adaptive = Server(knee=64), Server(knee=64)
+
+    run(fixed, Limits(concurrency=64), for_s=30)
+    run(adaptive, Limits(), for_s=30, queued=True)
+
+    assert len(adaptive.answered) >= 0.95 * len(fixed.answered)

@@ -38,7 +38,7 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
     "lanes": ("lanes", "retry"),
     "money": ("prices", "budget"),
     "embedded": ("local", "local_lines", "local_model", "local_worker"),
-    "front": ("__init__", "ask", "connect", "providers"),
+    "front": ("__init__", "ask", "connect", "providers", "server_queue"),
 }
 
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

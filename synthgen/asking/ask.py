@@ -1,7 +1,7 @@
 """The one paid path: every request of a run, whatever it is for, passes `Asker.ask`.
 
 In: a `Request`, the step it serves and the teacher's alias. Out: the `Reply` the journal holds for it, asked only if
-it is not there. Order of the gates: journal (already bought?) -> lane (may it be sent now?) -> budget (is there
+it is not there. Order of the gates: journal (already bought?) -> queue and lane (may it be sent now?) -> budget (is there
 money?) -> intent durable -> send -> reply durable -> return. Guarantees: an answer is in the journal before anyone
 sees it; a key is never in flight twice; a row waiting for its retry holds no place in the lane.
 A request that cannot be sent in this session (lane stopped, budget reached, draining) raises `NotAsked`: its row
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from synthgen.asking.budget import Budget
-from synthgen.asking.lanes import Lane, LaneStopped, Place
+from synthgen.asking.lanes import Lane, LaneStopped, Place, Queue, Turn
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure, Teacher
 from synthgen.asking.prices import cost_usd
 from synthgen.asking.retry import RetryPolicy
@@ -41,13 +41,23 @@ class NotAsked(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TeacherSpec:
-    """A teacher of a recipe, resolved: who it is, what it costs (None: unknown), how to reach it."""
+    """A teacher of a recipe, resolved: who it is, what it costs (None: unknown), how to reach it.
+
+    `pool` holds the same teacher once for each of its hosts where it has several, with an alias of its own; else
+    nothing.
+    """
 
     alias: str
     identity: TeacherIdentity
     config: TeacherConfig
     price: Price | None
     endpoint: str
+    pool: tuple["TeacherSpec", ...] = ()
+
+    @property
+    def hosts(self) -> tuple["TeacherSpec", ...]:
+        """One spec for each endpoint; what is sent goes to one of them."""
+        return self.pool or (self,)
 
     def worst_usd(self, request: Request) -> float:
         """The most `request` can cost; 0 without a price (then there is no cap to keep)."""
@@ -69,7 +79,10 @@ class _Attempt:
     key: str
     step: str
     spec: TeacherSpec
-    lane: Lane
+    queue: Queue
+    lane: Lane | None = None  # that of the last send
+    endpoint: str = ""
+    turn: Turn = "new"
     tries: int = 0
     backoffs: int = 0
     wait_s: float = 0.0
@@ -81,7 +94,7 @@ class _Attempt:
 
     def circumstances(self) -> Circumstances:
         return Circumstances(
-            self.step, self.spec.alias, self.spec.endpoint, self.tries, self.sent_at, self.latency_s
+            self.step, self.spec.alias, self.endpoint, self.tries, self.sent_at, self.latency_s
         )
 
 
@@ -99,14 +112,18 @@ class Asker:
         self.journal = journal
         self.budget = budget
         self.policy = policy or RetryPolicy()
-        self.lanes = {alias: _lane(spec) for alias, spec in specs.items()}
+        self._hosts = {host.alias: host for spec in specs.values() for host in spec.hosts}
+        self.lanes = {name: _lane(host) for name, host in self._hosts.items()}
+        self.queues = {
+            alias: Queue([self.lanes[host.alias] for host in spec.hosts]) for alias, spec in specs.items()
+        }
         self.sent = 0
         self._specs = specs
         self._connect = connect
         self._teachers: dict[str, Teacher] = {}
         self._open: dict[str, asyncio.Event] = {}  # keys in flight, set when they are over
         self._halted: str | None = None
-        self._first_refusals = dict.fromkeys(specs, 0)  # of lanes that have not answered yet
+        self._first_refusals = dict.fromkeys(self.lanes, 0)  # of lanes that have not answered yet
 
     @property
     def halted(self) -> str | None:
@@ -115,14 +132,14 @@ class Asker:
 
     def exhausted(self, aliases: Iterable[str]) -> bool:
         """Whether nothing more can be sent to these teachers: halted, out of budget, or stopped."""
-        return self._halted is not None or all(self.lanes[alias].ended for alias in aliases)
+        return self._halted is not None or all(self.queues[alias].ended for alias in aliases)
 
     def halt(self, reason: str) -> None:
         """Send nothing more; what is in flight is paid and goes on. Waiting rows become pending at once."""
         if self._halted is None:
             self._halted = reason
-            for lane in self.lanes.values():
-                lane.end(reason, reason)
+            for queue in self.queues.values():
+                queue.end(reason, reason)
 
     async def ask(self, request: Request, *, step: str, alias: str) -> Reply:
         """The reply to `request`, from the journal or from the teacher.
@@ -140,7 +157,7 @@ class Asker:
             await self._open[key].wait()
         self._open[key] = over = asyncio.Event()
         try:
-            return await self._ask(_Attempt(request, key, step, self._specs[alias], self.lanes[alias]))
+            return await self._ask(_Attempt(request, key, step, self._specs[alias], self.queues[alias]))
         except LaneStopped as stop:
             raise NotAsked(stop.reason) from stop
         finally:
@@ -149,44 +166,55 @@ class Asker:
 
     async def _ask(self, attempt: _Attempt) -> Reply:
         while True:
-            reserved_usd, outcome = await self._send(attempt)
+            try:
+                reserved_usd, outcome = await self._send(attempt)
+            except LaneStopped:
+                attempt.queue.require_open()
+                continue  # its lane stopped while it waited for money: there are others
             entry = self._settle(attempt, outcome, reserved_usd)
             if entry is not None:
                 await self._commit(entry)
                 return read_reply(entry)
-            await attempt.lane.wait_outside(attempt.wait_s, with_lane=attempt.with_lane)
+            await attempt.queue.wait_outside(attempt.wait_s, with_lane=attempt.with_lane)
 
     async def _send(self, attempt: _Attempt) -> tuple[float, Outcome]:
         """One attempt, through lane and budget."""
-        request, lane = attempt.request, attempt.lane
-        place = await lane.enter(request.input_tokens_bound() // 4, request.sampling.max_tokens or 0)
+        request, queue = attempt.request, attempt.queue
+        lane, place = await queue.enter(
+            request.input_tokens_bound() // 4,
+            request.sampling.max_tokens or 0,
+            step=attempt.step,
+            turn=attempt.turn,
+            avoid=attempt.lane,
+        )
+        attempt.lane, attempt.endpoint = lane, self._hosts[lane.name].endpoint
         used: Usage | None = None
         try:
             reserved_usd = attempt.spec.worst_usd(request)
             await self._reserve(reserved_usd)
-            outcome = await self._send_reserved(attempt, reserved_usd)
-            self._learn(attempt, outcome, place)  # before the place is free for the next
+            outcome = await self._send_reserved(attempt, lane, reserved_usd)
+            self._learn(attempt, outcome, lane, place)  # before the place is free for the next
             match outcome:
                 case Answer(completion):
                     used = completion.usage
                 case Gate() | RowFailure() | LaneStop():
                     used = Usage()
         finally:
-            lane.leave(place, used)
+            queue.leave(lane, place, used)
         return reserved_usd, outcome
 
-    async def _send_reserved(self, attempt: _Attempt, reserved_usd: float) -> Outcome:
+    async def _send_reserved(self, attempt: _Attempt, lane: Lane, reserved_usd: float) -> Outcome:
         """One attempt whose money is reserved: the intent first, then the wire."""
         sent = False
         try:
-            attempt.lane.require_open()
+            lane.require_open()
             await self._commit({"k": attempt.key, "t": "I", "usd": reserved_usd})
             sent = True
             self.sent += 1
             attempt.tries += 1
             attempt.sent_at = time.time()
             started = time.perf_counter()
-            outcome = await self._teacher(attempt.spec).answer(attempt.request)
+            outcome = await self._teacher(lane.name).answer(attempt.request)
         except (LaneStopped, NotAsked):
             self.budget.settle(reserved_usd, 0.0)
             raise
@@ -197,29 +225,34 @@ class Asker:
         attempt.latency_s = time.perf_counter() - started
         return outcome
 
-    def _learn(self, attempt: _Attempt, outcome: Outcome, place: Place) -> None:
+    def _learn(self, attempt: _Attempt, outcome: Outcome, lane: Lane, place: Place) -> None:
         """What an outcome says of the lane, and how long this request has to wait."""
-        lane, alias = attempt.lane, attempt.spec.alias
         match outcome:
             case Answer(completion, limits):
                 lane.saw(place, limits)
                 lane.succeeded(place, completion.usage)
                 lane.counts.output_tokens += completion.usage.output_tokens if completion.usage else 0
-                self._first_refusals.pop(alias, None)
+                self._first_refusals.pop(lane.name, None)
             case RowFailure(_, message):
                 lane.refused(place)
-                self._note_refusal(attempt, message)
+                self._note_refusal(attempt.queue, lane, message)
             case LaneStop(reason, message):
-                lane.stop(reason, message)
+                attempt.wait_s = 0.0  # another lane may take it
+                attempt.turn = "gated"
+                attempt.queue.stop(lane, reason, message)
             case Gate(reason, wait_s, exhausted, limits):
                 attempt.tries -= 1
                 attempt.backoffs += 1
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
+                if attempt.queue.has_other(lane):
+                    attempt.wait_s = min(attempt.wait_s, self.policy.backoff_s(attempt.backoffs))
                 attempt.with_lane = not wait_s
+                attempt.turn = "gated"
                 lane.saw(place, limits)
                 lane.was_limited(place, wait_s, exhausted=exhausted, overloaded=reason == "overloaded")
                 self._give_up_if_dead(attempt, reason)
             case Retry(reason, message, wait_s):
+                attempt.turn = "gated" if reason == "connect" else "retry"
                 if reason == "connect":
                     attempt.tries -= 1  # nobody was reached: that says nothing about the request
                 elif attempt.failing_since is None:
@@ -265,22 +298,22 @@ class Asker:
             return True
         since = attempt.failing_since
         return (
-            since is not None and self.policy.exhausted(attempt.tries) and attempt.lane.last_success > since
+            since is not None and self.policy.exhausted(attempt.tries) and attempt.queue.last_success > since
         )
 
-    def _note_refusal(self, attempt: _Attempt, message: str) -> None:
-        alias = attempt.spec.alias
-        if alias in self._first_refusals:
-            self._first_refusals[alias] += 1
-            if self._first_refusals[alias] >= _FIRST_REPLIES:
+    def _note_refusal(self, queue: Queue, lane: Lane, message: str) -> None:
+        if lane.name in self._first_refusals:
+            self._first_refusals[lane.name] += 1
+            if self._first_refusals[lane.name] >= _FIRST_REPLIES:
                 said = f"the first {_FIRST_REPLIES} requests were all refused: {message}"
-                attempt.lane.stop("bad_requests", said)
+                queue.stop(lane, "bad_requests", said)
 
     @staticmethod
     def _give_up_if_dead(attempt: _Attempt, what: str) -> None:
-        silent_s = attempt.lane.silent_s
+        queue, silent_s = attempt.queue, attempt.queue.silent_s
         if silent_s > attempt.spec.config.give_up_after_s:
-            attempt.lane.stop("given_up", f"no success for {silent_s:.0f} s; last: {what}")
+            for lane in queue.lanes:
+                queue.stop(lane, "given_up", f"no success for {silent_s:.0f} s; last: {what}")
 
     def _drop(self, key: str, reserved_usd: float, reason: str, *, lost: bool) -> None:
         """Close an attempt that brought no answer; a lost one keeps its money."""
@@ -302,7 +335,7 @@ class Asker:
         except BudgetReached as error:
             for alias, spec in self._specs.items():
                 if spec.price is None or spec.price.input or spec.price.output:
-                    self.lanes[alias].end("budget", str(error))
+                    self.queues[alias].end("budget", str(error))
             raise NotAsked("budget") from error
 
     async def _commit(self, entry: Entry) -> None:
@@ -319,10 +352,10 @@ class Asker:
             self.halt("storage")
             raise NotAsked("storage") from error
 
-    def _teacher(self, spec: TeacherSpec) -> Teacher:
-        if spec.alias not in self._teachers:
-            self._teachers[spec.alias] = self._connect(spec)
-        return self._teachers[spec.alias]
+    def _teacher(self, name: str) -> Teacher:
+        if name not in self._teachers:
+            self._teachers[name] = self._connect(self._hosts[name])
+        return self._teachers[name]
 
     async def close(self) -> None:
         """Release the teachers; nothing may be in flight."""

@@ -15,13 +15,13 @@ __all__ = ["connect", "connect_all"]
 
 
 def connect_all(specs: Mapping[str, TeacherSpec]) -> dict[str, Teacher]:
-    """The teacher of every spec.
+    """The teacher of every endpoint of every spec, by the alias of that.
 
     Raises:
         MissingKeyError: a credential's environment variable is not set.
         UsageError: an extra is not installed, or a local model does not exist.
     """
-    return {alias: connect(spec) for alias, spec in specs.items()}
+    return {host.alias: connect(host) for spec in specs.values() for host in spec.hosts}
 
 
 def connect(spec: TeacherSpec) -> Teacher:

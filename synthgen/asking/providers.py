@@ -12,7 +12,7 @@ Rejected: guessing the dialect from the URL.
 import os
 import re
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -48,20 +48,67 @@ _ENDPOINT_PATHS = ("/chat/completions", "/messages")
 class RemoteTeacherConfig(TeacherConfig):
     """A teacher behind HTTP. `base_url` may end with or without its version and slash.
 
+    `base_urls` instead of it name several servers of the same model, a pool with a name; `base_url` is then the first
+    of them. `limits` hold for each. What is asked goes to whichever can take it, and moving servers re-asks nothing.
     `timeout_s` is the time one attempt may take in all; the lane's patience is `give_up_after_s`.
     """
 
     vendor_host: ClassVar[str | None] = None
 
     base_url: str = Field(validate_default=True)
+    base_urls: tuple[str, ...] = ()
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     transport: Literal["aiohttp", "sdk"] = "aiohttp"
     timeout_s: float = Field(default=900.0, gt=0)
     connect_timeout_s: float = Field(default=10.0, gt=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_several(cls, values: object) -> object:
+        """The first of `base_urls` stands for all wherever one is enough to know."""
+        if not isinstance(values, dict) or "base_urls" not in values:
+            return values
+        urls = values["base_urls"]
+        if "base_url" in values:
+            raise ValueError("give base_url or base_urls, not both")
+        if not isinstance(urls, list | tuple) or not urls:
+            raise ValueError("base_urls is a list of at least one URL")
+        return {**values, "base_url": urls[0]}
+
     @field_validator("base_url")
     @classmethod
-    def _normal(cls, url: str) -> str:
+    def _normal_url(cls, url: str) -> str:
+        return cls._normal(url)
+
+    @field_validator("base_urls")
+    @classmethod
+    def _normal_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(cls._normal, urls))
+
+    @model_validator(mode="after")
+    def _pool_is_one_teacher(self) -> Self:
+        if not self.base_urls:
+            return self
+        if self.pool is None:
+            raise ValueError(
+                "base_urls needs `pool: NAME`: answers are kept under that name, whatever the hosts"
+            )
+        if len(set(self.base_urls)) < len(self.base_urls):
+            raise ValueError("base_urls names a server twice")
+        if len({host.at_vendor for host in self.each_host()}) > 1:
+            raise ValueError(
+                "base_urls mixes the vendor's own hosts with others: they are different teachers"
+            )
+        return self
+
+    def each_host(self) -> tuple[Self, ...]:
+        """This teacher once for each of its servers."""
+        if not self.base_urls:
+            return (self,)
+        return tuple(self.model_copy(update={"base_url": url, "base_urls": ()}) for url in self.base_urls)
+
+    @staticmethod
+    def _normal(url: str) -> str:
         """Scheme and host in lower case, a version as last part, no slash behind it."""
         parts = urlsplit(url.strip())
         try:

@@ -91,6 +91,7 @@ class Journal:
         self._failure: StorageError | None = None
         self._dead = False  # not even what is paid can be written
         self.largest_commit = 0
+        self.uncommitted = 0  # lines handed over that are not durable yet
         self._thread = threading.Thread(target=self._write_forever, name="journal", daemon=True)
         self._thread.start()
 
@@ -132,6 +133,7 @@ class Journal:
     def _enqueue(self, entries: list[Entry], done: asyncio.Future[None] | None) -> None:
         pending = [_Pending(entry, encode(entry), None) for entry in entries]
         pending[-1].done = done
+        self.uncommitted += len(entries)
         with self._wake:
             refused = self._failure is not None and (self._dead or not pending[-1].paid)
             # What is paid is kept also when the disk takes nothing: for the last try in `close`.
@@ -185,6 +187,7 @@ class Journal:
 
     def _committed(self, batch: list[_Pending], positions: list[tuple[int, int]]) -> None:
         self.largest_commit = max(self.largest_commit, len(batch))
+        self.uncommitted -= len(batch)
         for pending, (segment, offset) in zip(batch, positions, strict=True):
             self.index.note(pending.entry, segment, offset)
             if pending.done is not None and not pending.done.done():

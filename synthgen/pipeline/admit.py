@@ -27,11 +27,14 @@ def screen(
     verdicts = {leaf.id: _first_look(leaf, object_to) for leaf in leaves}
     assert len(verdicts) == len(leaves)  # ids are hashes of root row and path
     view = _view([verdict.leaf for verdict in verdicts.values() if verdict.outcome is None])
-    for row in run_chain(chain, view).iter_rows(named=True):
+    judged = run_chain(chain, view)
+    # Most rows pass without a word; they keep the verdict they have.
+    said = pl.col("reason").is_not_null() | pl.any_horizontal(pl.col("scores", "flags").list.len() > 0)
+    for row in judged.filter(said).iter_rows(named=True):
         verdicts[row["id"]] = _after(verdicts[row["id"]], row)
     alive = [leaf_id for leaf_id, verdict in verdicts.items() if verdict.outcome is None]
     survivors = view.filter(pl.col("id").is_in(pl.Series(alive, dtype=pl.String).implode()))
-    for row in seen.add(survivors).iter_rows(named=True):
+    for row in seen.add(survivors).drop_nulls("reason").iter_rows(named=True):
         verdicts[row["id"]] = _after(verdicts[row["id"]], {**row, "detail": row["dup_of"]})
     return list(verdicts.values())
 

@@ -125,13 +125,8 @@ class Gates:
 
     def pinned(self, specs: Mapping[str, TeacherSpec]) -> dict[str, TeacherSpec]:
         """The teachers with their hosts named, so that a router hands no request to one that nobody vetted."""
-        named = {alias: {"upstream": list(hosts)} for alias, hosts in self.pins.items()}
-        return {
-            alias: replace(spec, config=spec.config.model_copy(update=named[alias]))
-            if alias in named
-            else spec
-            for alias, spec in specs.items()
-        }
+        pins = self.pins
+        return {alias: _pinned(spec, pins[alias]) if alias in pins else spec for alias, spec in specs.items()}
 
     def _at_router(self, part: Part) -> bool:
         route = self.registry.route(part.route)
@@ -254,6 +249,11 @@ class Gates:
             # A row written by several teachers carries the digest of their part ids, sorted.
             ids[0] if len(set(ids)) == 1 else digest(sorted(set(ids))),
         )
+
+
+def _pinned(spec: TeacherSpec, hosts: tuple[str, ...]) -> TeacherSpec:
+    config = spec.config.model_copy(update={"upstream": list(hosts)})
+    return replace(spec, config=config, pool=tuple(_pinned(member, hosts) for member in spec.pool))
 
 
 def _texts(value: JSONValue) -> Iterator[str]:

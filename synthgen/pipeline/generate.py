@@ -7,6 +7,7 @@ one stopped: answers come from the journal, everything after the journal is comp
 """
 
 import asyncio
+import gc
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 from synthgen.asking import Asker, Budget, NotAsked
 from synthgen.asking.connect import connect_all
 from synthgen.asking.outcome import Teacher
+from synthgen.asking.server_queue import follow_queues
 from synthgen.dataset import Staging, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
@@ -35,9 +37,11 @@ from synthgen.pipeline.rows import Counter
 from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
+from synthgen.pipeline.watchdog import Watchdog
 from synthgen.pipeline.waves import Wave, Waves
 from synthgen.recipe.load import LoadedRecipe
 from synthgen.refine import SeenTexts
+from synthgen.types import JSONValue
 
 __all__ = ["Options", "generate"]
 
@@ -48,12 +52,16 @@ _JUDGED_AHEAD = 2
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run, as opposed to what: nothing here changes an answer or a record."""
+    """How to run, as opposed to what: nothing here changes an answer or a record.
+
+    `quiet_s`: after so long without any movement the run says what it waits for.
+    """
 
     max_cost_usd: float | None = None
     ask_only: bool = False
     retry_failed: bool = False
     handle_signals: bool = False
+    quiet_s: float = 60.0
     today: date | None = None
     progress: Progress = field(default_factory=Progress)
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
@@ -79,8 +87,12 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     try:
         check_target(out, TEXTS)
         run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options)
+        # The libraries are loaded, and stay: looking them over again and again took the collector a seventh of a run's
+        # CPU, and the event loop stood still for 50 ms each time.
+        gc.freeze()
         return await run.go()
     finally:
+        gc.unfreeze()
         release()
 
 
@@ -244,12 +256,14 @@ class _Run:
         self.events.phase("asking")
         try:
             async with asyncio.TaskGroup() as group:
-                ticker = group.create_task(self._tick())
+                ticker = group.create_task(self._tick(self._watchdog()))
+                follower = group.create_task(follow_queues(self.resolved.specs, self.asker.lanes))
                 async with asyncio.TaskGroup() as work:
                     work.create_task(self.waves.feed(work))
                     work.create_task(self._screen_waves(work, staging.folder))
                     work.create_task(self._settle_waves(staging))
                 ticker.cancel()
+                follower.cancel()
         except BaseExceptionGroup as group_error:
             raise _only(group_error) from group_error
         if not self.waves.exhausted and not self.target.met:
@@ -336,10 +350,28 @@ class _Run:
         ):
             await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
 
-    async def _tick(self) -> None:
+    async def _tick(self, watchdog: Watchdog) -> None:
         while True:
-            await asyncio.sleep(_EVENT_EVERY_S)
+            await asyncio.sleep(min(_EVENT_EVERY_S, self.options.quiet_s))
             self.events.write()
+            watchdog.check()
+
+    def _watchdog(self) -> Watchdog:
+        def state() -> dict[str, JSONValue]:
+            return {
+                "waves_open": self.waves.open_waves,
+                "waves_settling": self.settling.qsize(),
+                "rows_unfinished": self.progress.rows_admitted - self.progress.rows_done,
+                "journal_lines_uncommitted": self.journal.uncommitted,
+            }
+
+        return Watchdog(
+            self.asker.queues,
+            state,
+            quiet_s=self.options.quiet_s,
+            say=self.options.say,
+            note=lambda found: self.events.write(stalled=found),
+        )
 
     def _stop_at_once(self) -> bool:
         """Whether we were cancelled by the user's second signal; then the session still ends in order."""

@@ -74,9 +74,9 @@ class EventLog:
         self._progress.phase = name
         self.write()
 
-    def write(self) -> None:
-        """Log a snapshot."""
-        line = orjson.dumps({"at": round(time.time(), 3), **self._progress.as_json()}) + b"\n"
+    def write(self, **more: JSONValue) -> None:
+        """Log a snapshot, and what else there is to say."""
+        line = orjson.dumps({"at": round(time.time(), 3), **self._progress.as_json(), **more}) + b"\n"
         try:
             with self._path.open("ab") as file:
                 file.write(line)

@@ -74,7 +74,7 @@ def make_report(
     """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest."""
     counts = {name: progress.counts.outcomes.get(name, 0) for name in OUTCOMES}
     problem: SynthgenError | None = None
-    stopped = {alias: lane.stopped for alias, lane in asker.lanes.items() if lane.stopped}
+    stopped = {alias: queue.stopped for alias, queue in asker.queues.items() if queue.stopped}
     target = resolved.loaded.recipe.target
     if storage is not None:
         lost = f"; {unstored} paid answers could not be stored" if unstored else ""
@@ -106,9 +106,19 @@ def make_report(
         usage=usage_json(ledger, asker.budget.cap_usd),
         elapsed_s=progress.elapsed_s,
         problem=problem,
-        warnings=warnings,
+        warnings=(*warnings, *_lost_servers(asker)),
         examples={
             "/".join(key): f"{leaf_id}: {detail}" if detail else leaf_id
             for key, (leaf_id, detail) in progress.counts.examples.items()
         },
     )
+
+
+def _lost_servers(asker: Asker) -> list[str]:
+    """Servers of a pool that stopped while others went on: nobody would miss them otherwise."""
+    return [
+        f"{lane.name} was not asked any more: {lane.stopped.reason}: {lane.stopped}"
+        for queue in asker.queues.values()
+        for lane in queue.lanes
+        if lane.stopped and not queue.stopped
+    ]

@@ -4,8 +4,8 @@ In: a `LoadedRecipe`. Out: `Resolved`: teachers with identity and price, prompts
 the record shape, the parts policy decides on. Errors name file and line of the recipe's key.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -116,8 +116,9 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
 
 
 def _spec(loaded: LoadedRecipe, registry: Registry, alias: str, config: TeacherConfig) -> TeacherSpec:
-    base_url = str(getattr(config, "base_url", "") or "")  # a provider in this process has none
-    route = config.route or default_route(registry, config.provider, base_url)
+    base_url = _base_url(config)
+    hosts = config.each_host()
+    route = config.route or _common_route(registry, hosts)
     if route is None:
         where = loaded.where("teachers", alias)
         raise RecipeError(
@@ -128,9 +129,27 @@ def _spec(loaded: LoadedRecipe, registry: Registry, alias: str, config: TeacherC
     identity = TeacherIdentity(
         config.provider, route, config.pool or base_url, config.model, revision or None
     )
-    endpoint = urlsplit(base_url).netloc.rpartition("@")[2] if base_url else "in-process"
     price = find_price(config, urlsplit(base_url).hostname if base_url else None)
-    return TeacherSpec(alias, identity, config, price, endpoint)
+    pool = [
+        TeacherSpec(f"{alias}@{_endpoint(host)}", identity, host, price, _endpoint(host)) for host in hosts
+    ]
+    if len(pool) == 1:
+        return replace(pool[0], alias=alias)
+    return TeacherSpec(alias, identity, config, price, config.pool or "", tuple(pool))
+
+
+def _base_url(config: TeacherConfig) -> str:
+    return str(getattr(config, "base_url", "") or "")  # a provider in this process has none
+
+
+def _endpoint(config: TeacherConfig) -> str:
+    return urlsplit(_base_url(config)).netloc.rpartition("@")[2] or "in-process"
+
+
+def _common_route(registry: Registry, hosts: Sequence[TeacherConfig]) -> str | None:
+    """The route that the vendor's own hosts have without being told, if it is the same for all."""
+    routes = {default_route(registry, host.provider, _base_url(host)) for host in hosts}
+    return routes.pop() if len(routes) == 1 else None
 
 
 def _step(

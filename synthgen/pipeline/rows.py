@@ -60,10 +60,10 @@ def identify(source: Iterable[SourceRow | BadRow]) -> Iterator[Row]:
         yield Row(digest([key, seen.next(key)]), row.fields, row.where)
 
 
-def row_entry(row: Row) -> Entry:
-    """The `S` entry of a row."""
+def row_entry(row: Row, key: str) -> Entry:
+    """The `S` entry of a row; `key` is its `entry_key`."""
     return {
-        "k": row.entry_key,
+        "k": key,
         "t": "S",
         "id": row.id,
         "where": row.where,

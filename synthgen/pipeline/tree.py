@@ -116,7 +116,8 @@ class Tree:
                 content = digest(ask.request.content())
                 if content not in occurrences:
                     occurrences[content] = seen.next(content)
-                ask = replace(ask, request=replace(ask.request, occurrence=str(occurrences[content])))
+                request = replace(ask.request, occurrence=str(occurrences[content]))
+                ask = Ask(ask.node, ask.step, ask.sample, ask.alias, request)
             numbered.append(ask)
         return numbered
 

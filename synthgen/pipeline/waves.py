@@ -121,6 +121,11 @@ class Waves:
         self._moved.set()
 
     @property
+    def open_waves(self) -> int:
+        """Waves whose verdicts are not final."""
+        return self._started - self._settled
+
+    @property
     def settled_rows(self) -> int:
         """Rows whose verdicts are final."""
         return self._settled_rows
@@ -136,8 +141,7 @@ class Waves:
         while True:
             if self._target.met or self._stopped:
                 return False
-            open_waves = self._started - self._settled
-            if open_waves == 0 or (open_waves < AHEAD and self._wants_more(open_waves)):
+            if self.open_waves == 0 or (self.open_waves < AHEAD and self._wants_more(self.open_waves)):
                 return True
             self._moved.clear()
             await self._moved.wait()
@@ -161,10 +165,12 @@ class Waves:
             asks.append(self._tree.admit(row, self._seen))
             if number % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-        new = [row for row in block if not self._is_known(row)]
+        keys = [row.entry_key for row in block]
+        known = self._journal.index.has_row
+        new = [row_entry(row, key) for row, key in zip(block, keys, strict=True) if not known(key)]
         if new:
-            self._journal.append(*map(row_entry, new))
-        self._note_order(b"".join(bytes.fromhex(row.entry_key) for row in block))
+            self._journal.append(*new)
+        self._note_order(bytes.fromhex("".join(keys)))
         wave = Wave(self._started, [[] for _ in block], len(block))
         self._started += 1
         self._started_rows += len(block)

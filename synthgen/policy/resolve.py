@@ -35,7 +35,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _fits(pattern: str, bare: str) -> bool:
     # Most patterns fail at once here, and are then never compiled: that takes a millisecond each.
-    return bare.startswith(pattern.lower().partition("*")[0]) and _compiled(pattern).fullmatch(bare) is not None
+    return (
+        bare.startswith(pattern.lower().partition("*")[0]) and _compiled(pattern).fullmatch(bare) is not None
+    )
 
 
 def _split(name: str) -> tuple[str, str] | None:

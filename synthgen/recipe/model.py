@@ -6,7 +6,7 @@ providers extend `TeacherConfig`. `load_recipe` resolves those models, so that t
 """
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
@@ -71,9 +71,9 @@ class SamplingConfig(Strict):
 class Limits(Strict):
     """What an endpoint allows; absent means what its replies say, and there are no hidden limits.
 
-    Requests (`r`) and tokens (`t`: all, `it`: input, `ot`: output) per second, minute and day. A limit that a reply's
-    headers name takes the place of the one given here. `concurrency` is never exceeded; without it, the number in
-    flight follows what the server bears.
+    Requests (`r`) and tokens (`t`: all, `it`: input, `ot`: output) per second, minute and day. Where a reply's headers
+    name one too, the stricter holds. `concurrency` is never exceeded; without it, the number in flight follows what the
+    server bears. In a pool the limits hold for each of its servers.
     """
 
     rps: Annotated[int, Field(ge=1)] | None = None
@@ -107,6 +107,10 @@ class TeacherConfig(Strict):
     limits: Limits = Limits()
     sampling: SamplingConfig = SamplingConfig()
     give_up_after_s: Annotated[float, Field(gt=0)] = 1800.0
+
+    def each_host(self) -> tuple[Self, ...]:
+        """This teacher once for each server that answers for it."""
+        return (self,)
 
 
 class SourceConfig(Strict):

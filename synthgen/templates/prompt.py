@@ -185,7 +185,7 @@ def render_messages(prompt: Prompt, fields: Mapping[str, JSONValue]) -> tuple[Me
     values: dict[str, JSONValue] = {}
     for name, spec in prompt.inputs.items():
         value = fields.get(name)
-        if spec.required and (value is None or (isinstance(value, str) and not value.strip())):
+        if (value is None or (isinstance(value, str) and not value.strip())) and spec.required:
             raise TemplateError(
                 f"prompt {prompt.name}: input {name!r} is {'missing' if value is None else 'blank'}"
             )

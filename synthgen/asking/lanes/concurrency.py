@@ -24,18 +24,28 @@ _STEP = 0.05
 # A server that refuses a share of requests whatever the load must not talk the limit down to 1 within a second.
 _EPISODE_S = 1.0
 _LEAST_ROUND = 8
+# A server's own queue (client.md, section 8): too long for its work, what is left of it, how long a look at it counts.
+_CROWDED, _QUEUE_HEADROOM, _QUEUE_HOLDS_S = 0.3, 0.1, 5.0
 # The replies of two rounds whose limits differ by less tell the same.
 _SAME = 0.2
 
 
 class Growth(Protocol):
-    """Chooses the limit after a whole round under the last one.
+    """Chooses the limit after a round under the last one.
 
-    `measures`: the time per token matters, so that a round must not begin with the replies that come first because
-    they are the shortest.
+    A round is `measured` replies for each place of the limit, after `skipped` ones: where the time per token matters, it
+    must not begin with the replies that come first because they are the shortest.
     """
 
-    measures: bool
+    @property
+    def skipped(self) -> float:
+        """Replies to a new limit that are not measured, as a share of it."""
+        ...
+
+    @property
+    def measured(self) -> float:
+        """Replies that make a round, as a share of the limit."""
+        ...
 
     def after_round(self, limit: float, s_per_token: float) -> float:
         """The next limit; `s_per_token` is the median of the round."""
@@ -49,7 +59,7 @@ class Growth(Protocol):
 class Aimd:
     """Doubles up to the first refusal, later up to where refusals began; from there 5 % a round."""
 
-    measures = False
+    skipped, measured = 0.0, 1.0
 
     def __init__(self) -> None:
         self._threshold = math.inf
@@ -68,22 +78,33 @@ class Gradient:
 
     By Little's law a server that gives each request its token every `s` seconds makes limit / s tokens a second. Once a
     doubling brings less than 1.3 times as many, the time per token before it is what an uncrowded server needs: the
-    limit then moves towards the share of itself that is not waiting, plus a tenth to notice when there is room again.
+    limit then moves towards the share of itself that is not waiting, plus a quarter: to notice when there is room
+    again, and because what is in flight here is not all at the server (benchmarks/limits.py, a tenth gave 0.93).
     """
 
-    measures = True
-    _WORTH, _HEADROOM, _SMOOTH = 1.3, 0.1, 0.3
+    _WORTH, _HEADROOM, _SMOOTH = 1.3, 0.25, 0.3
 
     def __init__(self) -> None:
         self._last: tuple[float, float] | None = None  # limit and seconds per token one doubling ago
         self._calm_s: float | None = None
         self._calm_limit = 0.0
 
+    @property
+    def skipped(self) -> float:
+        return self.measured
+
+    @property
+    def measured(self) -> float:
+        # On the way up a place that is not used costs more than an error, which the calm time later corrects.
+        return 0.5 if self._calm_s is None else 1.0
+
     def after_round(self, limit: float, s_per_token: float) -> float:
         if self._calm_s is None:
             return self._explore(limit, s_per_token)
         if s_per_token < self._calm_s:
             self._calm_s += 0.05 * (s_per_token - self._calm_s)
+        elif limit <= self._calm_limit:
+            self._calm_s += 0.3 * (s_per_token - self._calm_s)  # no crowd there: it was measured too short
         if limit < _CUT * self._calm_limit:
             # Less than what was no crowd once: another kind of request, or another server. Look again.
             self._calm_s, self._last = None, None
@@ -116,6 +137,7 @@ class Concurrency:
         self._limit = float(min(start, ceiling))
         self._changed_at = -math.inf
         self._cut_at = -math.inf
+        self._queue_until = -math.inf
         self._succeeded_since_cut = True
         self._early = 0  # replies of this limit that are not measured yet
         self._saturated = 0
@@ -136,17 +158,29 @@ class Concurrency:
             return
         self._times.append((now - sent_at) / max(tokens, 1))
         self._saturated += in_flight >= _SATURATED * self.limit
-        if len(self._times) < max(self.limit, _LEAST_ROUND):
+        if len(self._times) < max(int(self._growth.measured * self._limit), _LEAST_ROUND):
             return
         if self._saturated >= _SATURATED * len(self._times):
             s_per_token = max(statistics.median(self._times), 1e-9)
-            self._set(self._growth.after_round(self._limit, s_per_token), now)
+            limit = self._growth.after_round(self._limit, s_per_token)
+            self._set(min(limit, self._limit) if now < self._queue_until else limit, now)
         else:
             self._new_round()
 
     def hold(self) -> None:
         """Trouble that is no sign of too many requests: this round does not count."""
         self._new_round()
+
+    def queued(self, now: float, in_flight: int, waiting: float, running: float) -> None:
+        """What the server itself says: so many requests wait there, so many are worked on, `in_flight` of all ours.
+
+        While some wait nothing grows; where they are more than three tenths of the others, our share of those waiting
+        is not sent any more. Measured against what is in flight, not the limit, since a queue takes time to drain.
+        """
+        self._queue_until = now + _QUEUE_HOLDS_S if waiting else -math.inf
+        if running and waiting > _CROWDED * running:
+            worked_on = in_flight * running / (running + waiting)
+            self._set(min(self._limit, (1 + _QUEUE_HEADROOM) * worked_on), now)
 
     def cut(self, now: float, sent_at: float) -> None:
         """The server refused a request because there were too many."""
@@ -163,7 +197,7 @@ class Concurrency:
         limit = min(max(limit, 1.0), float(self.ceiling))
         if abs(limit - self._limit) >= _SAME * self._limit:
             self._changed_at = now
-            self._early = int(limit) if self._growth.measures else 0
+            self._early = int(self._growth.skipped * limit)
         self._limit = limit
         self._new_round()
 

@@ -1,28 +1,29 @@
-"""The lane: one (endpoint, credential, model) with one gate in front of it.
+"""The lane: one (endpoint, credential, model) and what it can take now.
 
-In: requests that want to be sent, and what became of them. Out: permission to send, in order of arrival. Four gates,
-in this order: the pause (the lane waits as a whole when its server says that nothing remains or when over half of its
-last 32 replies were 429: to the server's time, then one probe, then a ramp of two seconds); the places of
-`concurrency`; the `quotas` for requests and tokens. It stops for good when key, quota or credit are gone. Waiters
-stand in one queue woken by one timer: no polling. When a lane ends, whoever waits for it is sent away at once.
-Rejected: a pause with every 429 (a server that refuses some requests and serves others would stand idle), and every
-request retrying on its own (at 600 requests a minute that made 300 to 900 useless requests of 750).
+In: requests as the queue sends them, and what became of them. Out: how long the next one has to wait. Gates, in this
+order: the pause (the lane waits as a whole when its server says that nothing remains, when over half of its last 32
+replies were 429, or when ten tries in a row brought nothing: to the server's time or one of our own, then one probe,
+then a ramp of two seconds); the places of `concurrency`; the `quotas` for requests and tokens; for second tries, the
+retry budget. It stops for good when key, quota or credit are gone. Who waits, and for which lane, is the `queue`'s
+business.
+Rejected: a pause with every 429 (a server that refuses some requests and serves others would stand idle), every request
+retrying on its own (at 600 requests a minute that made 300 to 900 useless requests of 750), and a health check of its
+own for a server that is down (one that lists its models need not answer; a row that is asked again loses nothing).
 """
 
-import asyncio
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from synthgen.asking.lanes.concurrency import Aimd, Concurrency, Gradient
 from synthgen.asking.lanes.quotas import Place, Quotas
+from synthgen.asking.lanes.retries import RetryBudget
 from synthgen.asking.outcome import SeenLimit
 from synthgen.recipe.model import Limits
-from synthgen.types import Usage
+from synthgen.types import JSONValue, Usage
 
 __all__ = ["Lane", "LaneCounts", "LaneStopped"]
 
@@ -31,14 +32,14 @@ _START, _MOST = 16, 1024
 _RECENT = 32
 _OVERLOADED_SHARE = 0.2
 _RAMP_S = 2.0
+# Broken replies and refused connections in a row, after which nobody is there (client.md, section 6).
+_BROKEN = 10
 # A pause whose length the server does not name: doubling from one second.
 _LONGEST_OWN_PAUSE_S = 15.0
-# Shorter waits are rounding: a timer set for them would fire again and again.
-_NOW_S = 1e-6
 
 
 class LaneStopped(Exception):
-    """This lane sends nothing more in this session; its rows stay pending."""
+    """Nothing more is sent here in this session; rows that have nowhere else to go stay pending."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -62,7 +63,7 @@ class Lane:
 
     `counting`: what uses up an input limit, all input or only what was not cached. `crowding`: whether too many in
     flight show as refusals or, where the server queues them, as time. `limits.concurrency` is where the lane starts
-    and never exceeds; without one it starts at 16 and finds out.
+    and never exceeds; without one it starts at 16 and finds out. `recovered` is called when a paused lane answers again.
     """
 
     def __init__(
@@ -80,24 +81,28 @@ class Lane:
         self.stopped: LaneStopped | None = None
         self.last_success = -math.inf
         self.last_trouble = ""
+        self.latency_s = 0.0
+        self.recovered: Callable[[], None] = lambda: None
         self._concurrency = Concurrency(
             Gradient() if crowding == "queued" else Aimd(),
             start=limits.concurrency or _START,
             ceiling=limits.concurrency or _MOST,
         )
         self._quotas = Quotas(limits, clock(), cached_free=counting == "uncached")
+        self._retries = RetryBudget()
+        self._flying: dict[Place, None] = {}  # oldest first
         self._troubled_at: float | None = None
         self._end: LaneStopped | None = None
-        self._waiting: deque[tuple[asyncio.Future[None], Place]] = deque()
-        self._outside: dict[asyncio.Future[None], bool] = {}  # and whether they come back with the lane
         self._recent: deque[bool] = deque(maxlen=_RECENT)
-        self._timer: asyncio.TimerHandle | None = None
+        self._broken = 0  # since the last reply that was one
         self._paused_until = -math.inf
         self._paused_at = -math.inf
         self._pauses = 0  # since the last sign of life
         self._probing = False
         self._probe: Place | None = None
         self._ramp_from = -math.inf
+
+    # What it can take
 
     @property
     def concurrency(self) -> int:
@@ -111,51 +116,65 @@ class Lane:
         ramped_s = self.clock() - self._ramp_from
         return limit if ramped_s >= _RAMP_S else min(limit, 1 + int(limit * ramped_s / _RAMP_S))
 
-    async def enter(self, input_tokens: int, max_tokens: int = 0) -> Place:
-        """Wait for permission to send a prompt of about `input_tokens`; `leave` must follow.
+    @property
+    def probing(self) -> bool:
+        """Whether it was set aside, and one request has to show that it answers again."""
+        return self._probing
 
-        Raises:
-            LaneStopped: the lane has ended, also while waiting.
-        """
-        self.require_open()
-        place = Place(input_tokens, max_tokens)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, place))
-        self._admit()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._quotas.give_back(place)  # admitted in the same moment as cancelled
-                self.counts.sent -= 1
-                self._vacate(place)
-            self._admit()
-            raise
-        return place
+    @property
+    def paused_s(self) -> float:
+        """Seconds of the pause that are left; 0 for none."""
+        return max(0.0, self._paused_until - self.clock())
 
-    def leave(self, place: Place, usage: Usage | None = None) -> None:
-        """Give the place back; of its tokens, those not in `usage` too (None: unknown, all count as used)."""
+    def opens_in_s(self) -> float:
+        """Seconds until it may send anything at all; infinite where only a reply can change that."""
+        if self._end is not None or self._probe is not None:
+            return math.inf
+        now, in_flight = self.clock(), self.counts.in_flight
+        if now < self._paused_until:
+            return self._paused_until - now
+        limit = self._concurrency.limit
+        if in_flight >= limit:
+            return math.inf
+        if now - self._ramp_from < _RAMP_S and in_flight >= self.allowed:
+            return max(self._ramp_from + _RAMP_S * in_flight / limit - now, 1e-3)
+        return 0.0
+
+    def fits_in_s(self, place: Place) -> float:
+        """Seconds until its limits have room for `place`."""
+        return self._quotas.wait_s(place, self.clock())
+
+    def retries_in_s(self) -> float:
+        """Seconds until its retry budget has room."""
+        return self._retries.wait_s(self.clock())
+
+    def take(self, place: Place, *, retry: bool = False) -> None:
+        """Send `place` now; `vacate` must follow."""
+        now = self.clock()
+        self._quotas.take(place, now)
+        self._retries.sent(now, retry=retry)
+        self.counts.in_flight += 1
+        self.counts.sent += 1
+        self._flying[place] = None
+        if self._probing:
+            self._probe, place.probe = place, True
+
+    def give_back(self, place: Place) -> None:
+        """`place` was taken, but never sent."""
+        self._quotas.give_back(place)
+        self.counts.sent -= 1
+        self.vacate(place)
+
+    def vacate(self, place: Place, usage: Usage | None = None) -> None:
+        """Free the place; of its tokens, those not in `usage` too (None: unknown, all count as used)."""
         if usage is not None:
             self._quotas.settle(place, usage)
-        self._vacate(place)
-        self._admit()
+        self.counts.in_flight -= 1
+        del self._flying[place]
+        if place is self._probe:
+            self._probe = None
 
-    async def wait_outside(self, wait_s: float, *, with_lane: bool = False) -> None:
-        """Wait for a retry without holding a place; `with_lane`: only until the lane is out of trouble.
-
-        Raises:
-            LaneStopped: the lane has ended, also while waiting.
-        """
-        self.require_open()
-        moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outside[moved] = with_lane
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await moved
-        finally:
-            del self._outside[moved]
-        self.require_open()
+    # What became of it
 
     def saw(self, place: Place, seen: Iterable[SeenLimit]) -> None:
         """What the reply to `place` says of the server's limits; before its outcome."""
@@ -164,14 +183,17 @@ class Lane:
     def succeeded(self, place: Place, usage: Usage | None = None) -> None:
         """An answer came: the lane is alive."""
         self.counts.answered += 1
-        self.last_success = self.clock()
+        now = self.last_success = self.clock()
+        took_s = now - place.sent_at
+        self.latency_s += (0.1 if self.latency_s else 1.0) * (took_s - self.latency_s)
         tokens = usage.output_tokens if usage else 1
         self.refused(place)
-        self._concurrency.answered(self.last_success, place.sent_at, self.counts.in_flight, tokens)
+        self._concurrency.answered(now, place.sent_at, self.counts.in_flight, tokens)
 
     def refused(self, place: Place) -> None:
         """A reply that says no to this request alone: somebody is there."""
         self._troubled_at = None
+        self._broken = 0
         self._recent.append(False)
         if place.sent_at > self._paused_at:
             self._recover()
@@ -180,10 +202,11 @@ class Lane:
         """A broken reply, or none; `what` is for people."""
         self.counts.errors += 1
         self.last_trouble = what
+        self._broken += 1
         self._recent.append(False)
         self._note_trouble()
         self._concurrency.hold()
-        if place.probe and self._probing:
+        if place.probe if self._probing else self._broken >= _BROKEN:
             self._pause(None)
 
     def was_limited(
@@ -195,6 +218,7 @@ class Lane:
         """
         now = self.clock()
         self.counts.rate_limited += 1
+        self._broken = 0
         self._recent.append(True)
         self._note_trouble()
         # A server that is overloaded refuses whoever comes; only where it does so often, it is us.
@@ -206,29 +230,22 @@ class Lane:
         if exhausted or crowded or (place.probe and self._probing):
             self._pause(wait_s)
 
+    def saw_queue(self, waiting: float, running: float) -> None:
+        """How many requests of all its users wait at the server, and how many it works on."""
+        self._concurrency.queued(self.clock(), self.counts.in_flight, waiting, running)
+
     @property
     def silent_s(self) -> float:
         """How long every reply has been trouble; 0 while the last one was none, and before the first."""
         return 0.0 if self._troubled_at is None else self.clock() - self._troubled_at
 
-    def stop(self, reason: str, message: str) -> None:
-        """End the lane because its endpoint answers nothing more."""
-        if self.stopped is None:
-            self.stopped = LaneStopped(reason, message)
-            self.end(reason, message)
+    # The end
 
-    def end(self, reason: str, message: str) -> None:
-        """Send nothing more: whoever waits, and whoever comes, gets `LaneStopped`; what is in flight goes on."""
-        if self._end is not None:
-            return
-        self._end = LaneStopped(reason, message)
-        for turn, _ in self._waiting:
-            if not turn.done():
-                turn.set_exception(self._end)
-        self._waiting.clear()
-        self._call_in(lambda with_lane: True)
-        if self._timer:
-            self._timer.cancel()
+    def close(self, why: LaneStopped, *, blamed: bool) -> None:
+        """Send nothing more; what is in flight goes on. `blamed`: the endpoint itself is the reason."""
+        if blamed and self.stopped is None:
+            self.stopped = why
+        self._end = self._end or why
 
     @property
     def ended(self) -> bool:
@@ -243,6 +260,22 @@ class Lane:
         """
         if self._end is not None:
             raise self._end.with_traceback(None)  # raised for many rows: it must not collect their frames
+
+    def state(self) -> dict[str, JSONValue]:
+        """What a person wants to know of a lane that does not move; seconds are rounded."""
+        oldest = next(iter(self._flying), None)
+        return {
+            "in_flight": self.counts.in_flight,
+            "allowed": self.allowed,
+            "oldest_in_flight_s": None if oldest is None else round(self.clock() - oldest.sent_at, 1),
+            "paused_s": round(self.paused_s, 1),
+            "probing": self._probing,
+            "silent_s": round(self.silent_s, 1),
+            "last_trouble": self.last_trouble,
+            "retries_in_s": round(self.retries_in_s(), 1),
+            "limits": self._quotas.levels(self.clock()),
+            "ended": self._end.reason if self._end else None,
+        }
 
     def _note_trouble(self) -> None:
         if self._troubled_at is None:
@@ -260,57 +293,10 @@ class Lane:
         self._recent.clear()
 
     def _recover(self) -> None:
-        """An answer to a request sent after the pause: open again, slowly, and call in who waits for that."""
+        """An answer to a request sent after the pause: open again, slowly."""
         self._pauses = 0
         if not self._probing:
             return
         self._probing, self._probe = False, None
         self._ramp_from = self.clock()
-        self._call_in(lambda with_lane: with_lane)
-
-    def _call_in(self, whom: Callable[[bool], bool]) -> None:
-        for moved, with_lane in self._outside.items():
-            if whom(with_lane) and not moved.done():
-                moved.set_result(None)
-
-    def _admit(self) -> None:
-        while self._waiting:
-            turn, place = self._waiting[0]
-            if turn.done():
-                self._waiting.popleft()
-                continue
-            now = self.clock()
-            wait_s = self._wait_s(place, now)
-            if wait_s > _NOW_S:
-                self._wake_in(wait_s)
-                return
-            self._waiting.popleft()
-            self._quotas.take(place, now)
-            self.counts.in_flight += 1
-            self.counts.sent += 1
-            if self._probing:
-                self._probe, place.probe = place, True
-            turn.set_result(None)
-
-    def _wait_s(self, place: Place, now: float) -> float:
-        """Seconds until `place` may be taken; infinite where only a reply can change that."""
-        if now < self._paused_until:
-            return self._paused_until - now
-        if self._probe is not None or self.counts.in_flight >= self._concurrency.limit:
-            return math.inf
-        if self.counts.in_flight >= self.allowed:
-            opens_at = self._ramp_from + _RAMP_S * self.counts.in_flight / self._concurrency.limit
-            return max(opens_at - now, 1e-3)
-        return self._quotas.wait_s(place, now)
-
-    def _vacate(self, place: Place) -> None:
-        self.counts.in_flight -= 1
-        if place is self._probe:
-            self._probe = None
-
-    def _wake_in(self, wait_s: float) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        if wait_s < math.inf:
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._admit)
+        self.recovered()

@@ -2,9 +2,10 @@
 
 In: the recipe's limits, what replies say of the server's own, and the usage of each answer. Out: how long the next
 request has to wait. Guarantees: never more than a limit's requests pass in any of its windows; a request takes what
-it is expected to use, and the difference comes back (or is owed) when its usage is known; a limit that a reply names
-takes the place of the configured one for the same window, and of none; where other users of the same key have used it
-up, the level follows what the server says remains.
+it is expected to use, and the difference comes back (or is owed) when its usage is known; where the
+recipe and a reply name a limit for the same window the stricter one holds (who shares a key sets his part low on
+purpose), else the one that is named; where other users of the same key have used it up, the level follows what the
+server says remains.
 
 Expected are the prompt's estimate (corrected by what earlier prompts turned out to be) and the output that nine of
 ten answers stay below, `max_tokens` until an answer has come. Rejected: reserving `max_tokens` to the end (answers a
@@ -12,13 +13,14 @@ tenth as long leave most of a limit unused while they are written), and aiolimit
 and refund, a full minute's burst at the start).
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from synthgen.asking.outcome import LimitKind, SeenLimit
 from synthgen.recipe.model import Limits
-from synthgen.types import Usage
+from synthgen.types import JSONValue, Usage
 
 __all__ = ["Bucket", "Place", "Quotas"]
 
@@ -64,6 +66,11 @@ class Bucket:
         self._refill(now)
         return max(0.0, (min(amount, self.burst) - self._level) / self.rate)
 
+    def level(self, now: float) -> float:
+        """What may pass now; below zero is owed."""
+        self._refill(now)
+        return self._level
+
     def take(self, amount: float) -> None:
         """Let `amount` pass; a negative amount is a refund."""
         self._level = min(self.burst, self._level - amount)
@@ -78,20 +85,26 @@ class Bucket:
         self._at = now
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Place:
-    """A request in a lane: what it takes of each limit, and when it was sent.
+    """A request of a step in a lane: what it takes of each limit, and when it was sent.
 
     `estimate` are the prompt's tokens as its sender guesses; `input_tokens` and `output_tokens` what was taken.
     """
 
     estimate: int
     max_tokens: int
+    step: str = ""
     input_tokens: float = 0.0
     output_tokens: float = 0.0
     sent_at: float = 0.0
     passed: tuple[float, float, float] = (0.0, 0.0, 0.0)  # requests, input, output that passed up to this one
     probe: bool = False
+
+    @property
+    def expected(self) -> int:
+        """The most tokens it can take, as its sender guesses; at least 1."""
+        return max(self.estimate + self.max_tokens, 1)
 
     def amount(self, kind: LimitKind) -> float:
         """What this request takes of a limit."""
@@ -104,8 +117,10 @@ class Quotas:
     def __init__(self, limits: Limits, now: float, *, cached_free: bool = False) -> None:
         self._cached_free = cached_free
         self._buckets: dict[tuple[LimitKind, float], Bucket] = {}
+        self._configured: dict[tuple[LimitKind, float], float] = {}
         for name, value in limits.model_dump(exclude={"concurrency"}, exclude_none=True).items():
             kind, window_s = _CONFIGURED[name]
+            self._configured[kind, window_s] = value
             self._buckets[kind, window_s] = Bucket(value, window_s, now)
         self._passed = (0.0, 0.0, 0.0)
         self._input_ratio = 1.0
@@ -157,15 +172,24 @@ class Quotas:
         Servers count at admission: since then came the refill, and went what was sent after this request.
         """
         for limit in seen:
-            bucket = self._buckets.get((limit.kind, limit.window_s))
+            which = limit.kind, limit.window_s
+            stricter = min(limit.limit, self._configured.get(which, math.inf))
+            bucket = self._buckets.get(which)
             if bucket is None:
-                bucket = self._buckets[limit.kind, limit.window_s] = Bucket(limit.limit, limit.window_s, now)
-            elif bucket.limit != limit.limit:
-                bucket.change(limit.limit)
+                bucket = self._buckets[which] = Bucket(stricter, limit.window_s, now)
+            elif bucket.limit != stricter:
+                bucket.change(stricter)
             if limit.remaining is not None:
                 after = (now_ - then for now_, then in zip(self._passed, place.passed, strict=True))
                 refilled = bucket.rate * (now - place.sent_at)
                 bucket.cap(limit.remaining + refilled - _amount(limit.kind, *after), now)
+
+    def levels(self, now: float) -> dict[str, JSONValue]:
+        """What may pass now of each limit, beside the limit; below zero is owed."""
+        return {
+            f"{kind} per {window_s:g} s": [round(bucket.level(now), 1), bucket.limit]
+            for (kind, window_s), bucket in self._buckets.items()
+        }
 
 
 def _amount(kind: LimitKind, requests: float, input_tokens: float, output_tokens: float) -> float:
