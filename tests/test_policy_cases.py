@@ -166,6 +166,19 @@ def test_a_note_with_a_number_is_a_version(tmp_path: Path) -> None:
     assert ("FLOWDOWN:deepseek-attachment-A" in old.owed, new.owed) == (True, ())
 
 
+def test_dropped_part_leaves_the_rest(tmp_path: Path) -> None:
+    line = (
+        "qwen/qwen3-8b + openai/gpt-5.4,self-hosted + openai-api,teacher + teacher,train-general,{},,allow,"
+    )
+
+    assert one(tmp_path, "J1," + line.format("")).found == "deny"
+    assert one(tmp_path, "J2," + line.format("on-deny=drop")).found == "allow"
+
+
+def test_weights_behind_a_name_can_be_declared(tmp_path: Path) -> None:
+    assert one(tmp_path, "K1,our-model,self-hosted,teacher,train-general,hf=Qwen/Qwen3-8B,,allow,").met
+
+
 def test_table_is_judged_on_the_day_it_was_written_for(tmp_path: Path) -> None:
     later = one(
         tmp_path, "H1,deepseek/deepseek-v4,deepseek-api,teacher,train-general,today=2028-01-01,,review,"

@@ -628,3 +628,26 @@ def test_override_with_a_subject_lifts_only_that_part() -> None:
 
     assert decide(ours, "train-general", overrides=lock).outcome == "allow_with_obligations"
     assert decide(replace(ours, hf="acme/typo"), "train-general", overrides=lock).outcome == "deny"
+
+
+@pytest.mark.parametrize(
+    ("hf", "seed", "generation"),
+    [
+        ("Qwen/Qwen3-8B", "own", 1),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", "own", 2),
+        ("Qwen/Qwen3-8B", "imported-synthetic", 2),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", "synthetic", 3),
+    ],
+)
+def test_rounds_of_training_on_answers_are_counted(hf: str, seed: str, generation: int) -> None:
+    assert decide(replace(QWEN3, hf=hf, row_license=seed), "train-general").generation == generation
+
+
+def test_teacher_that_is_itself_a_student_is_a_warning_unless_it_only_selects() -> None:
+    student = replace(QWEN3, hf="deepseek-ai/DeepSeek-R1-Distill-Qwen-32B")
+    ask = Ask(("train-general",), today=TODAY)
+
+    (warning,) = gate(REGISTRY, [QWEN3, student], ask).warnings
+
+    assert "DeepSeek-R1-Distill-Qwen-32B: rows of generation 2" in warning
+    assert gate(REGISTRY, [replace(student, role="judge-filter")], ask).warnings == ()

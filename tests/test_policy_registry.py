@@ -277,3 +277,10 @@ def test_only_the_vendors_own_host_stands_for_a_route(
     provider: str, url: str | None, route: str | None
 ) -> None:
     assert default_route(REGISTRY, provider, url) == route
+
+
+def test_readme_counts_what_the_registry_holds() -> None:
+    text = " ".join((Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8").split())
+
+    held = f"{len(REGISTRY.routes)} routes, {len(REGISTRY.licences)} licence texts and {len(REGISTRY.families)} lines"
+    assert held in text

@@ -6,7 +6,8 @@ parallel, parted by ` + `; `uses`, `context` and obligations by `;`. Seeds are `
 merged in one row and `;` for separate rows. A name may carry a note: `x/y (weights)`, `x/y (0324)`.
 
 `context` holds actor facts (`mau>700M`, `territory=DE`, `maas=true`, `revenue12m>20M`), `student_base=`, `today=`,
-`served=` (the name in the reply), `upstream=` (the host behind a router), `lineage=attested`, and overrides: `waiver=REF`,
+`served=` (the name in the reply), `upstream=` (the host behind a router), `hf=` (the weights behind the name),
+`on-deny=drop` (parts that are refused alone are left out), `lineage=attested`, and overrides: `waiver=REF`,
 `attestation=REF`, with `expires=`, `use=` and `subject=`. An override stands for an entry of the lock file on every
 rule that stops the case; one that has expired, or with a wildcard, lifts nothing.
 
@@ -128,7 +129,11 @@ def _decide(registry: Registry, row: Mapping[str, str], context: "_Context") -> 
     parts = list(_parts(registry, row, context))
     result = gate(registry, parts, ask)
     entries = context.overrides(result, uses)
-    return gate(registry, parts, replace(ask, overrides=Overrides(entries))) if entries else result
+    if entries:
+        ask = replace(ask, overrides=Overrides(entries))
+    kept = [part for part in parts if gate(registry, [part], ask).passed]
+    dropping = context.facts.get("on_deny") in ("drop", "split") and kept
+    return gate(registry, kept if dropping else parts, ask)
 
 
 def _parts(registry: Registry, row: Mapping[str, str], context: "_Context") -> Iterable[Part]:
@@ -149,6 +154,7 @@ def _parts(registry: Registry, row: Mapping[str, str], context: "_Context") -> I
             provider="",
             route=route,
             model=_model(registry, teacher),
+            hf=context.facts.get("hf"),
             role=cast(PartRole, role),
             row_license=licence,
             seed_relation=cast(SEED_RELATIONS, relation),
@@ -248,6 +254,8 @@ class _Context:
 _SPELT = {"served_model": "served", "scope": "use"}
 _KNOWN_FACTS = frozenset(
     [
+        "hf",
+        "on_deny",
         "student_base",
         "today",
         "served",

@@ -61,6 +61,7 @@ def _part_json(item: PartDecision) -> JSONValue:
         "row_license": part.row_license,
         "seed_relation": part.seed_relation,
         "licences": list(decision.licences),
+        "generation": decision.generation,
         "obligations": [str(obligation) for obligation in decision.obligations],
         "rules": [citation.as_json() for citation in decision.citations],
     }

@@ -37,6 +37,7 @@ __all__ = ["STOP_AFTER", "WARN_AFTER", "Hit", "cite", "evaluate", "lift", "seed_
 WARN_AFTER = timedelta(days=180)
 STOP_AFTER = timedelta(days=365)
 FILTER_ONLY_ROLES = ("judge-filter", "embedder")
+SYNTHETIC = "imported-synthetic"  # the seed licence of texts that a model wrote for somebody else
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def _evaluate(registry: Registry, part: Part, ask: Ask) -> Decision:
         questions=tuple(sorted({question for hit in hits for question in hit.questions})),
         warnings=_warnings(hits, ask),
         policy_id=_policy_id(registry, part, facts.licences),
+        generation=_generation(part, facts),
     )
 
 
@@ -265,6 +267,13 @@ def _warnings(hits: list[Hit], ask: Ask) -> tuple[str, ...]:
         elif rule.review_by < ask.today:
             lines.append(f"{name}: a review was due on {rule.review_by}, read the text again")
     return tuple(lines)
+
+
+def _generation(part: Part, facts: Facts) -> int:
+    """See `Decision.generation`."""
+    behind = facts.family.distilled if facts.family else 0
+    written = SYNTHETIC in facts.seeds and part.seed_relation in ("verbatim", "adapted")
+    return 1 + behind + written
 
 
 def _policy_id(registry: Registry, part: Part, licences: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from synthgen.policy.evaluate import WARN_AFTER, Hit, cite, evaluate, lift
+from synthgen.policy.evaluate import FILTER_ONLY_ROLES, WARN_AFTER, Hit, cite, evaluate, lift
 from synthgen.policy.model import (
     Ask,
     Citation,
@@ -70,7 +70,11 @@ def gate(registry: Registry, parts: Iterable[Part], ask: Ask) -> GateResult:
         obligations=() if outcome == "deny" else tuple(sorted(owed)),
         overrides=tuple(dict.fromkeys(applied)),
         questions=tuple(sorted({question for d in decisions for question in d.questions})),
-        warnings=(*_age(registry, ask), *sorted({warning for d in decisions for warning in d.warnings})),
+        warnings=(
+            *_age(registry, ask),
+            *sorted({warning for d in decisions for warning in d.warnings}),
+            *_recursion(decided),
+        ),
     )
 
 
@@ -78,6 +82,21 @@ def _age(registry: Registry, ask: Ask) -> list[str]:
     days = (ask.today - registry.released).days
     old = days > WARN_AFTER.days
     return [f"the policy registry of {registry.released} is {days} days old; upgrade synthgen"] if old else []
+
+
+def _recursion(decided: Iterable[PartDecision]) -> list[str]:
+    """Writers that learned from another model's answers.
+
+    Source: Shumailov et al. 2024, "AI models collapse when trained on recursively generated data".
+    """
+    writers = [
+        item for item in decided if item.part.role not in FILTER_ONLY_ROLES and item.decision.generation > 1
+    ]
+    return [
+        f"{item.part.hf or item.part.model}: rows of generation {item.decision.generation}, because a model's answers lie "
+        "behind it; each such round loses some of what the first teacher knew"
+        for item in writers
+    ]
 
 
 def _name_clashes(registry: Registry, owed: set[Obligation], ask: Ask) -> list[Hit]:

@@ -209,7 +209,9 @@ class Decision:
     """The gate's answer for one part. A denied part owes nothing: it must not be used.
 
     `citations` are strictest first; `questions` name undeclared facts a rule asked for; `policy_id` names the part
-    (teacher, route, licences, seed, role), never the outcome, so it stays while rules or uses change.
+    (teacher, route, licences, seed, role), never the outcome, so it stays while rules or uses change. `generation` is 1
+    for rows whose writer learned from people's texts, as far as is known, and one more for each round of training on
+    another model's answers behind it, or for source texts that a model wrote.
     """
 
     outcome: Outcome
@@ -220,3 +222,4 @@ class Decision:
     questions: tuple[str, ...]
     warnings: tuple[str, ...]
     policy_id: str
+    generation: int = 1
