@@ -355,6 +355,29 @@ def test_model_that_only_selects_softens_a_training_ban_to_review(role: PartRole
     assert "STRIP-JUDGE-COLUMNS" in owed(decision)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        Part("t", "p", "chatgpt-consumer", "gpt-5.4"),
+        Part("t", "p", "openrouter", "openrouter/auto"),
+        Part("t", "p", "sambanova", "Qwen/Qwen3-8B"),
+        replace(QWEN3, hf="meta-llama/Llama-4-Scout-17B-16E-Instruct"),
+    ],
+)
+def test_model_that_may_not_be_used_at_all_may_not_select_either(part: Part) -> None:
+    decision = decide(replace(part, role="judge-filter"), "train-general", actor=Actor(mau=1, territory="FR"))
+
+    assert decision.outcome == "deny"
+
+
+def test_ban_on_other_students_softens_for_a_model_that_only_selects() -> None:
+    judge = replace(QWEN3, hf="meta-llama/Llama-2-7b-hf", role="judge-filter")
+
+    decision = decide(judge, "train-own-family", student_base="Qwen/Qwen3-8B", actor=SMALL)
+
+    assert decision.outcome == "review"
+
+
 @pytest.mark.parametrize("role", ["rewriter", "judge-shipped"])
 def test_model_whose_words_are_shipped_counts_as_a_teacher(role: PartRole) -> None:
     assert decide(replace(OPENAI, role=role), "train-general").outcome == "deny"

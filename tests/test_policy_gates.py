@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +374,22 @@ def test_filtered_dataset_can_be_checked_again(tmp_path: Path) -> None:
     found = cli("policy", "check", tmp_path / "cut", *COMMERCIAL, "--on-deny", "drop", "--json")
 
     assert found.json["rows"] == {"of": 6, "kept": 3, "on_deny": "drop"}
+
+
+def test_attested_run_is_refined_for_another_use_with_its_lock_in_place(
+    server: Loopback, tmp_path: Path
+) -> None:
+    asked = teacher(server, provider="anthropic", route="anthropic-api", hf=None, model="claude-sonnet-4-5")
+    use = "train-task-internal:classifier"
+    path = save(tmp_path / "r.yaml", recipe(server, rows=1, teachers={"qwen": asked}, use=[use]))
+    because = "The rows train a small classifier that never leaves this test suite."
+    soon = (date.today() + timedelta(days=9)).isoformat()  # noqa: DTZ011  # as the user's calendar says
+    cli("policy", "attest", path, "--use", use, "--because", because, "--who", "A", "--expires", soon)
+    cli("generate", path, "-o", tmp_path / "run")
+
+    result = cli("filter", tmp_path / "run", "-o", tmp_path / "cut", "--use", "evaluate-only")
+
+    assert (result.code, result.err) == (0, "")
 
 
 def test_folder_without_a_dataset_cannot_be_checked(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import get_args
 
 import orjson
 import polars as pl
@@ -34,14 +35,15 @@ from synthgen.policy import (
     refusal,
     rule_folders,
 )
-from synthgen.recipe.model import Actor
+from synthgen.recipe.model import SEED_RELATIONS, Actor
 from synthgen.refine import Chain
 from synthgen.types import JSONValue
 
 __all__ = ["Declared", "ForeignPolicy"]
 
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-_ORIGIN = ("model", "route", "row_license")
+_ORIGIN = ("model", "route", "row_license", "seed_relation")
+_RELATIONS = get_args(SEED_RELATIONS)
 _DECIDED = dict.fromkeys((*_ORIGIN, "policy_id", "outcome", "reason", "detail"), pl.String())
 _REFUSED = dict.fromkeys(("id", "outcome", "reason", "detail"), pl.String())
 
@@ -158,7 +160,13 @@ class ForeignPolicy:
             pl.col("row_license").fill_null(self.declared.row_license),
         )
         model = pl.coalesce("served_model", "teacher").fill_null("unknown").alias("model")
-        origins = named.select(model, pl.col("route").fill_null("unknown"), "row_license")
+        relation = pl.when(pl.col("seed_relation").is_in(_RELATIONS)).then("seed_relation")
+        origins = named.select(
+            model,
+            pl.col("route").fill_null("unknown"),
+            "row_license",
+            relation.otherwise(pl.lit("adapted")).alias("seed_relation"),
+        )
         decided = [
             (*origin, *self._told(_part(*origin), self.ask))
             for origin in origins.unique(maintain_order=True).iter_rows()
@@ -222,8 +230,15 @@ class ForeignPolicy:
         )
 
 
-def _part(model: str, route: str, row_license: str) -> Part:
-    return Part(alias=model, provider="foreign", route=route, model=model, row_license=row_license)
+def _part(model: str, route: str, row_license: str, relation: SEED_RELATIONS = "adapted") -> Part:
+    return Part(
+        alias=model,
+        provider="foreign",
+        route=route,
+        model=model,
+        row_license=row_license,
+        seed_relation=relation,
+    )
 
 
 def _rows(rows: Mapping[str, int], prefix: str) -> int:

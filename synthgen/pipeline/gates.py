@@ -6,7 +6,7 @@ host behind a router, the source text its words repeat. No network, no clock of 
 of a candidate is the gate's own decision on its parts, remembered per combination of parts.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
@@ -265,9 +265,15 @@ def _texts(value: JSONValue) -> Iterator[str]:
 
 
 def open_gates(
-    resolved: Resolved, today: date, *, on_deny: OnDeny = "fail", group: int = 0, enforced: bool = True
+    resolved: Resolved,
+    today: date,
+    *,
+    on_deny: OnDeny = "fail",
+    group: int = 0,
+    enforced: bool = True,
+    declared: Sequence[str] = (),
 ) -> Gates:
-    """Load overrides, decide every part.
+    """Load overrides, decide every part. `declared` are further uses that the lock file may speak of.
 
     Raises:
         RecipeError: a declared use is unknown, or the lock file is wrong.
@@ -278,7 +284,7 @@ def open_gates(
     except UsageError as error:
         raise RecipeError(f"{resolved.loaded.where('use')}: {error}") from error
     lock = resolved.loaded.base / LOCK_NAME
-    overrides = load_lock(lock, today, registry=resolved.registry, uses=uses)
+    overrides = load_lock(lock, today, registry=resolved.registry, uses=(*uses, *declared))
     ask = Ask(uses, recipe.actor, recipe.student_base, today=today, overrides=overrides)
     result = gate(resolved.registry, resolved.parts, ask)
     return Gates(resolved, resolved.registry, ask, result, on_deny, group, enforced)

@@ -42,6 +42,7 @@ from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.tree import Ask, Leaf
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
+from synthgen.policy import parse_uses
 from synthgen.recipe.model import Actor, JudgeConfig, NearConfig
 from synthgen.refine import VIEW, Chain, SeenTexts, judge_verdicts, load_chain, run_chain
 from synthgen.schema import RecordShape, record_schema, rejected_schema
@@ -133,7 +134,12 @@ def _recut_group(run: Path, out: Path, options: FilterOptions, group: int) -> tu
     folder = RunFolder(run)
     resolved = _resolve_again(folder, options)
     gates = open_gates(
-        resolved, _today(options), on_deny=options.on_deny, group=group, enforced=not options.report_only
+        resolved,
+        _today(options),
+        on_deny=options.on_deny,
+        group=group,
+        enforced=not options.report_only,
+        declared=parse_uses(folder.load_recipe().recipe.use),
     )
     gates.require()
     index = JournalIndex(folder.journal)

@@ -42,7 +42,10 @@ SYNTHETIC = "imported-synthetic"  # the seed licence of texts that a model wrote
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One rule speaking on one use: what it decides after caps, softening and overrides, and what it asks for."""
+    """One rule speaking on one use: what it decides after caps, softening and overrides, and what it asks for.
+
+    `about_training`: what it denies is learning from output, not using the model at all.
+    """
 
     rule: Rule
     use: str
@@ -51,6 +54,7 @@ class Hit:
     obligations: tuple[Obligation, ...] = ()
     questions: tuple[str, ...] = ()
     override: Override | None = None
+    about_training: bool = False
 
 
 def evaluate(registry: Registry, part: Part, ask: Ask) -> Decision:
@@ -141,12 +145,15 @@ def _decide(item: _About, use: str, ask: Ask, facts: Facts) -> Hit:
     rule, decision = item.rule, item.by_use[use]
     owed = list(rule.obligations)
     questions: list[str] = []
+    # A rule that denies even evaluating, or that speaks of who may use the model, is no clause on training.
+    about_training = item.by_use.get("evaluate-only") != "deny"
     for condition in rule.when:
         if not covers(condition.on, use):
             continue
         holding = holds(condition, facts)
         if holding:
             decision = strictest((decision, condition.decision))
+            about_training &= all(one.fact == "student_family" for one in condition.comparisons)
         elif holding is None:
             decision = strictest((decision, condition.unknown))
             owed += condition.owes_unknown
@@ -160,7 +167,7 @@ def _decide(item: _About, use: str, ask: Ask, facts: Facts) -> Hit:
     due = () if decision == "deny" else _owed(owed, item.subject, use)
     if rank(decision) < rank("review"):
         decision = "allow_with_obligations" if due else "allow"
-    return Hit(rule, use, decision, item.subject, due, tuple(questions))
+    return Hit(rule, use, decision, item.subject, due, tuple(questions), about_training=about_training)
 
 
 def _capped(rule: Rule, decision: Outcome) -> Outcome:
@@ -212,8 +219,8 @@ def _seed_known(registry: Registry, part: Part, seed: str) -> bool:
 
 def _soften(hit: Hit, part: Part) -> Hit:
     """A model that only selects rows writes none of them: a clause against training on output needs a person."""
-    about_training = hit.use.startswith("train-") and hit.rule.layer in ("route", "licence")
-    if part.role not in FILTER_ONLY_ROLES or hit.decision != "deny" or not about_training:
+    softens = hit.about_training and hit.use.startswith("train-") and hit.rule.layer in ("route", "licence")
+    if part.role not in FILTER_ONLY_ROLES or hit.decision != "deny" or not softens:
         return hit
     return replace(hit, decision="review", obligations=(Obligation("STRIP-JUDGE-COLUMNS"),))
 
