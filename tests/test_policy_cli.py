@@ -8,10 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import synthgen
-from synthgen.policy import load_registry
+from synthgen.policy import Ask, Part, evaluate, load_registry
 from synthgen.policy import registry as registry_module
+from synthgen.policy.model import rank
 from tests.loopback import Loopback
 from tests.runs import Recipe, cli, recipe, save, teacher
 
@@ -365,6 +368,28 @@ def test_own_rule_beside_a_shipped_one_cannot_loosen_it(tmp_path: Path) -> None:
 
     assert result.code == 4
     assert "deny by openai.services.3.3e" in result.out
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    route=st.sampled_from(sorted(load_registry().routes)),
+    model=st.sampled_from(["openai/gpt-5.4", "Qwen/Qwen3-8B", "meta-llama/Llama-2-7b", "nobody/unknown-7b"]),
+    outcome=st.sampled_from(["allow", "review", "deny"]),
+    use=st.sampled_from(["train-general", "evaluate-only", "publish-dataset"]),
+)
+def test_own_rule_without_replaces_never_lowers_an_outcome(
+    tmp_path: Path, route: str, model: str, outcome: str, use: str
+) -> None:
+    text = OWN_RULE.replace('replaces = ["azure.product-terms.unverified"]\n', "").replace(
+        "azure-openai", route
+    )
+    folder = rules(tmp_path / "own", text.replace('default = "allow"', f'default = "{outcome}"'))
+    part, ask = Part("t", "p", route, model), Ask((use,), today=date(2026, 11, 21))
+
+    plain = evaluate(load_registry(), part, ask)
+    tightened = evaluate(load_registry(own=[folder]), part, ask)
+
+    assert rank(tightened.outcome) >= rank(plain.outcome)
 
 
 def test_own_model_does_not_take_a_name_the_registry_knows(tmp_path: Path) -> None:

@@ -401,7 +401,7 @@ def test_half_year_old_route_rule_only_warns() -> None:
 
 
 def test_licence_text_does_not_age() -> None:
-    assert decide(QWEN3, "train-general", today=date(2027, 11, 20)).citations[-1].rule == "spdx.Apache-2.0"
+    assert decide(QWEN3, "train-general", today=date(2030, 1, 1)).outcome == "allow"
     assert "review" not in {
         c.decision
         for c in decide(QWEN3, "train-general", today=date(2030, 1, 1)).citations

@@ -86,13 +86,22 @@ def _evaluate(registry: Registry, part: Part, ask: Ask) -> Decision:
 
 
 def cite(hits: Iterable[Hit]) -> tuple[Citation, ...]:
-    """One citation per rule and subject with its strictest decision; strictest first, then by rule id."""
+    """One citation per rule and subject with its strictest decision; strictest first, documents before our own rules."""
     strongest: dict[tuple[str, str], Hit] = {}
     for hit in hits:
         key = (hit.rule.id, hit.subject)
         if key not in strongest or rank(hit.decision) > rank(strongest[key].decision):
             strongest[key] = hit
-    ordered = sorted(strongest.values(), key=lambda hit: (-rank(hit.decision), hit.rule.id, hit.subject))
+    ordered = sorted(
+        strongest.values(),
+        key=lambda hit: (
+            -rank(hit.decision),
+            hit.rule.is_own,
+            hit.rule.layer == "identity",
+            hit.rule.id,
+            hit.subject,
+        ),
+    )
     return tuple(_citation(hit) for hit in ordered)
 
 
