@@ -14,21 +14,26 @@ from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
+from synthgen.asking.batch import Pace
 from synthgen.errors import SynthgenError, UsageError
 from synthgen.pipeline import (
     Attestation,
+    Cancelled,
     FilterOptions,
     OnDeny,
     Options,
     Plan,
+    Question,
     Recheck,
     Report,
     RowStory,
     RunSummary,
     attest,
+    cancel_run,
     check_recipe,
     check_rows,
     filter_foreign,
+    first_questions,
     make_plan,
     open_gates,
     recut,
@@ -42,21 +47,25 @@ from synthgen.recipe.schema import recipe_schema
 from synthgen.types import JSONValue
 
 __all__ = [
+    "Cancelled",
     "FilterOptions",
     "LoadedRecipe",
     "Options",
     "Plan",
+    "Question",
     "Recheck",
     "Report",
     "RowStory",
     "RunSummary",
     "SynthgenError",
+    "cancel",
     "filter",
     "generate",
     "load_recipe",
     "plan",
     "policy_attest",
     "policy_check",
+    "preview",
     "recipe_schema",
     "show",
 ]
@@ -94,6 +103,15 @@ def plan(recipe: RecipeLike, *, overrides: Sequence[str] = (), max_cost_usd: flo
     cap_usd = loaded.recipe.budget_usd if max_cost_usd is None else max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
     return make_plan(resolved, open_gates(resolved, date.today()), cap_usd)  # noqa: DTZ011  # the user's day
+
+
+def preview(recipe: RecipeLike, questions: int, *, overrides: Sequence[str] = ()) -> list[Question]:
+    """The first `questions` prompts that `generate` would send, rendered; sends nothing.
+
+    Raises:
+        SynthgenError: the recipe, its files or its source are wrong.
+    """
+    return first_questions(resolve(_loaded(recipe, overrides)), questions)
 
 
 def filter(  # the verb's name
@@ -168,6 +186,19 @@ def policy_attest(
         raise UsageError(f"{document}: cannot be read: {error.strerror}") from error
     decided = Attestation(use, because, who, expires, tuple(rules), subject, contract, digest)
     return attest(load_recipe(recipe), decided, date.today())  # noqa: DTZ011  # the user's calendar day
+
+
+def cancel(
+    run: str | Path, *, pace: Pace | None = None, say: Callable[[str], None] = lambda _: None
+) -> Cancelled:
+    """Stop the batches of a run at their vendors; what was answered until then is paid and journaled.
+
+    Waits until each batch is over, which vendors take minutes for; `say` is told which one it is at.
+
+    Raises:
+        SynthgenError: not a run, or it cannot be worked on.
+    """
+    return _run(cancel_run(Path(run), pace or Pace(), say))
 
 
 def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> RunSummary | RowStory:

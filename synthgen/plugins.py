@@ -50,6 +50,9 @@ _BUILT_IN: dict[Kind, tuple[EntryPoint, ...]] = {
         openai="synthgen.asking.providers:OPENAI",
         vllm="synthgen.asking.providers:VLLM",
         anthropic="synthgen.asking.providers:ANTHROPIC",
+        azure="synthgen.asking.clouds:AZURE",
+        bedrock="synthgen.asking.clouds:BEDROCK",
+        vertex="synthgen.asking.clouds:VERTEX",
         local="synthgen.asking.local:LOCAL",
     ),
     "filter": _built_in(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.errors import StorageError
+from synthgen.journal.batches import OpenBatch
 from synthgen.journal.keys import KeyTable
 from synthgen.journal.ledger import Account, Ledger
 from synthgen.journal.lines import Entry, decode, scan
@@ -31,6 +32,7 @@ from synthgen.journal.sealed import (
     read_index,
     sealed_path,
 )
+from synthgen.journal.system import read_at
 from synthgen.types import JSONValue
 
 __all__ = ["JournalIndex", "segment_numbers", "segment_paths"]
@@ -181,6 +183,11 @@ class JournalIndex:
     def ledger(self) -> Ledger:
         """What was spent so far; sends that earlier sessions left open count as lost."""
         return self._account.ledger
+
+    @property
+    def open_batches(self) -> dict[str, OpenBatch]:
+        """Batches that may still be under way at a vendor, by name; they change as entries are noted."""
+        return self._account.batches
 
     def note(self, entry: Entry, segment: int, offset: int) -> None:
         """Remember where an entry stands; called after every commit."""
@@ -347,7 +354,7 @@ def _line_at(file: _File, offset: int) -> bytes:
     """The line that starts at `offset`."""
     size = 1 << 14
     while True:
-        chunk = os.pread(file.handle, size, offset)
+        chunk = read_at(file.handle, size, offset)
         end = chunk.find(b"\n")
         if end >= 0 or len(chunk) < size:
             return chunk[: end + 1]

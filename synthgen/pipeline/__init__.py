@@ -1,8 +1,10 @@
-"""The story: plan, generate, refine again, publish, show. Reads like `docs/architecture.md`."""
+"""The story: plan, generate, cancel, refine again, publish, show. Reads like `docs/architecture.md`."""
 
+from synthgen.pipeline.cancel import Cancelled, cancel_run
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.generate import Options, generate
 from synthgen.pipeline.plan import Plan, make_plan
+from synthgen.pipeline.preview import Question, first_questions
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.recheck import Attestation, Recheck, attest, check_recipe, check_rows
 from synthgen.pipeline.refilter import FilterOptions, filter_foreign, recut
@@ -12,20 +14,24 @@ from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 
 __all__ = [
     "Attestation",
+    "Cancelled",
     "FilterOptions",
     "Gates",
     "OnDeny",
     "Options",
     "Plan",
     "Progress",
+    "Question",
     "Recheck",
     "Report",
     "RowStory",
     "RunSummary",
     "attest",
+    "cancel_run",
     "check_recipe",
     "check_rows",
     "filter_foreign",
+    "first_questions",
     "generate",
     "make_plan",
     "open_gates",

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
 
-from synthgen.asking import TeacherSpec
+from synthgen.asking import TeacherSpec, maker_model
+from synthgen.assets import suggest
 from synthgen.errors import PolicyError, RecipeError, UsageError
 from synthgen.journal import Reply
 from synthgen.pipeline.records import Origin
@@ -106,13 +107,22 @@ class Gates:
         if not self.enforced or self.on_deny != "fail":
             return
         if not self.result.passed:
-            raise PolicyError(refusal(self.result, self.ask.uses))
+            raise PolicyError("\n".join([refusal(self.result, self.ask.uses), *self.hints()]))
         for alias, hosts in self.pins.items():
             if not hosts:
                 raise PolicyError(
                     f"policy: {alias}: no host behind the router is vetted for this model and use; nothing was sent\n"
                     "  next: name one that is in `synthgen policy list routes` with `upstream`, or use a route of its own"
                 )
+
+    def hints(self) -> list[str]:
+        """For each route the registry does not know but nearly does, which one may be meant."""
+        known = [name for route in self.registry.routes.values() for name in (route.id, *route.aliases)]
+        return [
+            f"  {self.resolved.loaded.where('teachers', alias, 'route')}: unknown route {route!r}{near}"
+            for alias, route in ((alias, spec.identity.route) for alias, spec in self.resolved.specs.items())
+            if route not in known and (near := suggest(route, known))
+        ]
 
     @property
     def pins(self) -> dict[str, tuple[str, ...]]:
@@ -229,7 +239,9 @@ class Gates:
         if (alias, served) not in self._same:
             config = self.resolved.specs[alias].config
             hf = config.hf.partition("@")[0] if config.hf else None
-            same = served == hf or same_identity(self.registry, config.model, served, tuple(config.served_as))
+            same = served in (hf, config.model) or same_identity(
+                self.registry, maker_model(config), served, tuple(config.served_as)
+            )
             self._same[alias, served] = (
                 None if same else f"{alias} asked for {config.model}, {served} answered"
             )

@@ -13,6 +13,7 @@ from synthgen.asking import cost_usd
 from synthgen.errors import SourceError
 from synthgen.pipeline.fields import require_fields
 from synthgen.pipeline.gates import Gates
+from synthgen.pipeline.modes import Mode, choose_modes, with_modes
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.rows import Counter, Row, identify
 from synthgen.pipeline.tree import Ask
@@ -58,6 +59,8 @@ class Plan:
     disk_bytes: int
     allowed: bool
     fans_out: bool
+    modes: tuple[Mode, ...] = ()
+    hints: tuple[str, ...] = ()  # what may have been meant where the policy knows no such thing
 
     @property
     def bound(self) -> str:
@@ -91,6 +94,7 @@ class Plan:
             "budget_usd": self.budget_usd,
             "disk_bytes": self.disk_bytes,
             "policy": self.policy,
+            "modes": [cast(JSONValue, asdict(mode)) for mode in self.modes],
         }
 
 
@@ -120,7 +124,8 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         raise SourceError(f"{where}: the source holds no valid row{why}")
     valid = (row for row in source_rows(resolved) if row.problem is None)
     require_fields(resolved, islice(valid, PILOT_ROWS))
-    lines = _lines(resolved, rows - bad)
+    modes = choose_modes(resolved, rows - bad)
+    lines = _lines(with_modes(resolved, modes), rows - bad)
     tokens = sum(line.input_tokens + line.output_tokens for line in lines)
     return Plan(
         rows=rows,
@@ -132,8 +137,10 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         # The journal holds every reply as text, the shards hold it once more, compressed.
         disk_bytes=int(tokens * (BYTES_PER_TOKEN + PARQUET_BYTES_PER_TOKEN)),
         allowed=gates.result.passed,
+        hints=tuple(gates.hints()),
         fans_out=any(step.prompt.reply.kind == "list" for step in resolved.tree.steps[:-1])
         or (resolved.judge is not None and resolved.tree.steps[-1].prompt.reply.kind == "list"),
+        modes=modes,
     )
 
 

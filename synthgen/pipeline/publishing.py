@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import orjson
+import polars as pl
 
 from synthgen.assets import package_version
 from synthgen.dataset import (
@@ -57,11 +58,12 @@ def publish_run(
     stamp = {} if gates.enforced else {"policy_enforced": "false"}
     staging.finish(metadata={"dataset": resolved.loaded.recipe.name, **stamp})
     rows = _check_accounting(staging, counts, walked)
+    captured = _captured(staging)
     publish(
         out,
         staging,
-        texts=_texts(resolved, gates, decided, counts, rows),
-        manifest=_manifest(resolved, gates, index, counts),
+        texts=_texts(resolved, gates, decided, counts, rows, captured),
+        manifest={**_manifest(resolved, gates, index, counts), "logprobs": captured},
         phase=phase,
     )
 
@@ -89,12 +91,35 @@ def _check_accounting(staging: Staging, counts: Counts, walked: int) -> dict[str
     return rows
 
 
+def _captured(staging: Staging) -> dict[str, JSONValue] | None:
+    """What the logprobs sidecar holds, None where there is none.
+
+    `ids_complete`: every token and alternative has its id in the `tokenizers`' vocabulary; without that the sidecar
+    tells how sure a teacher was, but a student cannot be trained on it.
+    """
+    shards = [staging.new / path for path in staging.rows if path.startswith("logprobs/")]
+    if not shards:
+        return None
+    columns = pl.read_parquet(shards, columns=["tokenizer", "served_model", "ids_complete"])
+    return {
+        "replies": columns.height,
+        "ids_complete": bool(columns["ids_complete"].all()),
+        "tokenizers": columns["tokenizer"].drop_nulls().unique().sort().to_list(),
+        "served_models": columns["served_model"].drop_nulls().unique().sort().to_list(),
+    }
+
+
 def _texts(
-    resolved: Resolved, gates: Gates, decided: GateResult, counts: Counts, rows: Mapping[str, int]
+    resolved: Resolved,
+    gates: Gates,
+    decided: GateResult,
+    counts: Counts,
+    rows: Mapping[str, int],
+    captured: Mapping[str, JSONValue] | None,
 ) -> dict[str, bytes]:
     policy = policy_json(gates.registry, gates.ask, decided, enforced=gates.enforced)
     texts = {
-        "README.md": dataset_card(_card(resolved, gates, decided, counts, rows)).encode(),
+        "README.md": dataset_card(_card(resolved, gates, decided, counts, rows, captured)).encode(),
         "POLICY.json": orjson.dumps(policy, option=_PRETTY),
         "NOTICE": ("\n".join(notice_lines(gates.registry, decided)) + "\n").encode(),
     }
@@ -104,7 +129,12 @@ def _texts(
 
 
 def _card(
-    resolved: Resolved, gates: Gates, decided: GateResult, counts: Counts, rows: Mapping[str, int]
+    resolved: Resolved,
+    gates: Gates,
+    decided: GateResult,
+    counts: Counts,
+    rows: Mapping[str, int],
+    captured: Mapping[str, JSONValue] | None,
 ) -> CardInfo:
     recipe, chain = resolved.loaded.recipe, resolved.chain
     prompts = [
@@ -141,6 +171,7 @@ def _card(
             enforced=gates.enforced,
         ),
         rejected_by={"/".join(key): count for key, count in sorted(counts.reasons.items())},
+        logprobs=None if captured is None else bool(captured["ids_complete"]),
     )
 
 
@@ -165,6 +196,7 @@ def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Cou
         "prompts": prompts,
         "complete": counts.outcomes.get("pending", 0) == 0,
         "counts": {"planned": counts.planned, **counts.outcomes},
+        "flags": dict(sorted(counts.flags.items())),
         "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
         # Ids only: what a server said of them may quote a prompt, and stays in the journal.
         "examples": {"/".join(key): leaf_id for key, (leaf_id, _) in sorted(counts.examples.items())},
