@@ -1,6 +1,6 @@
 """A teacher on 127.0.0.1 that speaks both dialects, answers the same every time, and counts what it was paid.
 
-In: requests to `/v1/chat/completions` and `/v1/messages`. Out: answers whose text is a function of the request body, or
+In: requests to `/v1/chat/completions` and `/v1/messages`, or for `pages`. Out: answers whose text is a function of the request body, or
 what the script says (429, drops, broken bodies). Guarantees: every answer that would be billed has its own id and
 is in `payments` (and in the log file) before the first byte of it is sent.
 
@@ -92,6 +92,7 @@ DRIBBLE = Act("dribble")
 ENDLESS = Act("endless")
 _PAID = {"answer", "drop_after", "truncate", "malformed", "chunked", "close", "dribble", "endless"}
 
+Page: TypeAlias = "Act | Callable[[Mapping[str, str]], Act]"
 Script: TypeAlias = "Callable[[int, Body], Act | None] | Sequence[Act]"
 
 
@@ -129,7 +130,8 @@ class Payment:
 class Loopback:
     """The server. `url` is a base URL; `requests`, `payments` and `max_in_flight` tell what happened.
 
-    `reply(body)` gives the text of an answer, by default words drawn from a hash of the body. `latency_s` is slept
+    `reply(body)` gives the text of an answer, by default words drawn from a hash of the body; `edit(body, answer)`
+    changes the whole answer. `pages` are free: what is found at a path (or a function of the headers), and for a GET anywhere else 404. `latency_s` is slept
     before each answer; with `hold`, nothing is answered until that many requests are in flight. `script` is a sequence of acts for the first requests, or a function of the request's
     number (from 1) and body; None means a normal answer. `n` samples are at most `most_choices`; each is a payment.
     Fields of a body that it `ignores` change nothing.
@@ -148,12 +150,17 @@ class Loopback:
         ignores: Collection[str] = (),
         log: Path | None = None,
         port: int = 0,
+        edit: Callable[[Body, Body], Body] | None = None,
+        pages: Mapping[str, Page] | None = None,
     ):
         self.requests: list[Seen] = []
         self.payments: list[Payment] = []
         self.in_flight = 0
         self.max_in_flight = 0
         self.port = port
+        self.pages_read: list[Seen] = []
+        self._edit = edit
+        self._pages = pages or {}
         self._reply = reply
         self._words = words
         self._latency_s = latency_s
@@ -229,10 +236,15 @@ class Loopback:
             await stopped.wait()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.method != "POST":
-            return web.Response(status=404)
-        body: Body = json.loads(await request.content.read())
         headers = {name.lower(): value for name, value in request.headers.items()}
+        if request.method != "POST" or request.path in self._pages:
+            self.pages_read.append(Seen(request.path, headers, {}))
+            found = self._pages.get(request.path, refuse(404))
+            page = found(headers) if callable(found) else found
+            if isinstance(page.payload, str):
+                return web.Response(text=page.payload, status=page.status, headers=page.headers)
+            return web.json_response(page.payload, status=page.status, headers=page.headers)
+        body: Body = json.loads(await request.content.read())
         self.requests.append(Seen(request.path, headers, body))
         number = len(self.requests)
         self.in_flight += 1
@@ -309,9 +321,8 @@ class Loopback:
             each = choice_body(body, place)
             text, finish = self._text(each)
             written.append((self._book(each, text, prompt=place == 0), text, finish))
-        if anthropic:
-            return _anthropic_reply(*written[0])
-        return _openai_reply(written, body)
+        answer = _anthropic_reply(*written[0]) if anthropic else _openai_reply(written, body)
+        return self._edit(body, answer) if self._edit else answer
 
     def _text(self, body: Body) -> tuple[str, str]:
         text = self._reply(body) if self._reply else answer_text(body, self._words)

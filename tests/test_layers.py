@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "synthgen"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "schema"),
+    ("errors", "types", "schema", "keymap"),
     ("assets", "plugins"),
     ("recipe",),
     ("sources", "templates", "journal", "refine", "policy", "dataset"),
@@ -44,6 +44,7 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
         "batch",
         "clouds",
         "connect",
+        "doctor",
         "providers",
         "samples",
         "server_queue",

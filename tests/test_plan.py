@@ -165,3 +165,14 @@ def test_a_field_that_one_row_lacks_is_no_error_of_the_recipe(tmp_path: Path) ->
         path = save(tmp_path / "recipe.yaml", recipe(server, source={"inline": rows}))
 
         assert synthgen.plan(path).rows == 2
+
+
+def test_samples_that_go_together_read_their_prompt_once(server: Loopback, tmp_path: Path) -> None:
+    def input_tokens(**changes: object) -> int:
+        steps = [{"name": "answer", "prompt": "answer", "teacher": "qwen", "samples": 4}]
+        content = recipe(server, steps=steps, teachers={"qwen": teacher(server, **changes)})
+        planned = cli("plan", save(tmp_path / "r.yaml", content), "--json").json
+        assert planned["requests"] == 4 * 5
+        return int(planned["lines"][0]["input_tokens"])
+
+    assert input_tokens(samples_per_request=1) == pytest.approx(4 * input_tokens(), abs=4)

@@ -16,7 +16,13 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from synthgen.asking.outcome import Wire
-from synthgen.asking.providers import AnthropicConfig, RemoteTeacher, RemoteTeacherConfig, read_key
+from synthgen.asking.providers import (
+    AnthropicConfig,
+    RemoteTeacher,
+    RemoteTeacherConfig,
+    read_key,
+    samples_at_once,
+)
 from synthgen.asking.transport.clouds import open_azure, open_bedrock, open_vertex
 from synthgen.asking.transport.endpoint import Dialect, Endpoint
 from synthgen.asking.transport.sdk import SdkTransport, VendorSdk
@@ -121,6 +127,14 @@ class AzureConfig(CloudConfig):
     api_key_env: str | None = Field(default="AZURE_OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     deployment: str | None = Field(default=None, pattern=r"^[\w.-]+$")
     api_version: str | None = Field(default=None, pattern=_API_VERSION)
+
+    def most_logprobs(self) -> int | None:
+        """As at OpenAI."""
+        return 20
+
+    def most_samples(self, *, seeded: bool) -> int:
+        """As at OpenAI: with a seed one."""
+        return 1 if seeded else samples_at_once(self.samples_per_request)
 
 
 class BedrockConfig(CloudConfig):

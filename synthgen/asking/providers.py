@@ -11,13 +11,15 @@ Rejected: guessing the dialect from the URL.
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from synthgen.asking.outcome import LaneStop, Outcome, Retry, Transport, TransportFailure, Wire
-from synthgen.asking.transport.endpoint import Endpoint
+from synthgen.asking.outcome import HttpReply, LaneStop, Outcome, Retry, Transport, TransportFailure, Wire
+from synthgen.asking.transport.endpoint import Dialect, Endpoint
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
 from synthgen.errors import MissingKeyError
@@ -31,6 +33,7 @@ __all__ = [
     "VLLM",
     "AnthropicConfig",
     "BatchTeacherConfig",
+    "Exchange",
     "OpenAIConfig",
     "RemoteTeacher",
     "RemoteTeacherConfig",
@@ -40,8 +43,11 @@ __all__ = [
     "credentials",
     "endpoint_of",
     "read_key",
+    "samples_at_once",
     "wire_of",
 ]
+
+_UNCHANGED: Mapping[str, JSONValue] = {}
 
 _VERSION_SEGMENT = re.compile(r"v\d+\w*")
 _HEADER_SAFE = re.compile(r"[!-~]+")
@@ -143,6 +149,11 @@ class RemoteTeacherConfig(TeacherConfig):
         return vendor is not None and (self.host == vendor or self.host.endswith(f".{vendor}"))
 
     @property
+    def dialect(self) -> Dialect:
+        """Which wire is spoken there."""
+        return "openai"
+
+    @property
     def key_variable(self) -> str | None:
         """The environment variable that holds the credential to send, None for no credential."""
         return self.api_key_env if self.at_vendor or "api_key_env" in self.model_fields_set else None
@@ -188,7 +199,7 @@ class OpenAIConfig(BatchTeacherConfig):
 
     def most_samples(self, *, seeded: bool) -> int:
         """Sixteen by default. With a seed one: what the second choice's seed is, nobody says."""
-        return 1 if seeded else _samples(self.samples_per_request)
+        return 1 if seeded else samples_at_once(self.samples_per_request)
 
     @model_validator(mode="after")
     def _upstream_has_a_router(self) -> "OpenAIConfig":
@@ -210,7 +221,7 @@ class VllmConfig(RemoteTeacherConfig):
 
     def most_samples(self, *, seeded: bool) -> int:
         """Sixteen by default, also with a seed: choice k is drawn with the seed plus k (`ParentRequest`, vLLM 0.6 on)."""
-        return _samples(self.samples_per_request)
+        return samples_at_once(self.samples_per_request)
 
 
 class AnthropicConfig(BatchTeacherConfig):
@@ -221,13 +232,26 @@ class AnthropicConfig(BatchTeacherConfig):
     base_url: str = Field(default="https://api.anthropic.com/v1", validate_default=True)
     api_key_env: str | None = Field(default="ANTHROPIC_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
 
+    @property
+    def dialect(self) -> Dialect:
+        """Messages."""
+        return "anthropic"
 
-def _samples(setting: Literal["auto"] | int) -> int:
+
+def samples_at_once(setting: Literal["auto"] | int) -> int:
     """How many samples to ask for at once.
 
     With 16 the shared prompt costs a sixteenth; more saves little and makes every loss of a reply dearer.
     """
     return 16 if setting == "auto" else setting
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One attempt, as it came over the wire and as it was read; `reply` is None where no whole one came."""
+
+    reply: HttpReply | None
+    outcome: Outcome
 
 
 class RemoteTeacher:
@@ -240,14 +264,32 @@ class RemoteTeacher:
 
     async def answer(self, request: Request, samples: int = 1) -> Outcome:
         """One attempt at `request` and the samples behind it. Never raises for anything a server can do."""
-        body = self._wire.body(request, samples)
+        return (await self.exchange(request, samples)).outcome
+
+    async def exchange(
+        self,
+        request: Request,
+        samples: int = 1,
+        *,
+        added: Mapping[str, JSONValue] = _UNCHANGED,
+        timeout_s: float | None = None,
+    ) -> Exchange:
+        """One attempt at `request` whose body also has the fields `added` (None takes one out), and its reply.
+
+        Never raises either.
+        """
+        body = {**self._wire.body(request, samples), **added}
+        if added:
+            body = {name: value for name, value in body.items() if value is not None}
         try:
-            reply = await self._transport.post(self._wire.path, body, timeout_s=self._timeout_s)
+            reply = await self._transport.post(
+                self._wire.path, body, timeout_s=self._timeout_s if timeout_s is None else timeout_s
+            )
         except TransportFailure as failure:
             if failure.reason == "auth":
-                return LaneStop("auth", str(failure))
-            return Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid)
-        return self._wire.read(reply, request)
+                return Exchange(None, LaneStop("auth", str(failure)))
+            return Exchange(None, Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid))
+        return Exchange(reply, self._wire.read(reply, request))
 
     async def close(self) -> None:
         """Release sockets."""
@@ -304,8 +346,7 @@ def endpoint_of(config: RemoteTeacherConfig) -> Endpoint:
     Raises:
         MissingKeyError: see `check_key`.
     """
-    dialect: Literal["openai", "anthropic"] = "anthropic" if isinstance(config, AnthropicConfig) else "openai"
-    return Endpoint(config.base_url, dialect, read_key(config), config.connect_timeout_s)
+    return Endpoint(config.base_url, config.dialect, read_key(config), config.connect_timeout_s)
 
 
 def wire_of(config: RemoteTeacherConfig) -> Wire:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from synthgen.cli.doctor import doctor
 from synthgen.cli.journal import app as journal_app
 from synthgen.cli.policy import app as policy_app
 from synthgen.cli.terminal import safe
@@ -29,6 +30,7 @@ app = typer.Typer(
 
 app.add_typer(journal_app, name="journal")
 app.add_typer(policy_app, name="policy")
+app.command()(doctor)
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Overrides = Annotated[
@@ -107,6 +109,7 @@ def cancel(
 @app.command()
 def plan(
     recipe: Recipe,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder. Default: runs/<name>.")] = None,
     overrides: Overrides = None,
     max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.", min=0)] = None,
     show: Annotated[int, typer.Option(help="Show the first N prompts as they would be sent.", min=0)] = 0,
@@ -117,7 +120,7 @@ def plan(
     from synthgen.cli.output import print_plan
 
     loaded = api.load_recipe(recipe, overrides or ())
-    promised = api.plan(loaded, max_cost_usd=max_cost)
+    promised = api.plan(loaded, out, max_cost_usd=max_cost)
     print_plan(promised, api.preview(loaded, show) if show else [], as_json=as_json)
     if not promised.allowed:
         said = "policy: generate would send nothing; the decisions above say why"

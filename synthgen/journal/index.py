@@ -118,6 +118,10 @@ class JournalIndex:
 
     def _load_tables(self, numbers: list[int]) -> None:
         """Load sealed segments: one table of all their keys, filled in place."""
+        self._replies: tuple[KeyTable, ...] = ()
+        self._rows: tuple[KeyTable, ...] = ()
+        if not numbers:
+            return
         sizes = [0, 0]
         for number in numbers:
             index = self.load_sealed(number)
@@ -134,8 +138,7 @@ class JournalIndex:
                 ends[which] = tables[which].fill(ends[which], keys, number << SEGMENT_SHIFT)
         for table in tables:
             table.sort()
-        self._replies: tuple[KeyTable, ...] = (tables[0],)
-        self._rows: tuple[KeyTable, ...] = (tables[1],)
+        self._replies, self._rows = (tables[0],), (tables[1],)
 
     def load_sealed(self, number: int) -> SegmentIndex:
         """The index of a sealed segment: from its file, or built again from its lines."""
@@ -382,4 +385,4 @@ def _find(tables: tuple[KeyTable, ...], key: bytes) -> int | None:
 def _distinct(tables: tuple[KeyTable, ...], recent: list[dict[bytes, int]]) -> int:
     heads = [table.heads() for table in tables]
     heads += [np.frombuffer(b"".join(keys), ">u8")[::2].astype(np.uint64) for keys in recent if keys]
-    return int(np.unique(np.concatenate(heads)).size)
+    return int(np.unique(np.concatenate(heads)).size) if heads else 0

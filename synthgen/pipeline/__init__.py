@@ -1,5 +1,6 @@
 """The story: plan, generate, cancel, refine again, publish, show. Reads like `docs/architecture.md`."""
 
+from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.cancel import Cancelled, cancel_run
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.generate import Options, generate
@@ -10,6 +11,7 @@ from synthgen.pipeline.recheck import Attestation, Recheck, attest, check_recipe
 from synthgen.pipeline.refilter import FilterOptions, filter_foreign, recut
 from synthgen.pipeline.report import Report
 from synthgen.pipeline.resolve import resolve
+from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Recheck",
     "Report",
     "RowStory",
+    "RunFolder",
     "RunSummary",
     "attest",
     "cancel_run",
@@ -35,7 +38,9 @@ __all__ = [
     "generate",
     "make_plan",
     "open_gates",
+    "read_record",
     "recut",
+    "require_abilities",
     "resolve",
     "row_story",
     "summarise",

@@ -165,7 +165,7 @@ class Gates:
         """Gate 2: why a leaf's text may not be published, or None."""
         for asked in leaf.asked:
             completion = asked.reply.completion
-            problem = self._identity(asked.ask.alias, completion.served_model if completion else None)
+            problem = self.misidentified(asked.ask.alias, completion.served_model if completion else None)
             if problem is not None:
                 return Objection("quarantined", "served_identity", problem)
         parts = self._parts(leaf)
@@ -233,9 +233,10 @@ class Gates:
         judge, completion = self.resolved.judge, judgement.completion
         if judge is None or completion is None:
             return None
-        return self._identity(judge.spec.alias, completion.served_model)
+        return self.misidentified(judge.spec.alias, completion.served_model)
 
-    def _identity(self, alias: str, served: str | None) -> str | None:
+    def misidentified(self, alias: str, served: str | None) -> str | None:
+        """Why what was served under this name is not the teacher that was vetted, or None."""
         if (alias, served) not in self._same:
             config = self.resolved.specs[alias].config
             hf = config.hf.partition("@")[0] if config.hf else None

@@ -4,6 +4,7 @@ In: a resolved recipe. Out: `Plan`: rows, requests, tokens, cost with an interva
 source once (to count it and to refuse an empty one); renders prompts of the first rows only. Sends nothing.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -158,15 +159,19 @@ def _lines(resolved: Resolved, rows: int) -> list[Line]:
             # Later prompts carry the answer of the step before them.
             frame = first_bytes if depth == 0 else first_bytes / 2 + answer_tokens * BYTES_PER_TOKEN
             sampling = step.sampling[alias]
-            lines.append(
-                _line(resolved, step.name, alias, round(requests * fraction), frame, sampling.max_tokens)
-            )
+            asked = requests * fraction
+            # Samples that go together read the prompt once.
+            most = resolved.specs[alias].config.most_samples(seeded=sampling.seed is not None)
+            read = min(asked, nodes * math.ceil(step.samples * fraction / most))
+            lines.append(_line(resolved, step.name, alias, round(asked), read * frame, sampling.max_tokens))
         answer_tokens = round((step.sampling[step.choices[0][0]].max_tokens or OUTPUT_TOKENS) * OUTPUT_SHARE)
         nodes = requests
     if resolved.judge:
         judge = resolved.judge
         size = first_bytes + answer_tokens * BYTES_PER_TOKEN
-        lines.append(_line(resolved, "judge", judge.spec.alias, nodes, size, judge.sampling.max_tokens))
+        lines.append(
+            _line(resolved, "judge", judge.spec.alias, nodes, nodes * size, judge.sampling.max_tokens)
+        )
     return lines
 
 
@@ -187,7 +192,7 @@ def _line(
     limit = max_tokens or OUTPUT_TOKENS
 
     def tokens(bytes_per_token: float, share: float) -> Usage:
-        return Usage(round(requests * prompt_bytes / bytes_per_token), 0, round(requests * limit * share))
+        return Usage(round(prompt_bytes / bytes_per_token), 0, round(requests * limit * share))
 
     expected = tokens(BYTES_PER_TOKEN, OUTPUT_SHARE)
     low, high = tokens(BYTES_PER_TOKEN_LOW, OUTPUT_SHARE_LOW), tokens(BYTES_PER_TOKEN_HIGH, OUTPUT_SHARE_HIGH)
