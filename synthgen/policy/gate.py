@@ -154,6 +154,6 @@ def refusal(result: GateResult, uses: Iterable[str]) -> str:
     lines += [f"  question: {question}" for question in result.questions]
     lines.append(
         "  next: change the teacher, its route or `use`; review is lifted by an [[attestation]], deny by a [[waiver]] "
-        "with a contract, in policy.lock.toml beside the recipe"
+        "with a contract, in policy.lock.toml beside the recipe (`synthgen policy attest` writes them)"
     )
     return "\n".join(lines)
