@@ -1,6 +1,7 @@
 """`synthgen policy` as people type it: explain, list, diff, attest, check on recipes."""
 
 import json
+import shlex
 import tomllib
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -413,3 +414,39 @@ def test_own_rules_beside_the_recipe_are_read_and_named_in_the_registry_version(
     assert report.exit_code == 0
     assert policy["registry_version"].startswith("1/2026-11-21+")
     assert (tmp_path / "run" / "policy.rules" / "own.toml").read_text() == OWN_MODEL
+
+
+# ---- docs/policy.md
+
+DOCS = (Path(__file__).parent.parent / "docs" / "policy.md").read_text(encoding="utf-8")
+EXPLAINED = [
+    shlex.split(line)[1:] for line in DOCS.splitlines() if line.startswith("synthgen policy explain")
+]
+
+
+TOLD = ["openai.services.3.3e", "owes NAME-PREFIX:Llama", "azure.product-terms.unverified"]
+
+
+@pytest.mark.parametrize(("command", "told"), list(zip(EXPLAINED, TOLD, strict=True)), ids=TOLD)
+def test_documented_example_decides_as_described(command: list[str], told: str) -> None:
+    result = cli(*command)
+
+    assert result.code in (0, 4)
+    assert told in result.out
+
+
+def test_documented_rule_can_be_used_as_it_stands(tmp_path: Path) -> None:
+    text = DOCS.split("```toml\n")[1].split("```")[0]
+    given = ("explain", "openai/gpt-5.4", "--route", "azure-openai", "--rules", rules(tmp_path / "own", text))
+
+    assert cli("policy", *given, "--use", "train-general").code == 4
+    assert (
+        "owes NOT-COMPETE:Microsoft" in cli("policy", *given, "--use", "train-task-internal:classifier").out
+    )
+
+
+def test_documented_exception_and_its_end() -> None:
+    given = ("policy", "explain", "openai/gpt-5.4", "--route", "openai-api", "--use", CLASSIFIER)
+
+    assert "owes NO-DISTRIBUTE" in cli(*given).out
+    assert "deny by conflict.no-distribute" in cli(*given, "--use", "publish-weights").out
