@@ -401,6 +401,35 @@ def test_own_model_does_not_take_a_name_the_registry_knows(tmp_path: Path) -> No
         assert cli("policy", "explain", model, "--route", route, "--rules", folder).code == 4
 
 
+OWN_ROUTE = """
+[[route]]
+id = "acme-gateway"
+party = "Acme"
+serves = "any"
+
+[[rule]]
+id = "acme.gateway"
+layer = "route"
+match = { route = ["acme-gateway"] }
+decision = { default = "allow" }
+clause = "Our own gateway asks for nothing"
+source = { doc = "House rules", section = "3", effective = 2026-01-01, url = "https://example.com/rules" }
+as_of = 2026-11-21
+evidence = "V"
+review_by = 2027-11-21
+"""
+
+
+def test_own_route_in_front_of_a_closed_model_leaves_the_vendors_terms_in_force(tmp_path: Path) -> None:
+    folder = rules(tmp_path / "own", OWN_ROUTE)
+
+    closed = cli("policy", "explain", "openai/gpt-5.4", "--route", "acme-gateway", "--rules", folder)
+    opened = cli("policy", "explain", "Qwen/Qwen3-8B", "--route", "acme-gateway", "--rules", folder)
+
+    assert "deny by openai.services.3.3e" in closed.out
+    assert opened.code == 0
+
+
 def test_own_rules_beside_the_recipe_are_read_and_named_in_the_registry_version(
     server: Loopback, tmp_path: Path
 ) -> None:

@@ -140,7 +140,7 @@ class Gates:
 
     def _at_router(self, part: Part) -> bool:
         route = self.registry.route(part.route)
-        return route is not None and route.router
+        return route is not None and route.hands_on
 
     @property
     def groups(self) -> int:
