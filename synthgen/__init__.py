@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         generate,
         load_recipe,
         plan,
+        policy_attest,
+        policy_check,
         recipe_schema,
         show,
     )
@@ -40,6 +42,8 @@ __all__ = [
     "generate",
     "load_recipe",
     "plan",
+    "policy_attest",
+    "policy_check",
     "recipe_schema",
     "show",
 ]

@@ -79,6 +79,8 @@ def test_the_public_names_of_the_package() -> None:
         "generate",
         "load_recipe",
         "plan",
+        "policy_attest",
+        "policy_check",
         "recipe_schema",
         "show",
     ]

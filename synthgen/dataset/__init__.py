@@ -15,6 +15,7 @@ from synthgen.dataset.card import (
     CardPolicy,
     CardPrompt,
     CardTeacher,
+    configs_card,
     dataset_card,
 )
 from synthgen.dataset.files import BadRow, find_inputs
@@ -40,6 +41,7 @@ __all__ = [
     "TableStaging",
     "TextFile",
     "check_target",
+    "configs_card",
     "dataset_card",
     "detect_shape",
     "find_inputs",
