@@ -134,7 +134,7 @@ async def diagnose(loaded: LoadedRecipe, out: Path, options: DoctorOptions) -> E
     """Examine every endpoint that a recipe asks.
 
     Raises:
-        SynthgenError: it could not begin (recipe, policy, keys, budget, consent, storage).
+        SynthgenError: it could not begin (recipe, policy, keys, budget, consent, storage, a run that is going on).
     """
     cap_usd = loaded.recipe.budget_usd if options.max_cost_usd is None else options.max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
