@@ -102,7 +102,7 @@ ANTHROPIC_PAGES = {
 }
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
+@pytest.mark.parametrize("transport", ["auto", "aiohttp", "sdk"])
 @pytest.mark.parametrize("provider", OF_PROVIDER)
 def test_an_able_server_is_proved_able(provider: str, transport: str, tmp_path: Path) -> None:
     def strict(_number: int, body: Body) -> Act | None:

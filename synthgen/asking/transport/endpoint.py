@@ -1,4 +1,4 @@
-"""One endpoint and its credential: what both transports need to know, and the one place where secrets are scrubbed.
+"""One endpoint and its credential: what every transport needs to know, and the one place where secrets are scrubbed.
 
 In: a base URL, a dialect, a key. Out: request headers, replies without the key. Guarantee: nothing that leaves a
 transport (body, header, error text) holds the key, also where a server echoes it in its 401. Rejected: scrubbing
