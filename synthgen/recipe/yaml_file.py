@@ -151,7 +151,7 @@ def _explain(model: type[BaseModel], document: Document, at: Loc, error: Validat
         else:
             text = problem["msg"].removeprefix("Value error, ")
             text = text[:1].lower() + text[1:]
-            given = problem["input"]
+            given = None if loc[-1:] == ("[key]",) else problem["input"]  # a key is in the path already
             if isinstance(given, bool | int | float | str) and known_at not in document.expanded:
                 text += f" (got {given!r})"
         messages.append(f"{document.where(known_at)}: {dotted(known_at)}: {text}")
