@@ -144,6 +144,24 @@ def test_a_call_that_does_not_fit_is_rejected_with_the_reason(tmp_path: Path) ->
     assert records(tmp_path / "o", "rejected")[0]["detail"] == "weather: city breaks `pattern`"
 
 
+@pytest.mark.parametrize(
+    ("choice", "detail"),
+    [
+        ("required", "no tool was called, though tool_choice is required"),
+        ("clock", "clock was not called, though tool_choice names it"),
+    ],
+)
+def test_an_answer_in_words_where_a_call_was_demanded_is_rejected(
+    tmp_path: Path, choice: str, detail: str
+) -> None:
+    with Loopback(ignores=["tool_choice"]) as server:
+        content = save(tmp_path / "r.yaml", offering(server, [WEATHER, CLOCK], choice))
+        result = cli("generate", content, "-o", tmp_path / "o", "--json")
+
+    assert result.json["reasons"] == {"parse/no_tool_call": 2}
+    assert records(tmp_path / "o", "rejected")[0]["detail"] == detail
+
+
 def test_tools_and_choice_belong_to_the_key(tmp_path: Path) -> None:
     plans = [([WEATHER], "auto"), ([WEATHER], "required"), ([WEATHER, CLOCK], "auto"), ([WEATHER], "auto")]
     with Loopback() as server:

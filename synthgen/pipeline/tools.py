@@ -19,7 +19,7 @@ from synthgen.recipe.model import StepConfig, Strict
 from synthgen.recipe.yaml_file import Document, parse_yaml, validate
 from synthgen.types import JSONValue, ToolCall
 
-__all__ = ["broken_call", "check_choice", "inline_tools", "read_tools"]
+__all__ = ["broken_call", "check_choice", "inline_tools", "missing_call", "read_tools"]
 
 _WORDS = ("auto", "none", "required")
 
@@ -119,6 +119,16 @@ def broken_call(tools: str, calls: Iterable[ToolCall]) -> str | None:
         if not isinstance(arguments, dict):
             return f"{call.name}: the arguments are no object"
     return None
+
+
+def missing_call(choice: str | None, calls: Iterable[ToolCall]) -> str | None:
+    """What `tool_choice` demanded and the calls lack; None for nothing. Some servers take it and ignore it."""
+    if choice in (None, "auto", "none"):
+        return None
+    called = {call.name for call in calls}
+    if choice == "required":
+        return None if called else "no tool was called, though tool_choice is required"
+    return None if choice in called else f"{choice} was not called, though tool_choice names it"
 
 
 @lru_cache(maxsize=64)
