@@ -16,7 +16,7 @@ from pydantic import Field
 
 from synthgen.errors import RecipeError, UsageError
 from synthgen.recipe.model import StepConfig, Strict
-from synthgen.recipe.yaml_file import Document, parse_yaml, validate
+from synthgen.recipe.yaml_file import Document, Loc, dotted, parse_yaml, validate
 from synthgen.types import JSONValue, ToolCall
 
 __all__ = ["broken_call", "check_choice", "inline_tools", "missing_call", "read_tools"]
@@ -48,10 +48,9 @@ def inline_tools(document: Document, index: int, step: StepConfig) -> str:
     Raises:
         RecipeError: they are not OpenAI's tool definitions.
     """
-    at = ("steps", index)
-    lines = {loc[2:]: line for loc, line in document.lines.items() if loc[:2] == at}
-    value: JSONValue = {"tools": list(step.tools) if isinstance(step.tools, list) else None}
-    return _checked(replace(document, value=value, lines=lines, overridden=frozenset(), expanded=frozenset()))
+    own: JSONValue = {"tools": list(step.tools) if isinstance(step.tools, list) else None}
+    value: JSONValue = {"steps": [*[None] * index, own]}
+    return _checked(replace(document, value=value), ("steps", index))
 
 
 def read_tools(text: str, path: str) -> str:
@@ -65,22 +64,20 @@ def read_tools(text: str, path: str) -> str:
     return _checked(replace(document, value={"tools": document.value}, lines=lines))
 
 
-def _checked(document: Document) -> str:
-    tools = validate(_Tools, document).tools
+def _checked(document: Document, step: Loc = ()) -> str:
+    tools = validate(_Tools, document, at=step).tools
     seen: set[str] = set()
     for number, tool in enumerate(tools):
-        function, at = tool.function, ("tools", number, "function")
+        function, at = tool.function, (*step, "tools", number, "function")
         if function.name in seen:
             where = document.where((*at, "name"))
-            raise RecipeError(f"{where}: tools[{number}].function.name: {function.name!r} is there twice")
+            raise RecipeError(f"{where}: {dotted((*at, 'name'))}: {function.name!r} is there twice")
         seen.add(function.name)
         try:
             jsonschema_rs.validator_for(function.parameters, offline=True)
         except ValueError as error:
             where, why = document.where((*at, "parameters")), str(error).splitlines()[0]
-            raise RecipeError(
-                f"{where}: tools[{number}].function.parameters: not a JSON Schema: {why}"
-            ) from error
+            raise RecipeError(f"{where}: {dotted((*at, 'parameters'))}: not a JSON Schema: {why}") from error
     return orjson.dumps([tool.model_dump(exclude_unset=True) for tool in tools]).decode()
 
 

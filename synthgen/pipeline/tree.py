@@ -183,8 +183,8 @@ class Tree:
             return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", "tool_call", broken)]
         uncalled = missing_call(ask.step.tool_choice, completion.tool_calls)
         if uncalled is not None:
-            reason = "truncated" if completion.finish_reason == "length" else "no_tool_call"
-            return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", reason, uncalled)]
+            code = "truncated" if completion.finish_reason == "length" else "no_tool_call"
+            return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", code, uncalled)]
         grown: list[Node | Leaf] = []
         for item, values in enumerate(parsed.items):
             path = node.path if ask.step.prompt.reply.kind != "list" else (*node.path, f"[{item}]")
