@@ -532,7 +532,9 @@ def test_the_command_line_submits_shows_verifies_and_cancels(tmp_path: Path) -> 
     for text in (submitted.err, shown.out, cancelled.err):
         assert "batch batch_1 of teacher qwen: 5 requests, until 20" in text
     assert "in batches under way" in verified.out
+    assert "it uses the replies collected so far" in " ".join(shown.out.split())
     assert "batch_1" in cancelled.out
+    assert "the next generate uses them" in " ".join(cancelled.out.split())
     assert again.json["batches"] == []
 
 

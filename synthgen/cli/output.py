@@ -113,6 +113,7 @@ def print_cancelled(cancelled: Cancelled, *, as_json: bool) -> None:
         counts = (str(number) for number in (batch.answered, batch.failed, batch.pending))
         table.add_row(Text(batch.id or "never created"), Text(batch.teacher), *counts, f"{batch.usd:.6f}")
     out.print(table)
+    out.print("the replies collected are stored; the next generate uses them")
 
 
 def print_plan(plan: Plan, questions: Sequence[Question] = (), *, as_json: bool) -> None:
@@ -193,7 +194,10 @@ def print_shown(shown: RunSummary | RowStory, *, as_json: bool) -> None:
 
 def _print_summary(out: Console, summary: RunSummary) -> None:
     if not summary.published:
-        out.print(f"{summary.run}: not published yet; run the same generate command to its end")
+        out.print(
+            f"{summary.run}: not published yet; run the same generate command to its end: "
+            "it uses the replies collected so far"
+        )
     if summary.counts:
         _print_funnel(out, summary.counts, summary.reasons, summary.examples, summary.flags)
     _print_usage(out, summary.usage)
