@@ -152,6 +152,10 @@ def filter_(
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Refuse nothing; stamp the output policy_enforced=false.")
     ] = False,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="A benchmark (Parquet, JSONL, text) no row may repeat. May be repeated."),
+    ] = None,
     dry_run: Annotated[
         int | None, typer.Option(help="Look at the first N rows only, write nothing.", min=1)
     ] = None,
@@ -176,6 +180,7 @@ def filter_(
         actor=actor_facts(actor or ()),
         on_deny=on_deny_choice(on_deny),
         report_only=report_only,
+        against=tuple(against or ()),
         dry_run=dry_run,
     )
     report = api.filter(inputs, out or Path("dry-run"), options=options)

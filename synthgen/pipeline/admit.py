@@ -1,4 +1,4 @@
-"""Admission of one wave: gate 2, row filters, exact and near-duplicates, judge, threshold, target.
+"""Admission of one wave: gate 2, row filters, exact and near-duplicates, decontamination, judge, threshold, target.
 
 In: the leaves of a wave in plan order. Out: one `Verdict` a leaf. `screen` is the columnar half (pure, run off the
 event loop); `settle` takes the judge's replies and applies threshold and target. Guarantee: because duplicates are
@@ -12,6 +12,7 @@ from typing import cast
 import polars as pl
 
 from synthgen.journal import Reply
+from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.judging import Judge
 from synthgen.pipeline.tree import Leaf
 from synthgen.pipeline.verdicts import Objection, Outcome, Target, Verdict, prompt_and_answer
@@ -21,7 +22,11 @@ __all__ = ["screen", "settle"]
 
 
 def screen(
-    leaves: Sequence[Leaf], object_to: Callable[[Leaf], Objection | None], chain: Chain, seen: SeenTexts
+    leaves: Sequence[Leaf],
+    object_to: Callable[[Leaf], Objection | None],
+    chain: Chain,
+    seen: SeenTexts,
+    against: Decontamination | None = None,
 ) -> list[Verdict]:
     """Everything before the judge. `object_to` is gate 2: what policy holds against a leaf."""
     verdicts = {leaf.id: _first_look(leaf, object_to) for leaf in leaves}
@@ -34,8 +39,13 @@ def screen(
         verdicts[row["id"]] = _after(verdicts[row["id"]], row)
     alive = [leaf_id for leaf_id, verdict in verdicts.items() if verdict.outcome is None]
     survivors = view.filter(pl.col("id").is_in(pl.Series(alive, dtype=pl.String).implode()))
-    for row in seen.add(survivors).drop_nulls("reason").iter_rows(named=True):
+    repeated = seen.add(survivors)
+    for row in repeated.drop_nulls("reason").iter_rows(named=True):
         verdicts[row["id"]] = _after(verdicts[row["id"]], {**row, "detail": row["dup_of"]})
+    if against is not None:
+        unique = survivors.filter(repeated["reason"].is_null())
+        for row in against.verdicts(unique).iter_rows(named=True):
+            verdicts[row["id"]] = _after(verdicts[row["id"]], row)
     return list(verdicts.values())
 
 

@@ -18,6 +18,7 @@ import polars as pl
 from synthgen.assets import package_version
 from synthgen.dataset import CardFilters, CardInfo, CardPolicy, dataset_card
 from synthgen.errors import PolicyError, UsageError
+from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.gates import OnDeny, Sorter
 from synthgen.pipeline.verdicts import Counts, Objection
 from synthgen.policy import (
@@ -191,7 +192,9 @@ class ForeignPolicy:
             return policy_id, None, None, None
         return policy_id, objection.outcome, objection.reason, objection.detail
 
-    def manifest(self, chain: Chain, counts: Counts) -> dict[str, JSONValue]:
+    def manifest(
+        self, chain: Chain, counts: Counts, against: Decontamination | None = None
+    ) -> dict[str, JSONValue]:
         """The manifest's own entries."""
         return {
             "synthgen": package_version(),
@@ -199,6 +202,7 @@ class ForeignPolicy:
             "policy": self.outcome,
             "policy_enforced": self.declared.enforced,
             "chain": {"name": chain.name, "version": chain.version, "digest": chain.digest},
+            "decontamination": against.said() if against else [],
             "counts": {"planned": counts.planned, **counts.outcomes},
             "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
         }

@@ -23,6 +23,7 @@ from synthgen.dataset import (
 )
 from synthgen.errors import SynthgenError
 from synthgen.journal import JournalIndex
+from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.gates import Gates
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.verdicts import Counts
@@ -45,6 +46,7 @@ def publish_run(
     counts: Counts,
     walked: int,
     phase: Callable[[str], None],
+    against: Decontamination | None = None,
 ) -> None:
     """Cut the shards and commit them with card, policy files and manifest. `walked`: candidates there were.
 
@@ -63,7 +65,11 @@ def publish_run(
         out,
         staging,
         texts=_texts(resolved, gates, decided, counts, rows, captured),
-        manifest={**_manifest(resolved, gates, index, counts), "logprobs": captured},
+        manifest={
+            **_manifest(resolved, gates, index, counts),
+            "decontamination": against.said() if against else [],
+            "logprobs": captured,
+        },
         phase=phase,
     )
 

@@ -30,6 +30,7 @@ from synthgen.journal import JournalIndex
 from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.claim import claim
+from synthgen.pipeline.decontamination import Decontamination, open_decontamination, references_of
 from synthgen.pipeline.foreign import Declared, ForeignPolicy
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP
@@ -43,7 +44,7 @@ from synthgen.pipeline.tree import Ask, Leaf
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
 from synthgen.policy import parse_uses
-from synthgen.recipe.model import Actor, JudgeConfig, NearConfig
+from synthgen.recipe.model import Actor, JudgeConfig, NearConfig, ReferenceConfig
 from synthgen.refine import VIEW, Chain, SeenTexts, judge_verdicts, load_chain, run_chain
 from synthgen.schema import RecordShape, record_schema, rejected_schema
 from synthgen.types import digest
@@ -62,6 +63,7 @@ class FilterOptions:
     says `policy: unevaluated`; `actor` are facts about who will use it. `on_deny` says what becomes of rows the policy
     refuses: `fail` stops, `drop` sets them aside, `split` also writes rows that cannot stand together into folders
     of their own. `report_only` refuses nothing and stamps what it writes.
+    `against`: benchmark files whose items no row may repeat, beside those of the run's recipe.
     `dry_run`: look at the first rows only and write nothing.
     """
 
@@ -76,6 +78,7 @@ class FilterOptions:
     actor: Actor = field(default_factory=Actor)
     on_deny: OnDeny = "fail"
     report_only: bool = False
+    against: tuple[Path, ...] = ()
     rows_per_shard: int = 50_000
     test_share: float = 0.0
     dry_run: int | None = None
@@ -191,9 +194,10 @@ def _recut(
     options: FilterOptions,
 ) -> Counts:
     counts, recipe = Counts(), resolved.loaded.recipe
+    against = open_decontamination([*references_of(resolved), *_named(options)])
     rows = _plan_order(folder, index, resolved)
     with SeenTexts(recipe.refine.dedup.near, None) as seen:
-        waves = _waves(resolved, gates, folder, index, islice(rows, options.dry_run), seen)
+        waves = _waves(resolved, gates, folder, index, islice(rows, options.dry_run), seen, against)
         if options.dry_run is not None:
             for verdicts in waves:
                 _count(counts, verdicts)
@@ -218,7 +222,7 @@ def _recut(
                 staging.add("lineage", frames.lineage)
                 if resolved.captures:
                     staging.add("logprobs", logprobs_frame(verdicts, index, resolved.specs))
-            publish_run(out, staging, resolved, gates, index, counts, walked, lambda _: None)
+            publish_run(out, staging, resolved, gates, index, counts, walked, lambda _: None, against)
     return counts
 
 
@@ -239,12 +243,13 @@ def _waves(
     index: JournalIndex,
     rows: Iterator[list[Ask | Leaf]],
     seen: SeenTexts,
+    against: Decontamination | None,
 ) -> Iterator[list[Verdict]]:
     reply_of = folder.reply_of(index)
     target = Target(resolved.loaded.recipe.target)
     while block := list(islice(rows, _WAVE)):
         leaves = [leaf for asks in block for leaf in resolved.tree.leaves(asks, reply_of)]
-        verdicts = screen(leaves, gates.objection, resolved.chain, seen)
+        verdicts = screen(leaves, gates.objection, resolved.chain, seen, against)
         judge = resolved.judge
         if judge:
             verdicts = [
@@ -252,6 +257,10 @@ def _waves(
                 for v in verdicts
             ]
         yield settle(verdicts, judge, gates.misjudged, target)
+
+
+def _named(options: FilterOptions) -> list[tuple[ReferenceConfig, Path]]:
+    return [(ReferenceConfig(path=str(path)), path) for path in options.against]
 
 
 def _count(counts: Counts, verdicts: Sequence[Verdict]) -> None:
@@ -307,6 +316,7 @@ def _filter_group(
     policy = ForeignPolicy(declared, _today(options))
     rule = _rule(options.keep) if options.keep else None
     near = None if options.near is False else NearConfig()
+    against = open_decontamination(_named(options))
     counts = Counts()
     batches = open_inputs(
         inputs,
@@ -317,7 +327,7 @@ def _filter_group(
     with SeenTexts(near, None) as seen:
         if options.dry_run is not None:
             for batch in _first(batches, options.dry_run):
-                _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
+                _refine(batch, shape, chain, seen, against, rule, options.score, policy, counts)
             return _report(out, out.name, counts, None, started), policy.groups
         with (
             claim(out, TEXTS),
@@ -326,7 +336,7 @@ def _filter_group(
             ) as staging,
         ):
             for batch in batches:
-                refined = _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
+                refined = _refine(batch, shape, chain, seen, against, rule, options.score, policy, counts)
                 staging.add("accepted", refined.accepted)
                 staging.add("rejected", refined.rejected)
                 staging.add("quarantine", refined.quarantined)
@@ -338,7 +348,7 @@ def _filter_group(
                 out,
                 staging,
                 texts=policy.texts(out.name, staging.rows, chain, counts),
-                manifest=policy.manifest(chain, counts),
+                manifest=policy.manifest(chain, counts, against),
             )
     return _report(out, out.name, counts, None, started), policy.groups
 
@@ -356,6 +366,7 @@ def _refine(
     shape: RecordShape,
     chain: Chain,
     seen: SeenTexts,
+    against: Decontamination | None,
     rule: tuple[str, float] | None,
     score: str,
     policy: ForeignPolicy,
@@ -372,6 +383,9 @@ def _refine(
     judged = seen_by_chain.select("id", "stage", "reason", "score", "detail")
     alive = view.filter(judged["reason"].is_null())
     dups = seen.add(alive).select("id", "stage", "reason", "score", pl.col("dup_of").alias("detail"))
+    if against is not None:
+        copies = against.verdicts(alive.filter(dups["reason"].is_null()))
+        dups = pl.concat([dups.join(copies, on="id", how="anti", maintain_order="left"), copies])
     verdicts = pl.concat([judged.filter(pl.col("reason").is_not_null()), dups])
     if rule is not None:
         verdicts = pl.concat(

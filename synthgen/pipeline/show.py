@@ -264,7 +264,8 @@ def _verdicts(resolved: Resolved, leaf: Leaf, record: Record | None) -> list[str
                 break
             lines.append(f"filter:{step.id}: kept")
         lines += [f"flag: {flag}" for flag in verdict.flags]
-    if leaf.state == "candidate" and record and record.get("stage") in (None, "judge"):
+    later = ("judge", "decontaminate:")
+    if leaf.state == "candidate" and record and str(record.get("stage") or "judge").startswith(later):
         lines.append("dedup: kept")
     if record and record.get("stage"):
         score = record.get("score")
