@@ -7,38 +7,49 @@ card     the README.md of a dataset
 read     foreign Parquet and JSONL -> batches of records (files: paths and rows; formats: one row)
 """
 
-from synthgen.dataset.card import (
+from synthgen.dataset.about import (
+    CardFile,
     CardFilters,
     CardInfo,
     CardPolicy,
     CardPrompt,
     CardTeacher,
-    configs_card,
-    dataset_card,
+    CardTerms,
+    CardUse,
 )
+from synthgen.dataset.ai_act import ai_act_summary
+from synthgen.dataset.card import configs_card, dataset_card
+from synthgen.dataset.croissant import croissant
 from synthgen.dataset.files import BadRow
 from synthgen.dataset.publish import check_target, is_published, publish, read_manifest, verify
 from synthgen.dataset.read import Batch, detect_shape, open_inputs
+from synthgen.dataset.spdx import spdx
 from synthgen.dataset.staging import Staging
 from synthgen.dataset.write import write_bytes
 
 __all__ = [
     "BadRow",
     "Batch",
+    "CardFile",
     "CardFilters",
     "CardInfo",
     "CardPolicy",
     "CardPrompt",
     "CardTeacher",
+    "CardTerms",
+    "CardUse",
     "Staging",
+    "ai_act_summary",
     "check_target",
     "configs_card",
+    "croissant",
     "dataset_card",
     "detect_shape",
     "is_published",
     "open_inputs",
     "publish",
     "read_manifest",
+    "spdx",
     "verify",
     "write_bytes",
 ]

@@ -18,7 +18,8 @@ from typing import Literal, get_args
 
 import polars as pl
 
-from synthgen.dataset.write import check_schema, storage_errors, sync_folder, write_parquet
+from synthgen.dataset.about import CardFile
+from synthgen.dataset.write import check_schema, file_sha256, storage_errors, sync_folder, write_parquet
 from synthgen.schema import RecordShape, Table, table_schema
 
 __all__ = ["Kind", "Staging", "root_hash"]
@@ -57,6 +58,7 @@ class Staging:
         self.folder = out / ".staging"
         self.shape = shape
         self.rows: Mapping[str, int] = {}
+        self.files: tuple[CardFile, ...] = ()
         self._rows_per_shard = rows_per_shard
         self._test_share = test_share
         self._split = _Split()
@@ -87,7 +89,8 @@ class Staging:
         self._spools[kind].add(frame)
 
     def finish(self, *, metadata: Mapping[str, str] = _NO_METADATA) -> None:
-        """Cut everything added into final shards under `new`; `rows` then maps their paths to row counts.
+        """Cut everything added into final shards under `new`; `rows` then maps their paths to row counts, and `files`
+        holds their hashes.
 
         `data/` always has a train shard, be it empty; other kinds have files only if they have rows.
         `metadata` goes into every shard under `synthgen.*`.
@@ -109,6 +112,12 @@ class Staging:
                 shards.add(frame)
             written.append(shards.finish())
         self.rows = {path: rows for part in written for path, rows in part.items()}
+        self.files = tuple(self._file(path, rows) for path, rows in self.rows.items())
+
+    def _file(self, name: str, rows: int) -> CardFile:
+        path = self.new / name
+        with storage_errors(path):
+            return CardFile(name, file_sha256(path), path.stat().st_size, rows)
 
     def close(self) -> None:
         """Remove the staging folder, published or not."""

@@ -9,6 +9,7 @@ rename); one shard compressed in memory costs a third of the frame it comes from
 """
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import polars as pl
 from synthgen.errors import StorageError
 from synthgen.schema import SCHEMA_VERSION, RecordShape, Table, arrow_schema_b64, table_schema
 
-__all__ = ["check_schema", "storage_errors", "sync_folder", "write_bytes", "write_parquet"]
+__all__ = ["check_schema", "file_sha256", "storage_errors", "sync_folder", "write_bytes", "write_parquet"]
 
 # HF streaming reads one row group at a time; 10,000 chat rows are some 10 MB of text.
 ROW_GROUP_ROWS = 10_000
@@ -68,6 +69,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         except OSError:
             partial.unlink(missing_ok=True)
             raise
+
+
+def file_sha256(path: Path) -> str:
+    """Of the file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(path: Path) -> None:

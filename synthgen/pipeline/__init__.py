@@ -1,5 +1,6 @@
 """The story: plan, generate, refine again, publish, show. Reads like `docs/architecture.md`."""
 
+from synthgen.pipeline.exporting import Export, export, student_allowed
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.generate import Options, generate
 from synthgen.pipeline.plan import Plan, make_plan
@@ -12,6 +13,7 @@ from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 
 __all__ = [
     "Attestation",
+    "Export",
     "FilterOptions",
     "Gates",
     "OnDeny",
@@ -25,6 +27,7 @@ __all__ = [
     "attest",
     "check_recipe",
     "check_rows",
+    "export",
     "filter_foreign",
     "generate",
     "make_plan",
@@ -32,5 +35,6 @@ __all__ = [
     "recut",
     "resolve",
     "row_story",
+    "student_allowed",
     "summarise",
 ]

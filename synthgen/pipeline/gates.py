@@ -239,16 +239,25 @@ class Gates:
         """What the record says of where its text comes from."""
         source = self.resolved.loaded.recipe.source
         if not leaf.asked:
-            return Origin("", source.license, source.relation, "")
+            return Origin("", source.license, source.relation, "", None)
         parts = self._parts(leaf)
-        ids = [evaluate(self.registry, part, self.ask).policy_id for part in parts]
+        decisions = [evaluate(self.registry, part, self.ask) for part in parts]
+        ids = [decision.policy_id for decision in decisions]
         return Origin(
             self.resolved.specs[leaf.asked[-1].ask.alias].identity.route,
             source.license,
             parts[0].seed_relation,
             # A row written by several teachers carries the digest of their part ids, sorted.
             ids[0] if len(set(ids)) == 1 else digest(sorted(set(ids))),
+            max(_behind(leaf, parts[0]) + 1, *(decision.generation for decision in decisions)),
         )
+
+
+def _behind(leaf: Leaf, part: Part) -> int:
+    """The generation a source row says it has, as rows that synthgen published do; 0 where its text does not enter."""
+    said = leaf.row.fields.get("generation")
+    entered = part.seed_relation in ("verbatim", "adapted")
+    return said if entered and isinstance(said, int) and 0 <= said < 1000 else 0
 
 
 def _pinned(spec: TeacherSpec, hosts: tuple[str, ...]) -> TeacherSpec:

@@ -25,11 +25,12 @@ from synthgen.dataset import Staging, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
 from synthgen.pipeline.admit import screen, settle
+from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP, Judge
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
 from synthgen.pipeline.progress import EventLog, Progress
-from synthgen.pipeline.publishing import TEXTS, publish_run
+from synthgen.pipeline.publishing import publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import Report, make_report
 from synthgen.pipeline.resolve import Resolved, resolve

@@ -30,10 +30,11 @@ from synthgen.dataset import (
 from synthgen.errors import UsageError
 from synthgen.journal import JournalIndex, lock_run
 from synthgen.pipeline.admit import screen, settle
+from synthgen.pipeline.describe import TEXTS, stamp
 from synthgen.pipeline.foreign import Declared, ForeignPolicy
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP
-from synthgen.pipeline.publishing import TEXTS, publish_run
+from synthgen.pipeline.publishing import publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import OUTCOMES, Report
 from synthgen.pipeline.resolve import Resolved, resolve
@@ -329,14 +330,9 @@ def _filter_group(
                 staging.add("quarantine", refined.quarantined)
             if counts.planned == 0:
                 raise UsageError(f"{', '.join(map(str, inputs))}: no rows found")
-            stamp = {} if declared.enforced else {"policy_enforced": "false"}
-            staging.finish(metadata={"policy": policy.outcome, **stamp})
-            publish(
-                out,
-                staging,
-                texts=policy.texts(out.name, staging.rows, chain, counts),
-                manifest=policy.manifest(chain, counts),
-            )
+            staging.finish(metadata=stamp(policy.decided))
+            entries = policy.manifest(out.name, chain, counts)
+            publish(out, staging, texts=policy.texts(staging, entries), manifest=entries)
     return _report(out, out.name, counts, None, started), policy.groups
 
 
