@@ -187,7 +187,7 @@ Engineering evidence, not legal advice; `POLICY.json` holds rules, sources and g
 | --- | --- | --- |
 | train-general | allow_with_obligations | DISCLOSE-AI |
 
-### Barred downstream uses
+### Barred downstream uses, `review` until a person has decided
 
 | use | decision | because |
 | --- | --- | --- |

@@ -17,6 +17,7 @@ from synthgen.types import JSONValue
 
 __all__ = ["configs_card", "dataset_card"]
 
+_OURS = "LicenseRef-synthgen-"  # before names of licences SPDX does not list
 _SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -133,7 +134,7 @@ def _origin(info: CardInfo) -> list[str]:
                 t.model,
                 t.route,
                 ", ".join(t.served_models),
-                t.license or "not stated",
+                (t.license or "not stated").replace(_OURS, ""),
                 "" if t.rows is None else f"{t.rows:,}",
                 str(t.generation),
             )
@@ -240,7 +241,10 @@ def _downstream(policy: CardPolicy) -> list[str]:
     barred = [use for use in policy.downstream if not use.decision.startswith("allow")]
     head = ("use", "decision", "because")
     out = []
-    for title, uses in (("Permitted downstream uses", allowed), ("Barred downstream uses", barred)):
+    for title, uses in (
+        ("Permitted downstream uses", allowed),
+        ("Barred downstream uses, `review` until a person has decided", barred),
+    ):
         rows = [(use.use, use.decision, use.because) for use in uses]
         out += [f"### {title}", _table(head, rows) if rows else "None."]
     return out

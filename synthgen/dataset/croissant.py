@@ -18,7 +18,7 @@ __all__ = ["croissant"]
 _WORDS = (
     "citeAs", "column", "dataType", "equivalentProperty", "examples", "extract", "field", "fileObject",
     "fileProperty", "fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path",
-    "recordSet", "references", "regex", "repeated", "replace", "separator", "source", "subField", "transform",
+    "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField", "transform",
 )  # fmt: skip
 _TYPED: Mapping[str, JSONValue] = {
     "data": {"@id": "cr:data", "@type": "@json"},

@@ -26,6 +26,7 @@ from synthgen.dataset import (
     dataset_card,
     spdx,
 )
+from synthgen.pipeline.report import OUTCOMES
 from synthgen.policy import (
     Ask,
     GateResult,
@@ -41,6 +42,7 @@ from synthgen.policy import (
     obligations_md,
     policy_json,
     policy_stamp,
+    resolve,
 )
 from synthgen.types import JSONValue
 
@@ -85,6 +87,16 @@ class Rows:
                 found[key] = found.get(key, 0) + cast(int, group["rows"])
         return found
 
+    @property
+    def generations(self) -> dict[int, int]:
+        """Rounds of distillation behind the rows -> rows, fewest rounds first."""
+        counted = self.counted("generation")
+        return {cast(int, key[0]): counted[key] for key in sorted(counted, key=lambda key: cast(int, key[0]))}
+
+    def as_entries(self) -> dict[str, JSONValue]:
+        """What of it stands in the manifest."""
+        return {"generations": {str(number): count for number, count in self.generations.items()}}
+
 
 def count_rows(folder: Path, files: Sequence[CardFile]) -> Rows:
     """Read the few columns of `data/` under `folder` that tell who wrote the rows and from what."""
@@ -103,7 +115,7 @@ def count_rows(folder: Path, files: Sequence[CardFile]) -> Rows:
     )
     sources = rows.select(pl.col("source").str.replace(r":\d+$", "").unique().sort()).collect()
     return Rows(
-        tuple(files),
+        tuple(sorted(files, key=lambda file: file.path)),
         tuple(present),
         tuple(groups.iter_rows(named=True)),
         tuple(sources.to_series().drop_nulls()),
@@ -151,7 +163,7 @@ def about(entries: Entries, rows: Rows, decided: Decided | None) -> CardInfo:
     """What there is to say, as plain values. `entries` are the manifest's own."""
     chain = cast(Mapping[str, JSONValue], entries["chain"])
     steps = cast(list[str], chain.get("steps") or [])
-    generations = {cast(int, key[0]): count for key, count in rows.counted("generation").items()}
+    counts = cast(Mapping[str, int], entries["counts"])
     seeds = {
         (cast(str, key[0]), cast(str, key[1])): count
         for key, count in rows.counted("row_license", "seed_relation").items()
@@ -163,22 +175,24 @@ def about(entries: Entries, rows: Rows, decided: Decided | None) -> CardInfo:
         train_rows=rows.total("data/train"),
         test_rows=rows.total("data/test"),
         rejected_rows=rows.total("rejected/"),
-        counts=cast(Mapping[str, int], entries["counts"]),
+        counts={name: counts[name] for name in ("planned", *OUTCOMES) if name in counts},
         rejected_by=cast(Mapping[str, int], entries["reasons"]),
         license=licence_expression(decided.registry, decided.result) if decided else None,
         hub_license=card_license(decided.registry, decided.result) if decided else "other",
-        teachers=tuple(_teacher(item, rows) for item in decided.result.parts) if decided else (),
+        teachers=tuple(_teacher(item, rows, decided.registry) for item in decided.result.parts)
+        if decided
+        else (),
         prompts=tuple(_prompts(entries)),
         filters=CardFilters(cast(str, chain["name"]), str(chain["version"]), tuple(steps)),
         policy=_policy(decided) if decided else None,
-        generations=generations,
+        generations=rows.generations,
         seeds=seeds,
         files=tuple(file for file in rows.files if file.path.startswith("data/")),
         columns=rows.columns,
     )
 
 
-def _teacher(item: PartDecision, rows: Rows) -> CardTeacher:
+def _teacher(item: PartDecision, rows: Rows, registry: Registry) -> CardTeacher:
     part = item.part
     writes = part.role in ("teacher", "rewriter")
     served = {
@@ -195,8 +209,17 @@ def _teacher(item: PartDecision, rows: Rows) -> CardTeacher:
         served_models=tuple(sorted(served)) if writes else (),
         rows=sum(cast(int, g["rows"]) for g in rows.groups if _wrote(part, g)) if writes else None,
         generation=item.decision.generation,
-        url=f"https://huggingface.co/{part.hf.partition('@')[0]}" if part.hf else None,
+        url=_weights_url(part, registry),
     )
+
+
+def _weights_url(part: Part, registry: Registry) -> str | None:
+    """Where the weights are published: only for open ones that are named by `org/name`."""
+    family = resolve(registry, part.model, part.hf, part.route)
+    name = (part.hf or part.model).partition("@")[0]
+    if family is None or family.weights != "open" or name.count("/") != 1:
+        return None
+    return f"https://huggingface.co/{name}"
 
 
 def _wrote(part: Part, group: Mapping[str, object]) -> bool:
@@ -208,7 +231,9 @@ def _wrote(part: Part, group: Mapping[str, object]) -> bool:
 
 
 def _prompts(entries: Entries) -> list[CardPrompt]:
-    prompts = dict(cast(Mapping[str, Mapping[str, JSONValue]], entries.get("prompts") or {}))
+    """In the order of the steps; the manifest itself is sorted by names."""
+    stored = cast(Mapping[str, Mapping[str, JSONValue]], entries.get("prompts") or {})
+    prompts = {step: stored[step] for step in cast(list[str], entries.get("steps") or sorted(stored))}
     judge = cast(Mapping[str, JSONValue] | None, entries.get("judge"))
     if judge:
         prompts["judge"] = cast(Mapping[str, JSONValue], judge["prompt"])

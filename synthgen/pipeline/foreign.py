@@ -15,9 +15,8 @@ from typing import get_args
 import polars as pl
 
 from synthgen.assets import package_version
-from synthgen.dataset import Staging
 from synthgen.errors import PolicyError, UsageError
-from synthgen.pipeline.describe import Decided, about, count_rows, dataset_texts
+from synthgen.pipeline.describe import Decided, Rows, about, dataset_texts
 from synthgen.pipeline.gates import OnDeny, Sorter
 from synthgen.pipeline.verdicts import Counts, Objection
 from synthgen.policy import (
@@ -176,7 +175,7 @@ class ForeignPolicy:
         # What a row says of itself counts too: whoever distilled it before us may know more than its names tell.
         known = pl.max_horizontal("generation", found["generation"])
         return (
-            named.with_columns(found["policy_id"], known.alias("generation")),
+            named.with_columns(found["policy_id"], known.alias("generation"), origins["seed_relation"]),
             refused.filter(pl.col("reason").is_not_null()),
         )
 
@@ -195,7 +194,7 @@ class ForeignPolicy:
             return None
         return Decided(self.registry, self.ask, self.result, self.declared.enforced)
 
-    def manifest(self, name: str, chain: Chain, counts: Counts) -> dict[str, JSONValue]:
+    def manifest(self, name: str, chain: Chain, counts: Counts, rows: Rows) -> dict[str, JSONValue]:
         """The manifest's own entries."""
         return {
             "name": name,
@@ -211,11 +210,11 @@ class ForeignPolicy:
             },
             "counts": {"planned": counts.planned, **counts.outcomes},
             "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
+            **rows.as_entries(),
         }
 
-    def texts(self, staging: Staging, entries: Mapping[str, JSONValue]) -> dict[str, bytes]:
+    def texts(self, rows: Rows, entries: Mapping[str, JSONValue]) -> dict[str, bytes]:
         """Card and policy files; `entries` are the manifest's own."""
-        rows = count_rows(staging.new, staging.files)
         return dataset_texts(about(entries, rows, self.decided), rows, self.decided)
 
 

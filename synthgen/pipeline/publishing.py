@@ -41,8 +41,8 @@ def publish_run(
     # No date, limit or price stands in a shard: what changes none of its rows and duties changes none of its bytes.
     staging.finish(metadata={"dataset": resolved.loaded.recipe.name, **stamp(decided)})
     _check_accounting(staging, counts, walked)
-    entries = _manifest(resolved, gates, index, counts)
     rows = count_rows(staging.new, staging.files)
+    entries = {**_manifest(resolved, gates, index, counts), **rows.as_entries()}
     publish(
         out,
         staging,
@@ -99,6 +99,7 @@ def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Cou
         "judge": _judge_entry(resolved),
         "target": recipe.target,
         "prompts": prompts,
+        "steps": list(prompts),
         "complete": counts.outcomes.get("pending", 0) == 0,
         "counts": {"planned": counts.planned, **counts.outcomes},
         "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},

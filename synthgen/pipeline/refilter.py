@@ -30,7 +30,7 @@ from synthgen.dataset import (
 from synthgen.errors import UsageError
 from synthgen.journal import JournalIndex, lock_run
 from synthgen.pipeline.admit import screen, settle
-from synthgen.pipeline.describe import TEXTS, stamp
+from synthgen.pipeline.describe import TEXTS, count_rows, stamp
 from synthgen.pipeline.foreign import Declared, ForeignPolicy
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP
@@ -331,8 +331,9 @@ def _filter_group(
             if counts.planned == 0:
                 raise UsageError(f"{', '.join(map(str, inputs))}: no rows found")
             staging.finish(metadata=stamp(policy.decided))
-            entries = policy.manifest(out.name, chain, counts)
-            publish(out, staging, texts=policy.texts(staging, entries), manifest=entries)
+            rows = count_rows(staging.new, staging.files)
+            entries = policy.manifest(out.name, chain, counts, rows)
+            publish(out, staging, texts=policy.texts(rows, entries), manifest=entries)
     return _report(out, out.name, counts, None, started), policy.groups
 
 

@@ -35,7 +35,8 @@ Record = dict[str, JSONValue]
 class RunSummary:
     """`samples` and `rejects` are records as stored; `published` is false for a folder without a manifest.
 
-    `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`.
+    `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`. `generations`:
+    rounds of distillation behind the accepted rows -> how many have them.
     """
 
     run: Path
@@ -46,6 +47,7 @@ class RunSummary:
     samples: tuple[Record, ...]
     rejects: tuple[Record, ...]
     examples: Mapping[str, str]
+    generations: Mapping[str, int]
 
     def as_json(self) -> dict[str, JSONValue]:
         """What `--json` prints."""
@@ -58,6 +60,7 @@ class RunSummary:
             "samples": [dict(record) for record in self.samples],
             "rejects": [dict(record) for record in self.rejects],
             "examples": dict(self.examples),
+            "generations": dict(self.generations),
         }
 
 
@@ -140,6 +143,7 @@ def summarise(run: Path, samples: int) -> RunSummary:
         samples=tuple(_head(run / "data", samples)),
         rejects=tuple(_head(run / "rejected", 1)),
         examples=cast(dict[str, str], manifest.get("examples", {})),
+        generations=cast(dict[str, int], manifest.get("generations", {})),
     )
 
 
