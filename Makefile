@@ -7,18 +7,21 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint clean
+.PHONY: help quickstart test test-vllm lint clean
 
 help: ## Say what each target does.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
 
 quickstart: $(VENV)/.stamp-local ## Make a small dataset with a small open-weight model on this machine.
-	$(BIN)/synthgen generate examples/quickstart.yaml -o $(RUN)
+	$(BIN)/synthgen generate examples/quickstart.yaml -o $(RUN) >/dev/null
 	$(BIN)/synthgen show $(RUN)
 	@printf '\ndataset: %s/data   rejected: %s/rejected   card: %s/README.md\n' $(RUN) $(RUN) $(RUN)
 
 test: lint ## Check style and types, then run every test, the quickstart among them.
 	$(BIN)/python -m pytest
+
+test-vllm: $(VENV)/.stamp-dev ## Run the tests that need a real vLLM: installed beside us on the first run, 4 GB.
+	$(BIN)/python -m tests.vllm_server .vllm $(BIN)/python -m pytest -m vllm -rs
 
 lint: $(VENV)/.stamp-dev ## Check style (ruff) and types (mypy --strict).
 	$(BIN)/ruff check .
@@ -26,7 +29,7 @@ lint: $(VENV)/.stamp-dev ## Check style (ruff) and types (mypy --strict).
 	$(BIN)/mypy
 
 clean: ## Remove the environment and all caches; runs/ stays.
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .vllm dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Editable, so that a stamp needs to know pyproject.toml only: changed sources need no new installation.

@@ -4,7 +4,8 @@ In: HTTP/1.1 POSTs with a Content-Length, kept alive (a GET finds nothing). Out:
 its own, after a latency drawn uniformly from `--latency LOW HIGH` seconds. `--rpm N` answers 429 with Retry-After
 beyond N requests a minute (sliding 60 s window). `--knee N` makes the service time grow with the requests in flight
 beyond N (a server that never says 429). Prints its URL, then on SIGTERM a JSON line: requests, paid (also minute by
-minute since the first answer), 429s, most in flight. Run it on a core of its own: `taskset -c 0 python benchmarks/server.py`.
+minute since the first answer), 429s, most in flight, seconds from the first request to the last answer. Run it on a core
+of its own: `taskset -c 0 python benchmarks/server.py`.
 """
 
 import argparse
@@ -31,6 +32,7 @@ class Server:
         self.requests = self.paid = self.limited = self.in_flight = self.max_in_flight = 0
         self.paid_by_minute: list[int] = []
         self.first_paid_at = 0.0
+        self.first_at = self.last_at = 0.0
         self.window: deque[float] = deque()
         self.random = random.Random(0)
 
@@ -56,7 +58,7 @@ class Server:
     def answer(self) -> bytes:
         """The next paid answer."""
         self.paid += 1
-        now = time.monotonic()
+        now = self.last_at = time.monotonic()
         self.first_paid_at = self.first_paid_at or now
         minute = int((now - self.first_paid_at) / 60)
         self.paid_by_minute += [0] * (minute + 1 - len(self.paid_by_minute))
@@ -99,6 +101,7 @@ class Connection(asyncio.Protocol):
         """A whole request is here."""
         server = self.server
         server.requests += 1
+        server.first_at = server.first_at or time.monotonic()
         wait_s = server.wait_for_limit_s()
         if wait_s is not None:
             server.limited += 1
@@ -135,7 +138,8 @@ async def serve(options: argparse.Namespace) -> None:
     loop.add_signal_handler(signal.SIGTERM, over.set)
     await over.wait()
     names = ("requests", "paid", "paid_by_minute", "limited", "max_in_flight")
-    print(json.dumps({name: getattr(state, name) for name in names}), flush=True)
+    counts = {name: getattr(state, name) for name in names}
+    print(json.dumps(counts | {"span_s": round(state.last_at - state.first_at, 3)}), flush=True)
 
 
 def main() -> None:

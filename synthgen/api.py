@@ -12,28 +12,36 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from synthgen.asking.batch import Pace
 from synthgen.errors import SynthgenError, UsageError
 from synthgen.pipeline import (
     Attestation,
+    Cancelled,
     Export,
     FilterOptions,
     OnDeny,
     Options,
     Plan,
+    Question,
     Recheck,
     Report,
     RowStory,
+    RunFolder,
     RunSummary,
     attest,
+    cancel_run,
     check_recipe,
     check_rows,
     export,
     filter_foreign,
+    first_questions,
     make_plan,
     open_gates,
+    read_record,
     recut,
+    require_abilities,
     resolve,
     row_story,
     student_allowed,
@@ -44,16 +52,23 @@ from synthgen.recipe.load import LoadedRecipe, load_recipe
 from synthgen.recipe.schema import recipe_schema
 from synthgen.types import JSONValue
 
+if TYPE_CHECKING:  # brings HTTP libraries along
+    from synthgen.pipeline.doctor import DoctorOptions, Examination
+
 __all__ = [
+    "Cancelled",
     "FilterOptions",
     "LoadedRecipe",
     "Options",
     "Plan",
+    "Question",
     "Recheck",
     "Report",
     "RowStory",
     "RunSummary",
     "SynthgenError",
+    "cancel",
+    "doctor",
     "filter",
     "generate",
     "load_recipe",
@@ -62,6 +77,7 @@ __all__ = [
     "policy_check",
     "policy_export",
     "policy_student",
+    "preview",
     "recipe_schema",
     "show",
 ]
@@ -85,20 +101,58 @@ def generate(
         SynthgenError: the run could not start.
     """
     loaded = _loaded(recipe, overrides)
-    folder = Path(out) if out is not None else Path("runs") / loaded.recipe.name
-    return _run(_generate(loaded, folder, options or Options()))
+    return _run(_generate(loaded, _folder(loaded, out), options or Options()))
 
 
-def plan(recipe: RecipeLike, *, overrides: Sequence[str] = (), max_cost_usd: float | None = None) -> Plan:
+def plan(
+    recipe: RecipeLike,
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    max_cost_usd: float | None = None,
+) -> Plan:
     """What `generate` would do and cost; sends nothing, writes nothing, and says what policy decides.
 
+    `out` is the run folder, as in `generate`: what the doctor left there counts.
+
     Raises:
-        SynthgenError: the recipe, its files or its source are wrong.
+        SynthgenError: the recipe, its files or its source are wrong, or a server was proved to lack what is asked.
     """
     loaded = _loaded(recipe, overrides)
     cap_usd = loaded.recipe.budget_usd if max_cost_usd is None else max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
-    return make_plan(resolved, open_gates(resolved, date.today()), cap_usd)  # noqa: DTZ011  # the user's day
+    today = date.today()  # noqa: DTZ011  # the user's day
+    require_abilities(resolved, read_record(RunFolder(_folder(loaded, out))), today)
+    return make_plan(resolved, open_gates(resolved, today), cap_usd)
+
+
+def doctor(
+    recipe: RecipeLike,
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    options: "DoctorOptions | None" = None,
+) -> "Examination":
+    """Prove what the endpoints of a recipe can do, by asking them; stores the result in the run folder `out`.
+
+    For a bare URL, hand over the recipe that `synthgen.pipeline.doctor.endpoint_recipe` makes of it.
+
+    Raises:
+        SynthgenError: it could not begin; what was found wrong is in `Examination.problem`.
+    """
+    from synthgen.pipeline.doctor import DoctorOptions, diagnose
+
+    loaded = _loaded(recipe, overrides)
+    return _run(diagnose(loaded, _folder(loaded, out), options or DoctorOptions()))
+
+
+def preview(recipe: RecipeLike, questions: int, *, overrides: Sequence[str] = ()) -> list[Question]:
+    """The first `questions` prompts that `generate` would send, rendered; sends nothing.
+
+    Raises:
+        SynthgenError: the recipe, its files or its source are wrong.
+    """
+    return first_questions(resolve(_loaded(recipe, overrides)), questions)
 
 
 def filter(  # the verb's name
@@ -213,6 +267,19 @@ def policy_student(
     return student_allowed(Path(folder), name, use=use, distributed=distributed, today=today)
 
 
+def cancel(
+    run: str | Path, *, pace: Pace | None = None, say: Callable[[str], None] = lambda _: None
+) -> Cancelled:
+    """Stop the batches of a run at their vendors; what was answered until then is paid and journaled.
+
+    Waits until each batch is over, which vendors take minutes for; `say` is told which one it is at.
+
+    Raises:
+        SynthgenError: not a run, or it cannot be worked on.
+    """
+    return _run(cancel_run(Path(run), pace or Pace(), say))
+
+
 def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> RunSummary | RowStory:
     """Counts, reasons, spend and samples of a run; or, with `row`, the whole story of one record.
 
@@ -222,6 +289,11 @@ def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> RunSum
         SynthgenError: not a run, or no such row.
     """
     return summarise(Path(run), samples) if row is None else row_story(Path(run), row)
+
+
+def _folder(loaded: LoadedRecipe, out: str | Path | None) -> Path:
+    """The run folder of a recipe."""
+    return Path(out) if out is not None else Path("runs") / loaded.recipe.name
 
 
 def _loaded(recipe: RecipeLike, overrides: Sequence[str]) -> LoadedRecipe:

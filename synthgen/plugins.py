@@ -50,6 +50,9 @@ _BUILT_IN: dict[Kind, tuple[EntryPoint, ...]] = {
         openai="synthgen.asking.providers:OPENAI",
         vllm="synthgen.asking.providers:VLLM",
         anthropic="synthgen.asking.providers:ANTHROPIC",
+        azure="synthgen.asking.clouds:AZURE",
+        bedrock="synthgen.asking.clouds:BEDROCK",
+        vertex="synthgen.asking.clouds:VERTEX",
         local="synthgen.asking.local:LOCAL",
     ),
     "filter": _built_in(
@@ -84,10 +87,11 @@ def load_plugin(kind: Kind, name: str) -> Plugin[Callable[..., object]]:
     Raises:
         UsageError: unknown name (with the nearest known one), or the target is not a `Plugin`.
     """
-    entries = _entries(kind)
-    entry = entries.get(name) or (EntryPoint(name, name, "") if ":" in name else None)
+    # What is built in wins; looking through everything installed takes as long as all the rest of loading it.
+    entry = next((entry for entry in _BUILT_IN[kind] if entry.name == name), None)
+    entry = entry or _entries(kind).get(name) or (EntryPoint(name, name, "") if ":" in name else None)
     if entry is None:
-        known = sorted(entries)
+        known = plugin_names(kind)
         raise UsageError(f"unknown {kind} {name!r}{suggest(name, known)}; known: {', '.join(known)}")
     try:
         plugin = entry.load()

@@ -1,7 +1,7 @@
 """The one truth of what is stored in a published dataset: columns, types, versions.
 
 In: a `RecordShape`, fixed at plan time. Out: polars schemas for the record shards, the rejected and quarantined
-shards and the lineage sidecar, and for each the `ARROW:schema` value its Parquet files carry.
+shards and the lineage and logprobs sidecars, and for each the `ARROW:schema` value its Parquet files carry.
 Guarantees: inside one run every file of a kind has the same schema; optional fields exist only when the recipe can
 fill them, so that a plain chat set concatenates with other people's; free-form values (tool arguments, tool lists,
 sampling) are JSON text, because `datasets` merges the keys of structs over rows.
@@ -26,6 +26,7 @@ __all__ = [
     "Table",
     "arrow_schema_b64",
     "lineage_schema",
+    "logprobs_schema",
     "message_struct",
     "record_schema",
     "rejected_schema",
@@ -34,7 +35,7 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 
-Table = Literal["record", "rejected", "lineage"]
+Table = Literal["record", "rejected", "lineage", "logprobs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +168,45 @@ def lineage_schema() -> pl.Schema:
     )
 
 
+def logprobs_schema() -> pl.Schema:
+    """One row per captured reply of an accepted record, joined to it by `id`; never null: `id`, `step`, `request_key`.
+
+    Position p of every list is the p-th token the teacher generated, the end token included where the server lists it;
+    the prompt is not covered (its length is `input_tokens` of lineage). `logprobs` are natural logarithms as the
+    server gave them: at temperature 1, but for servers set otherwise (vLLM's `--logprobs-mode`). `top_*` are the
+    likeliest tokens, most likely first, in lists of equal length; what they leave of 1 is the tail. Ids are those of
+    the served model's tokenizer, `tokenizer` its repository where the recipe names one; `ids_complete` says that no
+    id is null. `token_bytes` stands where a token is part of a character.
+    """
+    ids, values = pl.List(pl.Int32()), pl.List(pl.Float32())
+    return pl.Schema(
+        {
+            "id": pl.String(),
+            "step": pl.String(),
+            "request_key": pl.String(),
+            "teacher": pl.String(),
+            "model": pl.String(),
+            "served_model": pl.String(),
+            "tokenizer": pl.String(),
+            "ids_complete": pl.Boolean(),
+            "tokens": pl.List(pl.String()),
+            "token_bytes": pl.List(pl.Binary()),
+            "token_ids": ids,
+            "logprobs": values,
+            "top_tokens": pl.List(pl.List(pl.String())),
+            "top_ids": pl.List(ids),
+            "top_logprobs": pl.List(values),
+        }
+    )
+
+
+_SIDECARS = {"lineage": lineage_schema, "logprobs": logprobs_schema}
+
+
 def table_schema(table: Table, shape: RecordShape) -> pl.Schema:
-    """The schema of one kind of file; lineage is the same for every shape."""
-    if table == "lineage":
-        return lineage_schema()
+    """The schema of one kind of file; sidecars are the same for every shape."""
+    if table in _SIDECARS:
+        return _SIDECARS[table]()
     return record_schema(shape) if table == "record" else rejected_schema(shape)
 
 
@@ -186,4 +222,4 @@ def arrow_schema_b64(table: Table, shape: RecordShape) -> str:
 
     Base64 of the serialised Arrow IPC schema of `table_schema(table, shape)`.
     """
-    return _arrow_schemas()[table]["any" if table == "lineage" else shape.label()]
+    return _arrow_schemas()[table]["any" if table in _SIDECARS else shape.label()]

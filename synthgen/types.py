@@ -19,6 +19,7 @@ __all__ = [
     "Completion",
     "FinishReason",
     "JSONValue",
+    "Logprobs",
     "Message",
     "Request",
     "Role",
@@ -80,6 +81,12 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+
+    @property
+    def said(self) -> str:
+        """All there is to read: the content, and below it the tool calls as JSON, one a line."""
+        calls = (canonical_json({"name": call.name, "arguments": call.arguments}) for call in self.tool_calls)
+        return "\n".join(filter(None, (self.content, *(call.decode() for call in calls))))
 
     def as_json(self) -> dict[str, JSONValue]:
         """`role` and `content` always; the rest only where set, so that plain chat hashes alike for ever."""
@@ -175,9 +182,10 @@ class TeacherIdentity:
 class Request:
     """One question to one teacher: the unit that is paid for, and the unit of the journal.
 
-    `tools` and `response_schema` are JSON text. `occurrence` tells apart questions that read alike but are
+    `tools` and `response_schema` are JSON text, `tool_choice` is `auto`, `none`, `required` or a tool's name. `occurrence` tells apart questions that read alike but are
     meant twice: for a first step the running number among identical requests in source order, for a later
-    step the key of the request it follows, for a judge nothing (same text, same score).
+    step the key of the request it follows, for a judge nothing (same text, same score). `capture` names what the
+    reply has to hold besides its text: `logprobs:K`, the K likeliest tokens of each position.
     """
 
     messages: tuple[Message, ...]
@@ -188,10 +196,11 @@ class Request:
     capture: tuple[str, ...] = ()
     sample: int = 0
     occurrence: str = ""
+    tool_choice: str | None = None
 
     def content(self) -> dict[str, object]:
         """Everything that changes the answer, without `sample` and `occurrence`: to be hashed, not to be read."""
-        return {
+        content: dict[str, object] = {
             "v": KEY_VERSION,
             "messages": [message.as_json() for message in self.messages],
             "teacher": orjson.Fragment(self.teacher.hashed),
@@ -200,10 +209,19 @@ class Request:
             "response_schema": self.response_schema,
             "capture": list(self.capture),
         }
+        if self.tool_choice is not None:  # absent from keys older than it
+            content["tool_choice"] = self.tool_choice
+        return content
 
     def key(self) -> str:
         """Content key, 32 hex digits: the journal holds at most one answer per key."""
         return digest(self.content() | {"sample": self.sample, "occurrence": self.occurrence})
+
+    @property
+    def top_logprobs(self) -> int | None:
+        """How many alternatives a token is captured with (`logprobs:5` in `capture`); None: no logprobs."""
+        named = (name.partition(":") for name in self.capture)
+        return next((int(count) for name, _, count in named if name == "logprobs"), None)
 
     def input_tokens_bound(self) -> int:
         """Upper bound on input tokens: a token is at least one byte; 16 a message for its frame."""
@@ -227,6 +245,14 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
     def as_json(self) -> dict[str, JSONValue]:
         """The shape stored in the journal."""
         return {
@@ -238,11 +264,50 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Natural log-probabilities of a reply's tokens, in columns: one entry per token the teacher generated.
+
+    The prompt is not covered. `tokens` are texts, None where the server gave only an id; `token_bytes` says what a
+    text cannot: tokens that are part of a character. `top_*` list the likeliest tokens of a position, most likely
+    first: at most as many as were asked for, the generated one where it was among them (vLLM: always).
+    """
+
+    tokens: tuple[str | None, ...]
+    token_bytes: tuple[bytes | None, ...]
+    ids: tuple[int | None, ...]
+    logprobs: tuple[float, ...]
+    top_tokens: tuple[tuple[str | None, ...], ...]
+    top_ids: tuple[tuple[int | None, ...], ...]
+    top_logprobs: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        columns = (
+            self.token_bytes,
+            self.ids,
+            self.logprobs,
+            self.top_tokens,
+            self.top_ids,
+            self.top_logprobs,
+        )
+        if any(len(column) != len(self.tokens) for column in columns):
+            raise ValueError("the columns of logprobs differ in length")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def ids_complete(self) -> bool:
+        """Whether every token and every alternative has its id: what training on them needs."""
+        return None not in self.ids and not any(None in ids for ids in self.top_ids)
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What a teacher answered, normalised over vendors.
 
     `served_model` is the name in the reply (None: the reply names none), `upstream` the host behind a router,
-    `reply_id` the vendor's id of the reply. `usage` is None where the teacher reports none.
+    `reply_id` the vendor's id of the reply. `usage` is None where the teacher reports none. `flags` say what is
+    wrong with an answer that is kept all the same (`logprobs_missing`).
     """
 
     text: str
@@ -253,3 +318,5 @@ class Completion:
     served_model: str | None = None
     upstream: str | None = None
     reply_id: str | None = None
+    logprobs: Logprobs | None = None
+    flags: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """A teacher on 127.0.0.1 that speaks both dialects, answers the same every time, and counts what it was paid.
 
-In: requests to `/v1/chat/completions` and `/v1/messages`. Out: answers whose text is a function of the request body, or
+In: requests to `/v1/chat/completions` and `/v1/messages`, or for `pages`. Out: answers whose text is a function of the request body, or
 what the script says (429, drops, broken bodies). Guarantees: every answer that would be billed has its own id and
 is in `payments` (and in the log file) before the first byte of it is sent.
 
@@ -18,7 +18,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
@@ -92,6 +92,7 @@ DRIBBLE = Act("dribble")
 ENDLESS = Act("endless")
 _PAID = {"answer", "drop_after", "truncate", "malformed", "chunked", "close", "dribble", "endless"}
 
+Page: TypeAlias = "Act | Callable[[Mapping[str, str]], Act]"
 Script: TypeAlias = "Callable[[int, Body], Act | None] | Sequence[Act]"
 
 
@@ -129,9 +130,11 @@ class Payment:
 class Loopback:
     """The server. `url` is a base URL; `requests`, `payments` and `max_in_flight` tell what happened.
 
-    `reply(body)` gives the text of an answer, by default words drawn from a hash of the body. `latency_s` is slept
+    `reply(body)` gives the text of an answer, by default words drawn from a hash of the body; `edit(body, answer)`
+    changes the whole answer. `pages` are free: what is found at a path (or a function of the headers), and for a GET anywhere else 404. `latency_s` is slept
     before each answer; with `hold`, nothing is answered until that many requests are in flight. `script` is a sequence of acts for the first requests, or a function of the request's
-    number (from 1) and body; None means a normal answer.
+    number (from 1) and body; None means a normal answer. `n` samples are at most `most_choices`; each is a payment.
+    Fields of a body that it `ignores` change nothing.
     """
 
     def __init__(
@@ -143,14 +146,21 @@ class Loopback:
         hold: int = 0,
         script: Script = (),
         served_model: str | None = None,
+        most_choices: int = 128,
+        ignores: Collection[str] = (),
         log: Path | None = None,
         port: int = 0,
+        edit: Callable[[Body, Body], Body] | None = None,
+        pages: Mapping[str, Page] | None = None,
     ):
         self.requests: list[Seen] = []
         self.payments: list[Payment] = []
         self.in_flight = 0
         self.max_in_flight = 0
         self.port = port
+        self.pages_read: list[Seen] = []
+        self._edit = edit
+        self._pages = pages or {}
         self._reply = reply
         self._words = words
         self._latency_s = latency_s
@@ -159,6 +169,8 @@ class Loopback:
         self._closing = asyncio.Event()
         self._script = script
         self._served_model = served_model
+        self._most_choices = most_choices
+        self._ignores = ignores
         self._log = log
         self._log_file: IO[str] | None = None
         self._runner: web.ServerRunner | None = None
@@ -224,10 +236,15 @@ class Loopback:
             await stopped.wait()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.method != "POST":
-            return web.Response(status=404)
-        body: Body = json.loads(await request.content.read())
         headers = {name.lower(): value for name, value in request.headers.items()}
+        if request.method != "POST" or request.path in self._pages:
+            self.pages_read.append(Seen(request.path, headers, {}))
+            found = self._pages.get(request.path, refuse(404))
+            page = found(headers) if callable(found) else found
+            if isinstance(page.payload, str):
+                return web.Response(text=page.payload, status=page.status, headers=page.headers)
+            return web.json_response(page.payload, status=page.status, headers=page.headers)
+        body: Body = json.loads(await request.content.read())
         self.requests.append(Seen(request.path, headers, body))
         number = len(self.requests)
         self.in_flight += 1
@@ -250,7 +267,8 @@ class Loopback:
     async def _act(
         self, act: Act, request: web.BaseRequest, headers: Mapping[str, str], body: Body
     ) -> web.StreamResponse:
-        anthropic = request.path.endswith("/messages")
+        # Clouds put the model into the path and the dialect's version into the body.
+        anthropic = request.path.endswith("/messages") or "anthropic_version" in body
         raw = b""
         if act.kind in _PAID:
             raw = json.dumps(self._answer(body, anthropic=anthropic)).encode()
@@ -295,16 +313,29 @@ class Loopback:
         return response
 
     def _answer(self, body: Body, *, anthropic: bool) -> Body:
-        """The reply to `body`, booked as paid."""
-        hashed = blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=16).hexdigest()
+        """The reply to `body`, booked as paid: the prompt once, and each of its samples."""
+        body = {name: value for name, value in body.items() if name not in self._ignores}
+        samples = body.get("n")
+        written = []
+        for place in range(min(samples, self._most_choices) if isinstance(samples, int) else 1):
+            each = choice_body(body, place)
+            text, finish = self._text(each)
+            written.append((self._book(each, text, prompt=place == 0), text, finish))
+        answer = _anthropic_reply(*written[0]) if anthropic else _openai_reply(written, body)
+        return self._edit(body, answer) if self._edit else answer
+
+    def _text(self, body: Body) -> tuple[str, str]:
         text = self._reply(body) if self._reply else answer_text(body, self._words)
-        finish = "stop"
         limit = body.get("max_tokens", body.get("max_completion_tokens"))
         words = text.split(" ")
         if self._reply is None and isinstance(limit, int) and len(words) > limit:
-            text, finish = " ".join(words[:limit]), "length"
+            return " ".join(words[:limit]), "length"
+        return text, "stop"
+
+    def _book(self, body: Body, text: str, *, prompt: bool) -> Payment:
+        hashed = blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=16).hexdigest()
         model = self._served_model or str(body.get("model", "unknown"))
-        input_tokens = len(json.dumps(body.get("messages", "")).split())
+        input_tokens = len(json.dumps(body.get("messages", "")).split()) if prompt else 0
         payment = Payment(
             f"reply-{len(self.payments) + 1:08d}", hashed, model, input_tokens, len(text.split(" "))
         )
@@ -312,7 +343,16 @@ class Loopback:
         if self._log_file is not None:
             self._log_file.write(json.dumps(asdict(payment)) + "\n")
             self._log_file.flush()
-        return _anthropic_reply(payment, text, finish) if anthropic else _openai_reply(payment, text, finish)
+        return payment
+
+
+def choice_body(body: Body, place: int) -> Body:
+    """The request that would have brought this choice alone: vLLM draws choice k with the seed plus k."""
+    alone = {name: value for name, value in body.items() if name != "n"}
+    seed = body.get("seed")
+    if place:
+        alone["seed"] = seed + place if isinstance(seed, int) else f"choice {place}"
+    return alone
 
 
 async def _hang_up(request: web.BaseRequest, raw: bytes) -> web.StreamResponse:
@@ -328,18 +368,77 @@ async def _hang_up(request: web.BaseRequest, raw: bytes) -> web.StreamResponse:
     return response
 
 
-def _openai_reply(payment: Payment, text: str, finish: str) -> Body:
+def _openai_reply(written: Sequence[tuple[Payment, str, str]], body: Body) -> Body:
+    choices: list[JSON] = []
+    for place, (_, text, finish) in enumerate(written):
+        message: JSON = {"role": "assistant", "content": text}
+        choice: Body = {"index": place, "message": message, "finish_reason": finish}
+        if call := _called(body):
+            message = {"role": "assistant", "content": None, "tool_calls": [call]}
+            choice |= {"message": message, "finish_reason": "tool_calls"}
+        if body.get("logprobs"):
+            choice["logprobs"] = {"content": logprobs_of(text, body)}
+        if body.get("return_token_ids"):
+            choice["token_ids"] = [token_id(token) for token in tokens_of(text)]
+        choices.append(choice)
+    prompt_tokens = sum(payment.input_tokens for payment, _, _ in written)
+    completion_tokens = sum(payment.output_tokens for payment, _, _ in written)
     return {
-        "id": payment.id,
+        "id": written[0][0].id,
         "object": "chat.completion",
         "created": 1,
-        "model": payment.model,
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "model": written[0][0].model,
+        "choices": choices,
         "usage": {
-            "prompt_tokens": payment.input_tokens,
-            "completion_tokens": payment.output_tokens,
-            "total_tokens": payment.input_tokens + payment.output_tokens,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
         },
+    }
+
+
+def tokens_of(text: str) -> list[str]:
+    """A token is a word with the space before it."""
+    first, *rest = text.split(" ")
+    return [first, *(f" {word}" for word in rest)]
+
+
+def token_id(token: str) -> int:
+    """The token's number in a vocabulary of about a million."""
+    return int.from_bytes(blake2b(token.encode(), digest_size=2).digest(), "big") * 16 + len(token) % 16
+
+
+def logprobs_of(text: str, body: Body) -> list[JSON]:
+    """Made-up log-probabilities that add up: the token itself -0.5, alternatives from -2 downwards."""
+    top = body.get("top_logprobs", 0)
+    assert isinstance(top, int)
+    as_ids = bool(body.get("return_tokens_as_token_ids"))
+
+    def entry(token: str, logprob: float) -> Body:
+        name = f"token_id:{token_id(token)}" if as_ids else token
+        return {"token": name, "logprob": logprob, "bytes": list(name.encode())}
+
+    out: list[JSON] = []
+    for token in tokens_of(text):
+        others = [entry(f" other{number}", -2.0 - number) for number in range(1, top)]
+        alternatives: list[JSON] = [entry(token, -0.5), *others] if top else []
+        out.append({**entry(token, -0.5), "bytes": list(token.encode()), "top_logprobs": alternatives})
+    return out
+
+
+def _called(body: Body) -> Body | None:
+    """A call of the tool that the body insists on (OpenAI's form): the one it names, or any."""
+    choice, tools = body.get("tool_choice"), body.get("tools")
+    if choice in (None, "auto", "none") or not isinstance(tools, list):
+        return None
+    named = choice.get("function") if isinstance(choice, dict) else None
+    functions = [tool["function"] for tool in tools if isinstance(tool, dict)]
+    function = next(one for one in functions if named is None or one["name"] == named["name"])
+    arguments = json.dumps(_instance(function.get("parameters"), Random(1)))
+    return {
+        "id": "call-1",
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments},
     }
 
 

@@ -21,7 +21,10 @@ _PLAIN = {
     pl.String(): pa.string(),
     pl.Int32(): pa.int32(),
     pl.Int64(): pa.int64(),
+    pl.Float32(): pa.float32(),
     pl.Float64(): pa.float64(),
+    pl.Boolean(): pa.bool_(),
+    pl.Binary(): pa.binary(),
     pl.Datetime("us", "UTC"): pa.timestamp("us", "UTC"),
 }
 
@@ -48,7 +51,8 @@ def main() -> None:
     """Write the file beside `schema.py`."""
     by_shape: tuple[Table, ...] = ("record", "rejected")
     schemas = {table: {shape.label(): _b64(table, shape) for shape in SHAPES} for table in by_shape}
-    schemas["lineage"] = {"any": _b64("lineage", RecordShape())}
+    sidecars: tuple[Table, ...] = ("lineage", "logprobs")
+    schemas |= {table: {"any": _b64(table, RecordShape())} for table in sidecars}
     path = Path(synthgen.schema.__file__).with_name("arrow_schemas.json")
     text = json.dumps({"schema_version": SCHEMA_VERSION, "schemas": schemas}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")

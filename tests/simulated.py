@@ -166,7 +166,7 @@ async def drive(
         while True:
             place = await lane.enter(server.input_tokens, max_tokens)
             usage, headers = await server.serve()
-            lane.saw(place, headers)
+            lane.saw(place, headers, refused=usage is None)
             if usage:
                 lane.succeeded(place, usage)
                 lane.leave(place, usage)

@@ -19,7 +19,8 @@ import synthgen
 from synthgen.asking import Budget, Lane
 from synthgen.asking.lanes.quotas import Place
 from synthgen.assets import package_version
-from synthgen.cli.live import plain_line, render, watching
+from synthgen.cli.live import Pace, plain_line, render, watching
+from synthgen.dataset import verify
 from synthgen.pipeline import Progress
 from synthgen.recipe.model import Limits
 from tests.loopback import MALFORMED, Loopback, LoopbackProcess, refuse
@@ -27,7 +28,7 @@ from tests.runs import cli, graded, recipe, records, save
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("openai", "anthropic", "polars", "datasketch", "aiohttp", "torch", "numpy")
-VERBS = ("generate", "plan", "filter", "show", "list", "schema")
+VERBS = ("generate", "cancel", "plan", "filter", "show", "list", "schema")
 
 
 @pytest.fixture
@@ -129,9 +130,17 @@ def test_list_filters_names_chains_and_filters() -> None:
 def test_list_teachers_names_providers_routes_and_prices() -> None:
     listed = cli("list", "teachers", "--json").json
 
-    assert {row["name"] for row in listed["providers"]} >= {"openai", "anthropic", "vllm", "local"}
+    assert {row["name"] for row in listed["providers"]} >= {
+        "openai",
+        "anthropic",
+        "azure",
+        "bedrock",
+        "vertex",
+        "vllm",
+        "local",
+    }
     assert "self-hosted" in [row["name"] for row in listed["routes"]]
-    prices = listed["prices (USD per million tokens)"]
+    prices = listed["prices_usd_per_million_tokens"]
     assert all(row["as_of"] and row["output"] > 0 for row in prices)
 
 
@@ -258,7 +267,7 @@ def busy_progress() -> Progress:
 def test_the_live_view_shows_rows_speed_spend_lanes_and_reasons() -> None:
     console = Console(file=io.StringIO(), width=120, record=True)
 
-    console.print(render(busy_progress()))
+    console.print(render(busy_progress(), Pace()))
 
     shown = console.export_text()
     for expected in (
@@ -274,10 +283,47 @@ def test_the_live_view_shows_rows_speed_spend_lanes_and_reasons() -> None:
 
 
 def test_a_plain_line_tells_the_same() -> None:
-    line = plain_line(busy_progress())
+    line = plain_line(busy_progress(), Pace())
 
     assert line.startswith("asking | rows 4/10 | accepted 3, rejected 1 | 3 in flight | ")
     assert "0.2500/2 USD" in line
+
+
+def asking_progress(done: int, *, sent: int = 1) -> Progress:
+    progress = Progress(rows_total=1000, rows_done=done)
+    progress.lanes = {"qwen": Lane("qwen", Limits())}
+    progress.lanes["qwen"].counts.sent = sent
+    return progress
+
+
+def test_rows_that_were_answered_before_do_not_count_as_speed() -> None:
+    pace = Pace()
+
+    for second in range(10):
+        assert pace.left_s(asking_progress(80 * second, sent=0), float(second)) is None
+    pace.left_s(asking_progress(800), 10.0)
+
+    assert pace.left_s(asking_progress(810), 20.0) == pytest.approx(190.0)
+
+
+def test_the_time_left_follows_a_run_that_gets_slower() -> None:
+    pace = Pace()
+    for second in range(60):
+        pace.left_s(asking_progress(10 * second), float(second))
+
+    for second in range(60, 180):
+        left_s = pace.left_s(asking_progress(590 + second - 59), float(second))
+
+    assert left_s == pytest.approx(290.0, rel=0.1)
+
+
+def test_a_slow_run_has_a_time_left_too() -> None:
+    pace = Pace()
+
+    for row in range(10):
+        left_s = pace.left_s(asking_progress(row), 300.0 * row)
+
+    assert left_s == pytest.approx(991 * 300.0)
 
 
 def silent_progress() -> Progress:
@@ -291,18 +337,18 @@ def silent_progress() -> Progress:
 def test_the_live_view_says_why_no_answer_comes() -> None:
     console = Console(file=io.StringIO(), width=120, record=True)
 
-    console.print(render(silent_progress()))
+    console.print(render(silent_progress(), Pace()))
 
     said = "qwen: no answer for 12 s, trying on; last connect: Cannot connect to host \\x1b[2J"
     assert said in console.export_text()
 
 
 def test_a_plain_line_says_why_no_answer_comes() -> None:
-    assert plain_line(silent_progress()).endswith("last connect: Cannot connect to host \\x1b[2J")
+    assert plain_line(silent_progress(), Pace()).endswith("last connect: Cannot connect to host \\x1b[2J")
 
 
 def test_an_empty_progress_can_be_shown() -> None:
-    assert plain_line(Progress()).startswith("planning | rows 0/? | nothing settled yet")
+    assert plain_line(Progress(), Pace()).startswith("planning | rows 0/? | nothing settled yet")
 
 
 def test_plain_lines_come_without_a_terminal(
@@ -362,6 +408,25 @@ def test_a_first_signal_drains_and_the_run_goes_on_later(tmp_path: Path, number:
     assert 0 < paid < 60
     assert (again.code, again.json["sent"]) == (0, 60 - paid)
     assert len({payment.request for payment in payments}) == len(payments) == 60
+
+
+def test_a_signal_while_publishing_waits_for_the_whole_dataset(tmp_path: Path) -> None:
+    rows, run = 100, tmp_path / "run"
+    events = run / "events.jsonl"
+    with LoopbackProcess(log=tmp_path / "log.jsonl") as server:
+        content = recipe(server, rows, output={"rows_per_shard": 1})
+        content["teachers"]["qwen"]["limits"] = {"concurrency": 256}
+        path = save(tmp_path / "r.yaml", content)
+        process = started(path, run)
+        wait_for(lambda: events.exists() and b'"phase":"shards"' in events.read_bytes(), process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+
+    assert "interrupted: " in err  # it came in time
+    assert "Traceback" not in err
+    assert process.returncode == 130
+    assert verify(run) == []
+    assert len(records(run)) == rows
 
 
 def test_a_second_signal_stops_at_once_and_the_run_goes_on_later(tmp_path: Path) -> None:

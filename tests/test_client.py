@@ -128,6 +128,8 @@ async def test_no_credential_is_sent_where_none_is_named(
     monkeypatch.setenv("UNRELATED_KEY", "secret-unrelated")
     for name in ("OPENAI_ADMIN_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "secret-unrelated")
+    for name in ("OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS"):
+        monkeypatch.setenv(name, "X-Unrelated: secret-unrelated")
 
     async with Loopback() as server, client.teacher(server.url, api_key_env=None) as teacher:
         outcome = await teacher.answer(ask())

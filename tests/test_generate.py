@@ -240,17 +240,27 @@ def test_a_rewritten_field_is_what_the_next_step_and_the_record_see(tmp_path: Pa
     assert json.loads(first["fields"])["instruction"] == "Rewritten question?"
 
 
-def test_samples_are_separate_requests_and_separate_records(server: Loopback, tmp_path: Path) -> None:
-    steps = [
-        {"name": "answer", "prompt": "answer", "teacher": "qwen", "samples": 3, "sampling": {"seed": 10}}
-    ]
+SAMPLED = [{"name": "answer", "prompt": "answer", "teacher": "qwen", "samples": 3, "sampling": {"seed": 10}}]
 
-    report = synthgen.generate(recipe(server, rows=2, steps=steps), tmp_path / "run")
+
+def test_samples_are_separate_records_of_one_request(server: Loopback, tmp_path: Path) -> None:
+    report = synthgen.generate(recipe(server, rows=2, steps=SAMPLED), tmp_path / "run")
 
     rows = records(tmp_path / "run")
-    assert (report.sent, len(rows)) == (6, 6)
+    assert (report.sent, len(rows)) == (2, 6)
     assert [row["sample"] for row in rows] == [0, 1, 2, 0, 1, 2]
-    assert sorted(int(str(seen.body["seed"])) for seen in server.requests) == [10, 10, 11, 11, 12, 12]
+    assert len({row["messages"][1]["content"] for row in rows}) == 6
+
+
+def test_samples_bought_one_by_one_make_the_same_dataset(server: Loopback, tmp_path: Path) -> None:
+    synthgen.generate(recipe(server, rows=2, steps=SAMPLED), tmp_path / "together")
+    teachers = {"qwen": teacher(server, samples_per_request=1)}
+
+    report = synthgen.generate(recipe(server, rows=2, steps=SAMPLED, teachers=teachers), tmp_path / "alone")
+
+    rows = records(tmp_path / "alone")
+    assert (report.sent, rows) == (6, records(tmp_path / "together"))
+    assert sorted(int(str(seen.body["seed"])) for seen in server.requests[2:]) == [10, 10, 11, 11, 12, 12]
 
 
 def test_two_identical_draws_are_two_requests(server: Loopback, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_the_public_names_of_the_package() -> None:
         "Options",
         "Report",
         "SynthgenError",
+        "doctor",
         "filter",
         "generate",
         "load_recipe",

@@ -130,6 +130,7 @@ def test_tokens_used_beyond_the_reservation_are_owed() -> None:
 
 
 @given(per_minute=st.integers(1, 10_000), amounts=st.lists(st.integers(0, 20_000), max_size=30))
+@settings(deadline=None)
 def test_a_bucket_always_opens_again(per_minute: int, amounts: list[int]) -> None:
     bucket, at = Bucket(per_minute, 60.0, 0.0), 0.0
     for amount in amounts:

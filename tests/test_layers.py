@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "synthgen"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "schema"),
+    ("errors", "types", "schema", "keymap"),
     ("assets", "plugins"),
     ("recipe",),
     ("sources", "templates", "journal", "refine", "policy", "dataset"),
@@ -38,8 +38,21 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
     "lanes": ("lanes", "retry"),
     "money": ("prices", "budget"),
     "embedded": ("local", "local_lines", "local_model", "local_worker"),
-    "front": ("__init__", "ask", "connect", "providers", "server_queue"),
+    "front": (
+        "__init__",
+        "ask",
+        "batch",
+        "clouds",
+        "connect",
+        "doctor",
+        "providers",
+        "samples",
+        "server_queue",
+        "structured",
+    ),
 }
+
+SDK_USERS = {"synthgen.asking.transport.sdk", "synthgen.asking.transport.clouds"}
 
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 ASKING_ROOM_OF = {part: room for room, parts in ASKING_ROOMS.items() for part in parts}
@@ -134,10 +147,13 @@ def test_every_room_of_asking_exists() -> None:
     ("library", "homes"),
     [
         ("aiohttp", {"synthgen.asking.transport.aiohttp_transport"}),
-        ("openai", {"synthgen.asking.transport.sdk"}),
-        ("anthropic", {"synthgen.asking.transport.sdk"}),
+        ("openai", SDK_USERS | {"synthgen.asking.batch.openai_batches"}),
+        ("anthropic", SDK_USERS | {"synthgen.asking.batch.anthropic_batches"}),
         ("openvino_genai", {"synthgen.asking.local_worker"}),
         ("datasketch", {"synthgen.refine.dedup"}),
+        ("boto3", {"synthgen.asking.transport.clouds"}),
+        ("google", {"synthgen.asking.transport.clouds"}),
+        ("azure", {"synthgen.asking.transport.clouds"}),
         ("torch", set()),
     ],
 )

@@ -85,6 +85,49 @@ def test_a_plan_for_people_tells_cost_cap_and_policy(server: Loopback, tmp_path:
         assert expected in out
 
 
+def test_a_plan_shows_the_prompts_it_would_send(server: Loopback, tmp_path: Path) -> None:
+    path = save(tmp_path / "r.yaml", recipe(server, rows=9))
+
+    shown = cli("plan", path, "--show", 2, "--json").json["questions"]
+    text = cli("plan", path, "--show", 2).out
+
+    assert [(question["row"], question["teacher"]) for question in shown] == [(1, "qwen"), (2, "qwen")]
+    assert "subject number 1?" in shown[1]["messages"][-1]["content"]
+    assert "row 2, step answer, sample 0, to teacher qwen:" in text
+    assert "subject number 1?" in text
+    assert "subject number 2?" not in text
+    assert server.requests == []
+
+
+def test_a_row_that_would_not_be_asked_is_shown_with_its_reason(server: Loopback, tmp_path: Path) -> None:
+    rows = [{"instruction": "Why?"}, {"other": "no instruction"}]
+    path = save(tmp_path / "r.yaml", recipe(server, source={"inline": rows}))
+
+    out = cli("plan", path, "--show", 5).out
+
+    assert "row 2, step answer, sample 0: rejected, render/missing_field" in out
+
+
+def test_the_prompts_shown_are_the_prompts_sent(server: Loopback, tmp_path: Path) -> None:
+    path = save(tmp_path / "r.yaml", recipe(server, rows=3))
+    shown = cli("plan", path, "--show", 9, "--json").json["questions"]
+
+    cli("generate", path, "-o", tmp_path / "run")
+
+    sent = [seen.body["messages"] for seen in server.requests]
+    assert sorted(map(str, sent)) == sorted(str(question["messages"]) for question in shown)
+
+
+@pytest.mark.parametrize("verb", ["plan", "generate"])
+def test_a_route_that_is_nearly_known_is_named(verb: str, server: Loopback, tmp_path: Path) -> None:
+    content = recipe(server, teachers={"qwen": teacher(server, route="selfhosted")})
+
+    result = cli(verb, save(tmp_path / "r.yaml", content))
+
+    assert result.code == 4
+    assert "teachers.qwen.route: unknown route 'selfhosted'; did you mean 'self-hosted'?" in result.err
+
+
 def test_a_denied_plan_is_printed_and_exits_4_with_one_line(server: Loopback, tmp_path: Path) -> None:
     content = recipe(server, teachers={"qwen": teacher(server, hf=None, model="gpt-4o")})
 
@@ -122,3 +165,14 @@ def test_a_field_that_one_row_lacks_is_no_error_of_the_recipe(tmp_path: Path) ->
         path = save(tmp_path / "recipe.yaml", recipe(server, source={"inline": rows}))
 
         assert synthgen.plan(path).rows == 2
+
+
+def test_samples_that_go_together_read_their_prompt_once(server: Loopback, tmp_path: Path) -> None:
+    def input_tokens(**changes: object) -> int:
+        steps = [{"name": "answer", "prompt": "answer", "teacher": "qwen", "samples": 4}]
+        content = recipe(server, steps=steps, teachers={"qwen": teacher(server, **changes)})
+        planned = cli("plan", save(tmp_path / "r.yaml", content), "--json").json
+        assert planned["requests"] == 4 * 5
+        return int(planned["lines"][0]["input_tokens"])
+
+    assert input_tokens(samples_per_request=1) == pytest.approx(4 * input_tokens(), abs=4)

@@ -1,6 +1,7 @@
 """`synthgen policy` as people type it: explain, list, diff, attest, check on recipes."""
 
 import json
+import shlex
 import tomllib
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -400,6 +401,35 @@ def test_own_model_does_not_take_a_name_the_registry_knows(tmp_path: Path) -> No
         assert cli("policy", "explain", model, "--route", route, "--rules", folder).code == 4
 
 
+OWN_ROUTE = """
+[[route]]
+id = "acme-gateway"
+party = "Acme"
+serves = "any"
+
+[[rule]]
+id = "acme.gateway"
+layer = "route"
+match = { route = ["acme-gateway"] }
+decision = { default = "allow" }
+clause = "Our own gateway asks for nothing"
+source = { doc = "House rules", section = "3", effective = 2026-01-01, url = "https://example.com/rules" }
+as_of = 2026-11-21
+evidence = "V"
+review_by = 2027-11-21
+"""
+
+
+def test_own_route_in_front_of_a_closed_model_leaves_the_vendors_terms_in_force(tmp_path: Path) -> None:
+    folder = rules(tmp_path / "own", OWN_ROUTE)
+
+    closed = cli("policy", "explain", "openai/gpt-5.4", "--route", "acme-gateway", "--rules", folder)
+    opened = cli("policy", "explain", "Qwen/Qwen3-8B", "--route", "acme-gateway", "--rules", folder)
+
+    assert "deny by openai.services.3.3e" in closed.out
+    assert opened.code == 0
+
+
 def test_own_rules_beside_the_recipe_are_read_and_named_in_the_registry_version(
     server: Loopback, tmp_path: Path
 ) -> None:
@@ -413,3 +443,39 @@ def test_own_rules_beside_the_recipe_are_read_and_named_in_the_registry_version(
     assert report.exit_code == 0
     assert policy["registry_version"].startswith("1/2026-11-21+")
     assert (tmp_path / "run" / "policy.rules" / "own.toml").read_text() == OWN_MODEL
+
+
+# ---- docs/policy.md
+
+DOCS = (Path(__file__).parent.parent / "docs" / "policy.md").read_text(encoding="utf-8")
+EXPLAINED = [
+    shlex.split(line)[1:] for line in DOCS.splitlines() if line.startswith("synthgen policy explain")
+]
+
+
+TOLD = ["openai.services.3.3e", "owes NAME-PREFIX:Llama", "azure.product-terms.unverified"]
+
+
+@pytest.mark.parametrize(("command", "told"), list(zip(EXPLAINED, TOLD, strict=True)), ids=TOLD)
+def test_documented_example_decides_as_described(command: list[str], told: str) -> None:
+    result = cli(*command)
+
+    assert result.code in (0, 4)
+    assert told in result.out
+
+
+def test_documented_rule_can_be_used_as_it_stands(tmp_path: Path) -> None:
+    text = DOCS.split("```toml\n")[1].split("```")[0]
+    given = ("explain", "openai/gpt-5.4", "--route", "azure-openai", "--rules", rules(tmp_path / "own", text))
+
+    assert cli("policy", *given, "--use", "train-general").code == 4
+    assert (
+        "owes NOT-COMPETE:Microsoft" in cli("policy", *given, "--use", "train-task-internal:classifier").out
+    )
+
+
+def test_documented_exception_and_its_end() -> None:
+    given = ("policy", "explain", "openai/gpt-5.4", "--route", "openai-api", "--use", CLASSIFIER)
+
+    assert "owes NO-DISTRIBUTE" in cli(*given).out
+    assert "deny by conflict.no-distribute" in cli(*given, "--use", "publish-weights").out

@@ -366,6 +366,39 @@ def test_foreign_data_can_be_decided_on_with_facts_about_its_user(tmp_path: Path
     assert (unknown.code, declared.code) == (4, 0)
 
 
+def test_review_of_foreign_data_is_lifted_by_the_lock_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = foreign(tmp_path / "theirs.jsonl")
+    given = (
+        "--origin",
+        "Qwen/Qwen3-8B@self-hosted",
+        "--row-license",
+        "imported-synthetic",
+        "--chain",
+        "none",
+    )
+    today = date.today()  # noqa: DTZ011  # as the user's calendar says
+    monkeypatch.chdir(tmp_path)
+    refused = cli("filter", source, "-o", tmp_path / "a", *given, "--use", "train-general")
+    (tmp_path / "policy.lock.toml").write_text(
+        f"""
+[[attestation]]
+rules = ["seed.imported-synthetic"]
+use = "train-general"
+justification = "The vendor of this data has confirmed in writing that we may train on it."
+who = "A. Tester"
+date = {today - timedelta(days=1)}
+expires = {today + timedelta(days=9)}
+"""
+    )
+
+    allowed = cli("filter", source, "-o", tmp_path / "b", *given, "--use", "train-general")
+
+    assert (refused.code, allowed.code) == (4, 0)
+    assert "ATTESTATION:seed.imported-synthetic" in policy_of(tmp_path / "b")["obligations"]
+
+
 def test_filtered_dataset_can_be_checked_again(tmp_path: Path) -> None:
     source = foreign(tmp_path / "theirs.jsonl")
     given = ("--origin-column", "by", "--use", "train-general", "--chain", "none", "--no-near")

@@ -293,6 +293,19 @@ def test_a_dead_server_is_set_aside_probed_and_comes_back() -> None:
     assert answered >= 4 * 10 * 20
 
 
+@pytest.mark.parametrize(("turn", "set_aside"), [("new", True), ("gated", True), ("retry", False)])
+def test_requests_that_fail_again_and_again_set_no_lane_aside(turn: Turn, set_aside: bool) -> None:
+    async def story() -> bool:
+        lane = OneLane(Limits(concurrency=64))
+        for _ in range(10):
+            place = await lane.enter(1, turn=turn)
+            lane.failed(place)
+            lane.leave(place)
+        return lane.probing
+
+    assert simulate(story()) == set_aside
+
+
 def test_a_pool_without_any_server_waits_and_loses_nothing() -> None:
     async def story() -> list[str]:
         pool = Pool([0.1, 0.1], concurrency=4)
@@ -322,30 +335,47 @@ def test_a_stopped_lane_leaves_the_others_and_the_last_one_ends_the_queue() -> N
     assert simulate(story()) == ("lane1", True, "quota")
 
 
-@given(plan=st.lists(st.tuples(st.floats(0, 2), st.floats(0, 3)), max_size=30))
-@settings(max_examples=50, deadline=None)
-def test_no_cancellation_leaks_a_place_in_a_pool(plan: list[tuple[float, float]]) -> None:
-    async def story() -> tuple[int, int]:
-        pool = Pool([0.5, 0.7], concurrency=2, rpm=120)
+COMINGS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "judge"]),
+        st.sampled_from(["new", "gated", "retry"]),
+        st.integers(0, 200),  # tokens
+        st.floats(0, 3),  # when it comes
+        st.none() | st.floats(0, 3),  # after how long it is cancelled
+    ),
+    max_size=40,
+)
 
-        async def one(start_s: float, after_s: float) -> None:
-            await asyncio.sleep(start_s)
-            task = asyncio.ensure_future(self_leaving())
-            await asyncio.wait([task], timeout=after_s)
-            task.cancel()
-            await asyncio.wait([task])
 
-        async def self_leaving() -> None:
-            lane, place = await pool.queue.enter(5)
+@given(comings=COMINGS, servers=st.integers(1, 3), concurrency=st.integers(1, 4), rpm=st.integers(30, 600))
+@settings(max_examples=60, deadline=None)
+def test_whoever_is_cancelled_the_others_are_sent_and_no_place_is_lost(
+    comings: list[tuple[str, Turn, int, float, float | None]], servers: int, concurrency: int, rpm: int
+) -> None:
+    async def story() -> tuple[int, int, int]:
+        pool = Pool([0.5] * servers, concurrency=concurrency, rpm=rpm, tpm=3000)
+        lost = 0
+
+        async def send(step: str, turn: Turn, tokens: int) -> None:
+            lane, place = await pool.queue.enter(tokens, step=step, turn=turn)
             try:
                 await asyncio.sleep(0.5)
             finally:
                 pool.queue.leave(lane, place)
 
-        await asyncio.gather(*(one(*step) for step in plan))
-        return sum(lane.counts.in_flight for lane in pool.lanes.values()), pool.queue.waiting
+        async def one(step: str, turn: Turn, tokens: int, at: float, until: float | None) -> None:
+            nonlocal lost
+            await asyncio.sleep(at)
+            task = asyncio.ensure_future(send(step, turn, tokens))
+            await asyncio.wait([task], timeout=3600 if until is None else until)
+            lost += until is None and not task.done()
+            task.cancel()
+            await asyncio.wait([task])
 
-    assert simulate(story()) == (0, 0)
+        await asyncio.gather(*(one(*coming) for coming in comings))
+        return lost, sum(lane.counts.in_flight for lane in pool.lanes.values()), pool.queue.waiting
+
+    assert simulate(story()) == (0, 0, 0)
 
 
 def test_short_waits_end_on_the_loop_that_runs_use() -> None:

@@ -141,7 +141,7 @@ def dry_run(target: str) -> str:
 def test_make_quickstart_generates_and_shows() -> None:
     lines = dry_run("quickstart").splitlines()
 
-    generate = lines.index(f".venv/bin/synthgen generate {RECIPE} -o runs/quickstart")
+    generate = lines.index(f".venv/bin/synthgen generate {RECIPE} -o runs/quickstart >/dev/null")
     assert lines[generate + 1] == ".venv/bin/synthgen show runs/quickstart"
 
 

@@ -21,7 +21,8 @@ import yaml
 
 from synthgen import api, errors
 from synthgen.assets import asset_names
-from synthgen.schema import RecordShape, record_schema, rejected_schema
+from synthgen.plugins import plugin_names
+from synthgen.schema import RecordShape, logprobs_schema, record_schema, rejected_schema
 from tests.documented import ROOT, Teacher, fix_the_day, overrides, run_command
 from tests.loopback import Loopback
 
@@ -95,7 +96,7 @@ def here(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
 
 def fitted(command: str, here: Workplace) -> list[str]:
     """The words of a command, with the loopback teacher for remote ones and a real id for the shown one."""
-    words = shlex.split(command.split(">")[0])
+    words = shlex.split(command.split(">")[0].replace("http://127.0.0.1:8000/v1", here.url))
     if "--row" in words:
         shown = words.index("--row") + 1
         assert re.fullmatch(r"[0-9a-f]+", words[shown])
@@ -106,10 +107,16 @@ def fitted(command: str, here: Workplace) -> list[str]:
     return words
 
 
+def test_the_table_of_teachers_names_every_provider() -> None:
+    table = README.partition("## Teachers")[2].partition("## ")[0]
+
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == plugin_names("provider")
+
+
 def test_the_readme_shows_every_verb() -> None:
     shown = {command.split()[1] for command in commands()}
 
-    assert shown == {"generate", "plan", "filter", "show", "list", "schema", "policy"}
+    assert shown == {"generate", "cancel", "plan", "doctor", "filter", "show", "list", "schema", "policy"}
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if command not in LOCAL])
@@ -181,11 +188,13 @@ def test_the_shown_way_to_load_the_dataset_works(
 
 
 def reject_one(here: Workplace) -> None:
-    """A copy of the run, cut so that some records are rejected; the loopback teacher's answers are all accepted."""
+    """A copy of the run without its longest answer; the loopback teacher's answers are all accepted."""
+    messages = pl.read_parquet(f"{here.run}/data/train-*.parquet")["messages"]
+    longest = max(len(record[-1]["content"]) for record in messages)
     chain = here.folder / "odd.yaml"
     chain.write_text(
         "name: odd\nversion: 1\ndescription: rejects long answers\nlicence: Apache-2.0\n"
-        "steps:\n  - length: {max_chars: 215}\n",
+        f"steps:\n  - length: {{max_chars: {longest - 1}}}\n",
         encoding="utf-8",
     )
     report = api.filter([here.run], "runs/with-rejects", options=api.FilterOptions(chain=str(chain)))
@@ -298,6 +307,18 @@ def test_formats_lists_the_columns_of_a_record() -> None:
 
     assert shown == set(record_schema(PLAIN))
     assert added == set(rejected_schema(PLAIN)) - set(record_schema(PLAIN))
+
+
+def test_formats_lists_the_columns_of_the_logprobs() -> None:
+    table = FORMATS.split("## Logprobs")[1].partition("| column |")[2]
+    shown = [
+        name
+        for line in table.splitlines()
+        if "|" in line
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    ]
+
+    assert sorted(shown) == sorted(logprobs_schema())
 
 
 def test_formats_lists_what_lies_in_a_run_folder(here: Workplace) -> None:

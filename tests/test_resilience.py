@@ -5,7 +5,6 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import polars as pl
 import pytest
@@ -18,8 +17,7 @@ from synthgen.asking.transport.aiohttp_transport import AiohttpTransport
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.dataset import is_published, verify
 from synthgen.dataset.staging import Staging
-from synthgen.pipeline.verdicts import Target
-from synthgen.pipeline.waves import Wave, Waves
+from synthgen.pipeline.verdicts import Counts
 from tests.loopback import MALFORMED, Loopback, refuse
 from tests.runs import (
     cli,
@@ -55,16 +53,41 @@ def test_a_resume_that_cannot_ask_keeps_every_row_it_has_answers_for(tmp_path: P
     assert len(records(run)) == 60
 
 
-def test_a_target_survives_thousands_of_waves(server: Loopback) -> None:
-    waves = Waves.__new__(Waves)
-    target = Target(wanted=10_000)
-    waves._target, waves._settled, waves._settled_rows, waves._per_row = target, 0, 0, 1.0
-    waves._moved = cast("object", type("Moved", (), {"set": lambda self: None})())  # type: ignore[assignment]
+@pytest.mark.slow
+def test_a_target_that_nothing_meets_is_sought_to_the_end_of_the_source(tmp_path: Path) -> None:
+    # Each wave without a record halves what the next one is expected to bring: 1,100 of them are below every float.
+    rows = [{"instruction": "Why?"}, *({"other": str(n)} for n in range(1100))]
+    with Loopback(served_model="gpt-4o") as server:
+        content = recipe(server, wave=1, target=10_000, source={"inline": rows})
 
-    for number in range(3000):
-        waves.settled(Wave(number, [[]], 0))
+        report = synthgen.generate(content, tmp_path / "run")
 
-    assert waves._per_row == 1e-3
+    assert (report.counts["quarantined"], report.counts["rejected"], report.exit_code) == (1, 1100, 3)
+
+
+@pytest.mark.parametrize("lost", ["verdict", "row"])
+def test_a_dataset_whose_accounting_does_not_add_up_is_not_published(
+    server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    if lost == "verdict":
+        add = Counts.add
+        monkeypatch.setattr(
+            Counts,
+            "add",
+            lambda self, verdict: None if "number 3" in str(verdict.leaf.fields) else add(self, verdict),
+        )
+    else:
+        stage = Staging.add
+        monkeypatch.setattr(
+            Staging,
+            "add",
+            lambda self, kind, frame: stage(self, kind, frame.head(4) if kind == "accepted" else frame),
+        )
+
+    with pytest.raises(synthgen.SynthgenError, match="accounting: "):
+        synthgen.generate(recipe(server, rows=5), tmp_path / "run")
+
+    assert not is_published(tmp_path / "run")
 
 
 def test_a_record_with_a_blank_turn_is_a_reject_and_the_judge_never_sees_it(

@@ -22,7 +22,7 @@ from synthgen.schema import (
 from synthgen.types import Message, ToolCall
 from tests.make_arrow_schemas import SHAPES, plain_schema
 
-TABLES: list[Table] = ["record", "rejected", "lineage"]
+TABLES: list[Table] = ["record", "rejected", "lineage", "logprobs"]
 
 
 def _fields(shape: RecordShape) -> list[str]:

@@ -216,7 +216,7 @@ def test_anthropic_translates_tools_and_schema() -> None:
     assert body["tools"] == [{"name": "weather", "description": "d", "input_schema": {"type": "object"}}]
     assert body["output_config"] == {
         "effort": "low",
-        "format": {"type": "json_schema", "schema": {"type": "object"}},
+        "format": {"type": "json_schema", "schema": {"type": "object", "additionalProperties": False}},
     }
 
 
@@ -407,6 +407,26 @@ TAXONOMY: list[tuple[str, HttpReply, str, str]] = [
     ("timeout", reply(error(), 408), "Retry", "busy"),
     ("lock", reply(error(), 409), "Retry", "busy"),
     ("early", reply(error(), 425), "Retry", "busy"),
+    ("bedrock model", reply({"message": "try again"}, 424), "Retry", "busy"),
+    (
+        "bedrock quota",
+        reply({"message": "quota"}, 400, x_amzn_errortype="ServiceQuotaExceededException:http://x/"),
+        "Gate",
+        "rate_limit",
+    ),
+    (
+        "bedrock input",
+        reply({"message": "no"}, 400, x_amzn_errortype="ValidationException:http://x/"),
+        "RowFailure",
+        "invalid",
+    ),
+    ("bedrock login", reply({"message": "token expired"}, 403), "LaneStop", "auth"),
+    (
+        "google rate",
+        reply([{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}], 429),
+        "Gate",
+        "rate_limit",
+    ),
     ("size", reply(error(type="request_too_large"), 413), "RowFailure", "too_large"),
     ("fastapi", reply({"detail": [{"loc": ["body"], "msg": "bad role"}]}, 422), "RowFailure", "invalid"),
     ("rate", reply(error(code="rate_limit_exceeded"), 429), "Gate", "rate_limit"),
@@ -561,6 +581,17 @@ def test_a_limit_with_something_left_says_nothing() -> None:
 
 def test_azures_minus_one_is_not_exhausted() -> None:
     assert not read_wait({"x-ratelimit-remaining-tokens": "-1"}, NOW).exhausted
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_limit_that_azure_does_not_keep_is_not_exhausted(limit: str) -> None:
+    headers = {
+        "x-ratelimit-limit-requests": limit,
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "60",
+    }
+
+    assert read_wait(headers, NOW) == Wait(None, exhausted=False)
 
 
 def test_the_longest_of_several_spent_limits_counts() -> None:

@@ -2,7 +2,20 @@
 
 from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
 from synthgen.asking.budget import Budget
+from synthgen.asking.clouds import cloud_route, maker_model, speaks_messages
 from synthgen.asking.lanes import Lane
-from synthgen.asking.prices import cost_usd, find_price
+from synthgen.asking.prices import batch_price, cost_usd, find_price
 
-__all__ = ["Asker", "Budget", "Lane", "NotAsked", "TeacherSpec", "cost_usd", "find_price"]
+__all__ = [
+    "Asker",
+    "Budget",
+    "Lane",
+    "NotAsked",
+    "TeacherSpec",
+    "batch_price",
+    "cloud_route",
+    "cost_usd",
+    "find_price",
+    "maker_model",
+    "speaks_messages",
+]

@@ -24,21 +24,24 @@ class Budget:
         self._reservations = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def reserve(self, usd: float) -> None:
+    async def reserve(self, usd: float, *, final: bool = True) -> None:
         """Reserve `usd`, waiting for requests in flight to settle where that may make room.
 
         Raises:
-            BudgetReached: it does not fit even with nothing in flight. Final: later calls raise it too. What
-                costs nothing always fits.
+            BudgetReached: it does not fit even with nothing in flight. Where that is `final`, later calls raise it
+                too. What costs nothing always fits.
         """
         if usd <= 0:
             return
         while self.reached is None and not self._fits(usd):
             if not self._reservations:
-                self.reached = BudgetReached(
+                reached = BudgetReached(
                     f"budget reached: {self.spent_usd:.6f} of {self.cap_usd:.6f} USD spent and the next request may cost "
                     f"{usd:.6f}; raise budget_usd (or --max-cost) and run the same command to go on"
                 )
+                if not final:
+                    raise reached
+                self.reached = reached
                 self._wake()
                 break
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -46,8 +49,27 @@ class Budget:
             await turn
         if self.reached is not None:
             raise self.reached.with_traceback(None)  # raised for many rows: it must not collect their frames
-        self.reserved_usd += usd
-        self._reservations += 1
+        self.hold(usd)
+
+    def try_reserve(self, usd: float) -> bool:
+        """Reserve `usd` if it fits now."""
+        if usd <= 0:
+            return True
+        if self.reached is not None or not self._fits(usd):
+            return False
+        self.hold(usd)
+        return True
+
+    def hold(self, usd: float) -> None:
+        """Reserve what an earlier session has already sent."""
+        if usd > 0:
+            self.reserved_usd += usd
+            self._reservations += 1
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is reserved, so that room may come."""
+        return self._reservations > 0
 
     def settle(self, reserved_usd: float, cost_usd: float) -> None:
         """The request is over: its reservation becomes its cost (0 for a rejected request)."""

@@ -9,6 +9,7 @@ from typing import cast
 
 from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.outcome import Teacher
+from synthgen.errors import MissingKeyError
 from synthgen.plugins import load_plugin
 
 __all__ = ["connect", "connect_all"]
@@ -26,4 +27,7 @@ def connect_all(specs: Mapping[str, TeacherSpec]) -> dict[str, Teacher]:
 
 def connect(spec: TeacherSpec) -> Teacher:
     """The teacher of one spec; raises what `connect_all` does."""
-    return cast(Teacher, load_plugin("provider", spec.config.provider).run(spec.config))
+    try:
+        return cast(Teacher, load_plugin("provider", spec.config.provider).run(spec.config))
+    except MissingKeyError as error:
+        raise MissingKeyError(f"teacher {spec.alias!r}: {error}") from error

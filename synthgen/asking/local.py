@@ -56,6 +56,10 @@ class LocalTeacherConfig(TeacherConfig):
     execution: Execution = "accuracy"
     cache_dir: Path | None = None
 
+    def takes_tools(self) -> bool:
+        """No: its templates have no place for them."""
+        return False
+
 
 def connect_local(config: LocalTeacherConfig) -> Teacher:
     """A teacher that loads its model when first asked.
@@ -76,8 +80,8 @@ class LocalTeacher:
         self._config = config
         self._engine: _Engine | None = None
 
-    async def answer(self, request: Request) -> Outcome:
-        """The model's answer; loads the model where no alias has. Cancelling it ends its computation."""
+    async def answer(self, request: Request, samples: int = 1) -> Outcome:
+        """The model's answer, always one; loads the model where no alias has. Cancelling it ends its computation."""
         unsupported = _unsupported(request)
         if unsupported is not None:
             return RowFailure("validation", f"the embedded teacher does not support {unsupported}")
@@ -101,6 +105,8 @@ class LocalTeacher:
 def _unsupported(request: Request) -> str | None:
     if request.tools is not None:
         return "tools"
+    if request.top_logprobs is not None:
+        return "logprobs"
     if request.sampling.extra:
         return "sampling.extra: " + ", ".join(sorted(request.sampling.extra))
     if any(message.role == "tool" or message.tool_calls for message in request.messages):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from synthgen.types import Completion, JSONValue, Request
+from synthgen.types import Completion, JSONValue, Request, Usage
 
 __all__ = [
     "Answer",
@@ -17,7 +17,9 @@ __all__ = [
     "HttpReply",
     "LaneStop",
     "LimitKind",
+    "NotAsked",
     "Outcome",
+    "RefusedTogether",
     "Retry",
     "RowFailure",
     "SeenLimit",
@@ -38,14 +40,37 @@ class HttpReply:
 
 
 class TransportFailure(Exception):
-    """No whole reply came back. `maybe_paid`: the request may have reached the teacher before it broke."""
+    """No whole reply came back. `maybe_paid`: the request may have reached the teacher before it broke.
+
+    `auth`: nothing was sent, since the cloud's own credentials are gone.
+    """
 
     def __init__(
-        self, reason: Literal["connect", "reset", "timeout", "body"], message: str, *, maybe_paid: bool
+        self,
+        reason: Literal["connect", "reset", "timeout", "body", "auth"],
+        message: str,
+        *,
+        maybe_paid: bool,
     ):
         super().__init__(message)
         self.reason = reason
         self.maybe_paid = maybe_paid
+
+
+class NotAsked(Exception):
+    """The request was not sent, and is not answered: pending. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RefusedTogether(Exception):
+    """A request for several samples was refused, by the server or the budget: perhaps one for a single one is not."""
+
+    def __init__(self, *, by_server: bool) -> None:
+        super().__init__()
+        self.by_server = by_server
 
 
 LimitKind: TypeAlias = Literal["requests", "tokens", "input_tokens", "output_tokens"]
@@ -63,10 +88,31 @@ class SeenLimit:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A paid and usable reply, possibly flagged by its finish reason. Journaled, final."""
+    """A paid and usable reply, possibly flagged by its finish reason. Journaled, final.
+
+    `more` are the further samples of a request that asked for several; each completion has its share of the usage.
+    """
 
     completion: Completion
     limits: tuple[SeenLimit, ...] = ()
+    more: tuple[Completion, ...] = ()
+
+    @property
+    def completions(self) -> tuple[Completion, ...]:
+        """All samples, in the order of the server's choices."""
+        return (self.completion, *self.more)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the whole reply used; None where the server does not say."""
+        if not self.more:
+            return self.completion.usage
+        total = Usage()
+        for completion in self.completions:
+            if completion.usage is None:
+                return None
+            total += completion.usage
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +183,26 @@ class Wire(Protocol):
 
     path: str
 
-    def body(self, request: Request) -> dict[str, JSONValue]:
-        """The JSON body of `request`."""
+    def body(self, request: Request, samples: int = 1) -> dict[str, JSONValue]:
+        """The JSON body of `request`; `samples` above 1 only where the dialect can ask for several."""
         ...
 
-    def read(self, reply: HttpReply) -> Outcome:
-        """What the reply means; never raises, whatever the body holds."""
+    def read(self, reply: HttpReply, request: Request | None = None) -> Outcome:
+        """What the reply means; never raises, whatever the body holds.
+
+        Without the request it answers, nothing is known of what was to be captured: then nothing is.
+        """
         ...
 
 
 class Teacher(Protocol):
     """Something that answers requests: a wire over a transport, or a model in this process."""
 
-    async def answer(self, request: Request) -> Outcome:
-        """One attempt at `request`. Never raises for anything a server or a model can do."""
+    async def answer(self, request: Request, samples: int = 1) -> Outcome:
+        """One attempt at `request`, or at it and the samples that follow it; an answer may hold fewer of them.
+
+        Never raises for anything a server or a model can do.
+        """
         ...
 
     async def close(self) -> None:

@@ -5,8 +5,8 @@ the table counts only for the vendor's own host (a gateway sets its own prices);
 without a snapshot date, never by a prefix. An unknown price is None, never 0: under a budget that is an error,
 not a free run. Costs are frozen into the journal when bought, so a new table changes no old run.
 
-The table holds standard-tier, short-prompt prices. Not in it: cache writes (25 % above input where a recipe asks for
-them), the surcharge for very long prompts, batch, priority and regional tiers. Rejected: asking a price service at
+The table holds standard-tier, short-prompt prices; a batch costs half of them. Not in it: cache writes (25 % above
+input where a recipe asks for them), the surcharge for very long prompts, priority and regional tiers. Rejected: asking a price service at
 run time (a plan would depend on the day and on a third host).
 """
 
@@ -22,9 +22,12 @@ from pydantic import Field
 from synthgen.recipe.model import Price, Strict, TeacherConfig
 from synthgen.types import Usage
 
-__all__ = ["FREE", "ListPrice", "cost_usd", "find_list_price", "find_price", "price_table"]
+__all__ = ["FREE", "ListPrice", "batch_price", "cost_usd", "find_list_price", "find_price", "price_table"]
 
 FREE = Price(input=0.0, output=0.0)
+# Both vendors, input and output alike. Sources: developers.openai.com/api/docs/guides/batch ("50% lower costs"),
+# platform.claude.com/docs/build-with-claude/batch-processing ("cutting costs by 50%"), both read 2026-11.
+BATCH_SHARE = 0.5
 _SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})")
 
 
@@ -84,6 +87,12 @@ def find_price(config: TeacherConfig, host: str | None = None) -> Price | None:
         return FREE
     listed = find_list_price(config.provider, host, config.model)
     return listed.price() if listed else None
+
+
+def batch_price(price: Price) -> Price:
+    """What the same tokens cost in a batch."""
+    cached = None if price.cached_input is None else price.cached_input * BATCH_SHARE
+    return Price(input=price.input * BATCH_SHARE, output=price.output * BATCH_SHARE, cached_input=cached)
 
 
 def cost_usd(price: Price, usage: Usage) -> float:

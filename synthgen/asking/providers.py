@@ -12,13 +12,14 @@ Rejected: guessing the dialect from the URL.
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from synthgen.asking.outcome import Outcome, Retry, Transport, TransportFailure, Wire
-from synthgen.asking.transport.endpoint import Endpoint
+from synthgen.asking.outcome import HttpReply, LaneStop, Outcome, Retry, Transport, TransportFailure, Wire
+from synthgen.asking.transport.endpoint import Dialect, Endpoint
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
 from synthgen.errors import MissingKeyError
@@ -31,6 +32,8 @@ __all__ = [
     "OPENAI",
     "VLLM",
     "AnthropicConfig",
+    "BatchTeacherConfig",
+    "Exchange",
     "OpenAIConfig",
     "RemoteTeacher",
     "RemoteTeacherConfig",
@@ -38,7 +41,13 @@ __all__ = [
     "check_key",
     "connect",
     "credentials",
+    "endpoint_of",
+    "read_key",
+    "samples_at_once",
+    "wire_of",
 ]
+
+_UNCHANGED: Mapping[str, JSONValue] = {}
 
 _VERSION_SEGMENT = re.compile(r"v\d+\w*")
 _HEADER_SAFE = re.compile(r"[!-~]+")
@@ -54,6 +63,7 @@ class RemoteTeacherConfig(TeacherConfig):
     """
 
     vendor_host: ClassVar[str | None] = None
+    version_path: ClassVar[str] = "/v1"
 
     base_url: str = Field(validate_default=True)
     base_urls: tuple[str, ...] = ()
@@ -107,8 +117,8 @@ class RemoteTeacherConfig(TeacherConfig):
             return (self,)
         return tuple(self.model_copy(update={"base_url": url, "base_urls": ()}) for url in self.base_urls)
 
-    @staticmethod
-    def _normal(url: str) -> str:
+    @classmethod
+    def _normal(cls, url: str) -> str:
         """Scheme and host in lower case, a version as last part, no slash behind it."""
         parts = urlsplit(url.strip())
         try:
@@ -122,8 +132,8 @@ class RemoteTeacherConfig(TeacherConfig):
         path = parts.path.rstrip("/")
         for endpoint in _ENDPOINT_PATHS:
             path = path.removesuffix(endpoint)
-        if not any(_VERSION_SEGMENT.fullmatch(segment) for segment in path.split("/")):
-            path += "/v1"
+        if cls.version_path and not any(_VERSION_SEGMENT.fullmatch(segment) for segment in path.split("/")):
+            path += cls.version_path
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{path}"
 
@@ -139,12 +149,37 @@ class RemoteTeacherConfig(TeacherConfig):
         return vendor is not None and (self.host == vendor or self.host.endswith(f".{vendor}"))
 
     @property
+    def dialect(self) -> Dialect:
+        """Which wire is spoken there."""
+        return "openai"
+
+    @property
     def key_variable(self) -> str | None:
         """The environment variable that holds the credential to send, None for no credential."""
         return self.api_key_env if self.at_vendor or "api_key_env" in self.model_fields_set else None
 
 
-class OpenAIConfig(RemoteTeacherConfig):
+class BatchTeacherConfig(RemoteTeacherConfig):
+    """A teacher whose vendor also answers in batches: half the price, within a day.
+
+    `live` sends each request as it comes, `batch` collects them; `auto` is `batch` where the plan makes that worth
+    while and nobody has to wait for an answer to ask on, else `live`. `price` is always that of live requests.
+    """
+
+    mode: Literal["live", "batch", "auto"] = "live"
+
+    @model_validator(mode="after")
+    def _has_batches(self) -> Self:
+        if self.mode != "live" and not self.base_url.endswith("/v1"):
+            raise ValueError(
+                f"mode: {self.mode} needs a base_url that ends with /v1: the batch endpoints stand there"
+            )
+        if self.mode != "live" and len(self.base_urls) > 1:
+            raise ValueError(f"mode: {self.mode} needs one server: a batch belongs to the one that has it")
+        return self
+
+
+class OpenAIConfig(BatchTeacherConfig):
     """OpenAI, or any server that speaks its chat completions; `upstream` pins hosts behind OpenRouter."""
 
     vendor_host = "api.openai.com"
@@ -158,10 +193,20 @@ class OpenAIConfig(RemoteTeacherConfig):
         """True for OpenRouter's host, whatever route is declared, and for a gateway declared as that route."""
         return self.route == "openrouter" or self.host == "openrouter.ai"
 
+    def most_logprobs(self) -> int | None:
+        """20 at the vendor's own host (API reference, `top_logprobs`); other servers have limits of their own."""
+        return 20 if self.at_vendor else 1024
+
+    def most_samples(self, *, seeded: bool) -> int:
+        """Sixteen by default. With a seed one: what the second choice's seed is, nobody says."""
+        return 1 if seeded else samples_at_once(self.samples_per_request)
+
     @model_validator(mode="after")
     def _upstream_has_a_router(self) -> "OpenAIConfig":
         if self.upstream and not self.at_openrouter:
             raise ValueError("upstream names hosts behind OpenRouter; it needs `route: openrouter`")
+        if self.at_openrouter and self.mode != "live":
+            raise ValueError("OpenRouter has no batch endpoints: `mode: live` is all it can")
         return self
 
 
@@ -170,14 +215,43 @@ class VllmConfig(RemoteTeacherConfig):
 
     base_url: str = Field(default="http://127.0.0.1:8000/v1", validate_default=True)
 
+    def most_logprobs(self) -> int | None:
+        """Whatever the server was started with (`--max-logprobs`, 20 by default)."""
+        return 1024
 
-class AnthropicConfig(RemoteTeacherConfig):
+    def most_samples(self, *, seeded: bool) -> int:
+        """Sixteen by default, also with a seed: choice k is drawn with the seed plus k (`ParentRequest`, vLLM 0.6 on)."""
+        return samples_at_once(self.samples_per_request)
+
+
+class AnthropicConfig(BatchTeacherConfig):
     """Anthropic, or a server that speaks its Messages dialect."""
 
     vendor_host = "api.anthropic.com"
 
     base_url: str = Field(default="https://api.anthropic.com/v1", validate_default=True)
     api_key_env: str | None = Field(default="ANTHROPIC_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+    @property
+    def dialect(self) -> Dialect:
+        """Messages."""
+        return "anthropic"
+
+
+def samples_at_once(setting: Literal["auto"] | int) -> int:
+    """How many samples to ask for at once.
+
+    With 16 the shared prompt costs a sixteenth; more saves little and makes every loss of a reply dearer.
+    """
+    return 16 if setting == "auto" else setting
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One attempt, as it came over the wire and as it was read; `reply` is None where no whole one came."""
+
+    reply: HttpReply | None
+    outcome: Outcome
 
 
 class RemoteTeacher:
@@ -188,14 +262,34 @@ class RemoteTeacher:
         self._transport = transport
         self._timeout_s = timeout_s
 
-    async def answer(self, request: Request) -> Outcome:
-        """One attempt at `request`. Never raises for anything a server can do."""
-        body = self._wire.body(request)
+    async def answer(self, request: Request, samples: int = 1) -> Outcome:
+        """One attempt at `request` and the samples behind it. Never raises for anything a server can do."""
+        return (await self.exchange(request, samples)).outcome
+
+    async def exchange(
+        self,
+        request: Request,
+        samples: int = 1,
+        *,
+        added: Mapping[str, JSONValue] = _UNCHANGED,
+        timeout_s: float | None = None,
+    ) -> Exchange:
+        """One attempt at `request` whose body also has the fields `added` (None takes one out), and its reply.
+
+        Never raises either.
+        """
+        body = {**self._wire.body(request, samples), **added}
+        if added:
+            body = {name: value for name, value in body.items() if value is not None}
         try:
-            reply = await self._transport.post(self._wire.path, body, timeout_s=self._timeout_s)
+            reply = await self._transport.post(
+                self._wire.path, body, timeout_s=self._timeout_s if timeout_s is None else timeout_s
+            )
         except TransportFailure as failure:
-            return Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid)
-        return self._wire.read(reply)
+            if failure.reason == "auth":
+                return Exchange(None, LaneStop("auth", str(failure)))
+            return Exchange(None, Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid))
+        return Exchange(reply, self._wire.read(reply, request))
 
     async def close(self) -> None:
         """Release sockets."""
@@ -209,7 +303,7 @@ def check_key(config: TeacherConfig) -> None:
         MissingKeyError: the variable is unset or empty, or its value cannot stand in a header.
     """
     if isinstance(config, RemoteTeacherConfig):
-        _key(config, os.environ)
+        read_key(config)
 
 
 def credentials(config: TeacherConfig) -> list[str]:
@@ -220,13 +314,18 @@ def credentials(config: TeacherConfig) -> list[str]:
     return [key] if key else []
 
 
-def _key(config: RemoteTeacherConfig, environ: Mapping[str, str]) -> str | None:
+def read_key(config: RemoteTeacherConfig) -> str | None:
+    """The credential from its environment variable, None where the teacher has none.
+
+    Raises:
+        MissingKeyError: see `check_key`.
+    """
     name = config.key_variable
     if name is None:
         return None
-    key = environ.get(name, "").strip()
+    key = os.environ.get(name, "").strip()
     if not key:
-        raise MissingKeyError(f"environment variable {name} is not set: teacher {config.model!r} needs it")
+        raise MissingKeyError(f"environment variable {name} is not set: model {config.model!r} needs it")
     if not _HEADER_SAFE.fullmatch(key):
         raise MissingKeyError(f"environment variable {name} holds characters no key has (space, line break)")
     return key
@@ -238,16 +337,24 @@ def connect(config: RemoteTeacherConfig) -> RemoteTeacher:
     Raises:
         MissingKeyError: see `check_key`.
     """
-    dialect: Literal["openai", "anthropic"] = "anthropic" if isinstance(config, AnthropicConfig) else "openai"
-    endpoint = Endpoint(config.base_url, dialect, _key(config, os.environ), config.connect_timeout_s)
-    return RemoteTeacher(_wire(config), _transport(config, endpoint), timeout_s=config.timeout_s)
+    return RemoteTeacher(wire_of(config), _transport(config, endpoint_of(config)), timeout_s=config.timeout_s)
 
 
-def _wire(config: RemoteTeacherConfig) -> Wire:
+def endpoint_of(config: RemoteTeacherConfig) -> Endpoint:
+    """Where this teacher is, with its credential.
+
+    Raises:
+        MissingKeyError: see `check_key`.
+    """
+    return Endpoint(config.base_url, config.dialect, read_key(config), config.connect_timeout_s)
+
+
+def wire_of(config: RemoteTeacherConfig) -> Wire:
+    """The dialect of this teacher."""
     if isinstance(config, AnthropicConfig):
         return AnthropicMessagesWire()
     if not isinstance(config, OpenAIConfig):
-        return OpenAIChatWire()
+        return OpenAIChatWire(token_ids=True)
     pin: dict[str, JSONValue] | None = None
     if config.at_openrouter:
         pin = {"allow_fallbacks": False, "enforce_distillable_text": True}

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from synthgen.cli.doctor import doctor
 from synthgen.cli.journal import app as journal_app
 from synthgen.cli.policy import app as policy_app
 from synthgen.cli.terminal import safe
@@ -29,6 +30,7 @@ app = typer.Typer(
 
 app.add_typer(journal_app, name="journal")
 app.add_typer(policy_app, name="policy")
+app.command()(doctor)
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Overrides = Annotated[
@@ -62,6 +64,9 @@ def generate(
     max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.", min=0)] = None,
     ask_only: Annotated[bool, typer.Option(help="Stop after the journal: publish nothing.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Ask again what failed for good.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for batches, or submit them and end (exit code 3).")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Ask the teachers, refine, and publish the dataset. The same command again resumes, or has nothing to do."""
@@ -76,6 +81,7 @@ def generate(
             ask_only=ask_only,
             retry_failed=retry_failed,
             handle_signals=True,
+            wait=wait,
             progress=progress,
             say=say,
         )
@@ -87,20 +93,38 @@ def generate(
 
 
 @app.command()
+def cancel(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Cancel the batches of a run at their vendors. Answers finished by then are kept; exit code 3 if one stays open."""
+    from synthgen import api
+    from synthgen.cli.output import print_cancelled
+
+    cancelled = api.cancel(run, say=lambda text: print(safe(text), file=sys.stderr))
+    print_cancelled(cancelled, as_json=as_json)
+    _end(cancelled.problem)
+
+
+@app.command()
 def plan(
     recipe: Recipe,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder. Default: runs/<name>.")] = None,
     overrides: Overrides = None,
     max_cost: Annotated[float | None, typer.Option(help="Cap in USD; overrides budget_usd.", min=0)] = None,
+    show: Annotated[int, typer.Option(help="Show the first N prompts as they would be sent.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Say what generate would ask, cost and be allowed to do. Sends nothing."""
     from synthgen import api
     from synthgen.cli.output import print_plan
 
-    promised = api.plan(recipe, overrides=overrides or (), max_cost_usd=max_cost)
-    print_plan(promised, as_json=as_json)
+    loaded = api.load_recipe(recipe, overrides or ())
+    promised = api.plan(loaded, out, max_cost_usd=max_cost)
+    print_plan(promised, api.preview(loaded, show) if show else [], as_json=as_json)
     if not promised.allowed:
-        raise PolicyError("policy: generate would send nothing; the decisions above say why")
+        said = "policy: generate would send nothing; the decisions above say why"
+        raise PolicyError("\n".join([said, *promised.hints]))
 
 
 @app.command("filter")

@@ -68,6 +68,10 @@ def _print_tables(found: "Verification") -> None:
     money.add_row("unusable replies", str(unusable), f"{found.unusable_usd:.6f}")
     money.add_row("possibly paid", str(len(found.possibly_paid)), f"{found.possibly_paid_usd:.6f}")
     money.add_row("double payments", str(len(found.double_payments)), f"{found.extra_usd:.6f}")
+    under_way = found.batches_under_way
+    if under_way:
+        requests = sum(batch.requests for batch in under_way)
+        money.add_row("in batches under way", str(requests), f"{sum(batch.usd for batch in under_way):.6f}")
     console.print(money)
     sends = [
         f"{send.key}  {send.reason}  {send.usd:.6f} USD{'  answered since' if send.answered else ''}"

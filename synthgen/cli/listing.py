@@ -93,7 +93,7 @@ def _teachers() -> Listing:
         for vendor in price_table().values()
         for row in vendor.rows
     ]
-    return {"providers": providers, "routes": routes, "prices (USD per million tokens)": prices}
+    return {"providers": providers, "routes": routes, "prices_usd_per_million_tokens": prices}
 
 
 def print_listing(found: Listing, *, as_json: bool) -> None:
@@ -103,7 +103,7 @@ def print_listing(found: Listing, *, as_json: bool) -> None:
         return
     out = console()
     for section, rows in found.items():
-        table = Table(title=section, title_justify="left", box=None, pad_edge=False)
+        table = Table(title=section.replace("_", " "), title_justify="left", box=None, pad_edge=False)
         for column in rows[0] if rows else ():
             table.add_column(column)
         for row in rows:

@@ -5,6 +5,8 @@ In: the `Progress` the pipeline writes. Out: stderr. Reads only, from a thread o
 
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,36 +19,71 @@ from rich.text import Text
 from synthgen.cli.terminal import safe
 from synthgen.pipeline import Progress
 
-__all__ = ["plain_line", "render", "watching"]
+__all__ = ["Pace", "plain_line", "render", "watching"]
 
 PLAIN_EVERY_S = 10.0
 Say = Callable[[str], None]
 
 
+class Pace:
+    """How fast a run goes: by the last minute of it, or by its last 16 rows where those took longer.
+
+    Rows whose answers lay in the journal pass in the first seconds, and say nothing of the rest.
+    """
+
+    _WINDOW_S, _ROWS = 60.0, 16
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+        self._sending = False
+
+    def left_s(self, progress: Progress, now: float) -> float | None:
+        """Seconds to the end at this pace; None where nobody can tell yet. `now` is monotonic."""
+        done, total = _done(progress)
+        sending = any(lane.counts.sent for lane in progress.lanes.values())
+        if not (sending and self._sending):
+            self._marks.clear()
+        self._sending = sending
+        if not self._marks or done > self._marks[-1][1]:
+            self._marks.append((now, done))
+        while len(self._marks) > 2 and self._is_past(self._marks[1], now, done):
+            self._marks.popleft()
+        started, before = self._marks[0]
+        if total is None or done == before or now <= started:
+            return None
+        return max(0, total - done) * (now - started) / (done - before)
+
+    def _is_past(self, mark: tuple[float, int], now: float, done: int) -> bool:
+        return now - mark[0] >= self._WINDOW_S and done - mark[1] >= self._ROWS
+
+
 @contextmanager
 def watching(*, quiet: bool) -> Iterator[tuple[Progress, Say]]:
     """A `Progress` to hand to the run, and a way to say something to the user while it is shown."""
-    progress = Progress()
+    progress, pace = Progress(), Pace()
     console = Console(stderr=True)
     if quiet:
         yield progress, lambda text: print(text, file=sys.stderr)
     elif console.is_terminal:
         with Live(
-            console=console, get_renderable=lambda: render(progress), refresh_per_second=4, transient=True
+            console=console,
+            get_renderable=lambda: render(progress, pace),
+            refresh_per_second=4,
+            transient=True,
         ) as live:
             yield progress, lambda text: live.console.print(Text(text))
     else:
-        with _plain_lines(progress):
+        with _plain_lines(progress, pace):
             yield progress, lambda text: print(text, file=sys.stderr)
 
 
 @contextmanager
-def _plain_lines(progress: Progress) -> Iterator[None]:
+def _plain_lines(progress: Progress, pace: Pace) -> Iterator[None]:
     over = threading.Event()
 
     def speak() -> None:
         while not over.wait(PLAIN_EVERY_S):
-            print(plain_line(progress), file=sys.stderr, flush=True)
+            print(plain_line(progress, pace), file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=speak, name="progress", daemon=True)
     thread.start()
@@ -57,7 +94,7 @@ def _plain_lines(progress: Progress) -> Iterator[None]:
         thread.join()
 
 
-def plain_line(progress: Progress) -> str:
+def plain_line(progress: Progress, pace: Pace) -> str:
     """One line: phase, rows, outcomes, speed, spend."""
     outcomes = ", ".join(f"{name} {count}" for name, count in progress.counts.outcomes.items())
     in_flight = sum(lane.counts.in_flight for lane in progress.lanes.values())
@@ -68,13 +105,14 @@ def plain_line(progress: Progress) -> str:
         f"{in_flight} in flight",
         f"{_tokens_per_s(progress):.0f} tokens/s",
         _spend(progress),
-        f"ETA {_eta(progress)}",
+        f"ETA {_eta(progress, pace)}",
         *_troubles(progress),
+        *_batches(progress),
     ]
     return " | ".join(parts)
 
 
-def render(progress: Progress) -> RenderableType:
+def render(progress: Progress, pace: Pace) -> RenderableType:
     """The live view."""
     done, total = _done(progress)
     bar = Table.grid(padding=(0, 1))
@@ -84,7 +122,7 @@ def render(progress: Progress) -> RenderableType:
         Text(f"{done}/{_or_unknown(total)}"),
         Text(f"{_tokens_per_s(progress):.0f} tok/s"),
         Text(_spend(progress)),
-        Text(f"ETA {_eta(progress)}"),
+        Text(f"ETA {_eta(progress, pace)}"),
     )
     lanes = Table(
         "teacher", "in flight", "answered", "429", "errors", "output tokens", box=None, pad_edge=False
@@ -97,6 +135,7 @@ def render(progress: Progress) -> RenderableType:
             str(counts.output_tokens),
         )
     troubles = [Text(line, style="yellow") for line in _troubles(progress)]
+    troubles += [Text(line) for line in _batches(progress)]
     outcomes = " ".join(f"{name} {count}" for name, count in progress.counts.outcomes.items())
     reasons = Table(box=None, show_header=False, pad_edge=False)
     top = sorted(progress.counts.reasons.items(), key=lambda item: -item[1])[:6]
@@ -112,6 +151,11 @@ def _troubles(progress: Progress) -> list[str]:
         for alias, lane in progress.lanes.items()
         if lane.silent_s > 0 and lane.last_trouble and not lane.ended
     ]
+
+
+def _batches(progress: Progress) -> list[str]:
+    """What is under way at vendors. The run changes it meanwhile."""
+    return [safe(way.said) for way in list(progress.batches.values())]
 
 
 def _done(progress: Progress) -> tuple[int, int | None]:
@@ -132,12 +176,11 @@ def _spend(progress: Progress) -> str:
     return f"{progress.budget.spent_usd:.4f}{f'/{cap:g}' if cap is not None else ''} USD"
 
 
-def _eta(progress: Progress) -> str:
-    done, total = _done(progress)
-    if not total or not done:
+def _eta(progress: Progress, pace: Pace) -> str:
+    left_s = pace.left_s(progress, time.monotonic())
+    if left_s is None:
         return "?"
-    seconds = int(progress.elapsed_s * max(0, total - done) / done)
-    hours, rest = divmod(seconds, 3600)
+    hours, rest = divmod(int(left_s), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
 
 

@@ -5,7 +5,7 @@ are shown escaped, and no markup in it is interpreted.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import indent
 from typing import cast
 
@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from synthgen.cli.terminal import safe
-from synthgen.pipeline import Plan, Report, RowStory, RunSummary
+from synthgen.pipeline import Cancelled, Plan, Question, Report, RowStory, RunSummary
 from synthgen.types import JSONValue
 
-__all__ = ["console", "print_json", "print_plan", "print_report", "print_shown"]
+__all__ = ["console", "print_cancelled", "print_json", "print_plan", "print_report", "print_shown"]
 
 OUTCOMES = ("planned", "accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 _SAMPLE_CHARS = 600
@@ -43,7 +43,7 @@ def print_report(report: Report, *, as_json: bool, published: bool = True) -> No
         print_json(report.as_json())
         return
     out = console()
-    _print_funnel(out, report.counts, report.reasons, report.examples)
+    _print_funnel(out, report.counts, report.reasons, report.examples, report.flags)
     _print_usage(out, report.usage)
     out.print(f"sent {report.sent} requests in {report.elapsed_s:.1f} s")
     if published and report.problem is None:
@@ -51,7 +51,11 @@ def print_report(report: Report, *, as_json: bool, published: bool = True) -> No
 
 
 def _print_funnel(
-    out: Console, counts: Mapping[str, int], reasons: Mapping[str, int], examples: Mapping[str, str]
+    out: Console,
+    counts: Mapping[str, int],
+    reasons: Mapping[str, int],
+    examples: Mapping[str, str],
+    flags: Mapping[str, int],
 ) -> None:
     funnel = Table(title="funnel", title_justify="left", box=None, show_header=False, pad_edge=False)
     for name in OUTCOMES:
@@ -60,6 +64,8 @@ def _print_funnel(
         if name == "rejected":
             for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
                 funnel.add_row(Text(f"  {reason}"), str(count))
+    for flag, count in flags.items():
+        funnel.add_row(Text(f"flagged {safe(flag)}"), str(count))
     out.print(funnel)
     for reason, example in examples.items():
         out.print(Text(f"{reason}, for example {safe(example, _SAMPLE_CHARS)}"))
@@ -93,10 +99,27 @@ def _print_usage(out: Console, usage: JSONValue) -> None:
         )
 
 
-def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """What `plan` found."""
+def print_cancelled(cancelled: Cancelled, *, as_json: bool) -> None:
+    """The end of `cancel`."""
     if as_json:
-        print_json(plan.as_json())
+        print_json(cancelled.as_json())
+        return
+    out = console()
+    if not cancelled.batches:
+        out.print(f"{cancelled.run}: no batch is under way")
+        return
+    table = Table("batch", "teacher", "answered", "failed", "pending", "USD", box=None, pad_edge=False)
+    for batch in cancelled.batches:
+        counts = (str(number) for number in (batch.answered, batch.failed, batch.pending))
+        table.add_row(Text(batch.id or "never created"), Text(batch.teacher), *counts, f"{batch.usd:.6f}")
+    out.print(table)
+
+
+def print_plan(plan: Plan, questions: Sequence[Question] = (), *, as_json: bool) -> None:
+    """What `plan` found, and the prompts it was asked to show."""
+    if as_json:
+        shown: dict[str, JSONValue] = {"questions": [question.as_json() for question in questions]}
+        print_json({**plan.as_json(), **(shown if questions else {})})
         return
     out = console()
     bad = f" ({plan.bad_rows} malformed)" if plan.bad_rows else ""
@@ -116,11 +139,26 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
             Text(_usd(line.usd_low, line.usd, line.usd_high), no_wrap=True),
         )
     out.print(table)
+    for mode in plan.modes:
+        price = "in batches, at half price" if mode.mode == "batch" else "live"
+        out.print(Text(f"teacher {mode.teacher} {price}: {mode.why}"))
     low, expected, high = plan.usd() or (None, None, None)
     out.print(f"cost: {_usd(low, expected, high)}" + (" USD, estimated" if expected is not None else ""))
     if plan.budget_usd is not None:
         out.print(f"cap: {plan.budget_usd:g} USD")
     _print_policy(out, plan.policy)
+    for question in questions:
+        _print_question(out, question)
+
+
+def _print_question(out: Console, question: Question) -> None:
+    asked = f"row {question.row}, step {question.step}, sample {question.sample}"
+    if question.problem is not None:
+        out.print(Text(f"\n{asked}: rejected, {safe(question.problem, _SAMPLE_CHARS)}"))
+        return
+    out.print(Text(f"\n{asked}, to teacher {question.teacher}:"))
+    for message in question.messages:
+        out.print(Text(_indented(f"{message.role}: {safe(message.content)}")))
 
 
 def _usd(low: float | None, expected: float | None, high: float | None) -> str:
@@ -157,11 +195,13 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
     if not summary.published:
         out.print(f"{summary.run}: not published yet; run the same generate command to its end")
     if summary.counts:
-        _print_funnel(out, summary.counts, summary.reasons, summary.examples)
+        _print_funnel(out, summary.counts, summary.reasons, summary.examples, summary.flags)
     if set(summary.generations) - {"1"}:
         told = ", ".join(f"{count:,} of generation {number}" for number, count in summary.generations.items())
         out.print(f"rows: {told}; each round of distillation loses some of what the first teacher knew")
     _print_usage(out, summary.usage)
+    for said in summary.batches:
+        out.print(Text(said))
     for number, record in enumerate(summary.samples, start=1):
         out.print(f"\nsample {number}  {record['id']}")
         _print_messages(out, record)
@@ -177,6 +217,8 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
 def _print_messages(out: Console, record: Mapping[str, JSONValue]) -> None:
     for message in cast(list[dict[str, JSONValue]], record["messages"]):
         out.print(Text(f"{message['role']}: {safe(str(message['content']), _SAMPLE_CHARS)}"))
+        for call in cast(list[dict[str, str]], message.get("tool_calls") or ()):
+            out.print(Text(f"  calls {safe(call['name'])}({safe(call['arguments'], _SAMPLE_CHARS)})"))
 
 
 def _print_story(out: Console, story: RowStory) -> None:

@@ -107,7 +107,8 @@ class CardInfo:
     `license` is an SPDX expression or None where nobody evaluated it, `hub_license` its Hugging Face id (`other` where
     there is none); `policy` None says so in the text. `counts` is the funnel in reading order, name -> candidates;
     `rejected_by` maps `stage/reason` to records, `generations` a generation to rows, `seeds` the licence and relation
-    of source texts to rows. `languages` are ISO 639-1 codes. `files` are the shards of `data/`, in order.
+    of source texts to rows. `languages` are ISO 639-1 codes. `files` are the shards of `data/`, in order. `logprobs`:
+    whether the sidecar has all token ids; None: there is no sidecar.
     """
 
     name: str
@@ -129,3 +130,4 @@ class CardInfo:
     seeds: Mapping[tuple[str, str], int] | None = None
     files: tuple[CardFile, ...] = ()
     columns: tuple[str, ...] = ()
+    logprobs: bool | None = None

@@ -116,11 +116,22 @@ def _loading(info: CardInfo) -> list[str]:
     if info.rejected_rows:
         lines.append('dropped = load_dataset("path/to/this/folder", "rejected")  # with stage and reason')
     code = "\n".join(lines)
+    labels = []
+    if info.logprobs is not None:
+        ids = (
+            "Every token has its id in the teacher's vocabulary."
+            if info.logprobs
+            else "Token ids are not complete: they tell how sure a teacher was, and are no training targets."
+        )
+        labels = [
+            f"`logprobs/*.parquet` joins by `id` as well: the teacher's log-probabilities of each token. {ids}"
+        ]
     return [
         "## Load",
         f"```python\n{code}\n```",
         f"Splits: {splits}. Each row has `messages` (role, content) and its lineage; `lineage/*.parquet` joins "
         "by `id` and tells of every request that led to a record.",
+        *labels,
     ]
 
 

@@ -32,7 +32,7 @@ __all__ = ["FOLDERS", "check_target", "is_published", "publish", "read_manifest"
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
-FOLDERS = ("data", "rejected", "quarantine", "lineage")
+FOLDERS = ("data", "rejected", "quarantine", "lineage", "logprobs")
 # Texts every publication of ours has; others are checked when they are known.
 TEXTS = ("README.md", "NOTICE", "POLICY.json", "OBLIGATIONS.md", "LICENSES", "croissant.json", "spdx.json")
 _INTENT = ".publishing.json"

@@ -24,14 +24,17 @@ from synthgen.schema import RecordShape, Table, table_schema
 
 __all__ = ["Kind", "Staging", "root_hash"]
 
-Kind = Literal["accepted", "rejected", "quarantine", "lineage"]
+Kind = Literal["accepted", "rejected", "quarantine", "lineage", "logprobs"]
 
 _TABLE: dict[Kind, Table] = {
     "accepted": "record",
     "rejected": "rejected",
     "quarantine": "rejected",
     "lineage": "lineage",
+    "logprobs": "logprobs",
 }
+# A reply of 400 tokens with 20 alternatives each takes about 100 KB: a shard of these is some 200 MB in memory.
+LOGPROBS_ROWS_PER_SHARD = 2048
 SPOOL_ROWS = 4096
 SPOOL_BYTES = 32 << 20
 _NO_METADATA: Mapping[str, str] = MappingProxyType({})
@@ -81,7 +84,7 @@ class Staging:
             StorageError: the disk refuses.
         """
         check_schema(frame, _TABLE[kind], self.shape)
-        needed = ["id"] if kind == "lineage" else ["id", "row"]
+        needed = ["id", "row"] if "row" in frame.columns else ["id"]
         if any(frame[name].null_count() for name in needed):
             raise ValueError(f"{kind}: {' and '.join(needed)} must not be null")
         if kind == "accepted":
@@ -106,7 +109,7 @@ class Staging:
             train.add(frame.filter(~in_test))
             test.add(frame.filter(in_test))
         written = [train.finish(at_least_one=True), test.finish()]
-        for kind in ("rejected", "quarantine", "lineage"):
+        for kind in ("rejected", "quarantine", "lineage", "logprobs"):
             shards = self._shards(kind, f"{kind}/{kind}", metadata)
             for frame in self._spools[kind].drain():
                 shards.add(frame)
@@ -132,7 +135,10 @@ class Staging:
         self.close()
 
     def _shards(self, kind: Kind, prefix: str, metadata: Mapping[str, str]) -> "_Shards":
-        return _Shards(self.new, prefix, _TABLE[kind], self.shape, self._rows_per_shard, metadata)
+        rows = self._rows_per_shard
+        if kind == "logprobs":
+            rows = min(rows, LOGPROBS_ROWS_PER_SHARD)
+        return _Shards(self.new, prefix, _TABLE[kind], self.shape, rows, metadata)
 
 
 class _Split:

@@ -1,21 +1,43 @@
 """The journal: every paid answer durable before anyone reads it, never bought twice."""
 
+from synthgen.journal.batches import (
+    Captured,
+    OpenBatch,
+    lost_entry,
+    over_entry,
+    prepared_entry,
+    submitted_entry,
+)
 from synthgen.journal.index import JournalIndex
 from synthgen.journal.ledger import Ledger, Tally
 from synthgen.journal.lines import Entry
-from synthgen.journal.replies import Circumstances, Reply, answer_entry, failure_entry, read_reply
+from synthgen.journal.replies import (
+    Circumstances,
+    Reply,
+    answer_entry,
+    failure_entry,
+    read_logprobs,
+    read_reply,
+)
 from synthgen.journal.writer import Journal, lock_run
 
 __all__ = [
+    "Captured",
     "Circumstances",
     "Entry",
     "Journal",
     "JournalIndex",
     "Ledger",
+    "OpenBatch",
     "Reply",
     "Tally",
     "answer_entry",
     "failure_entry",
     "lock_run",
+    "lost_entry",
+    "over_entry",
+    "prepared_entry",
+    "read_logprobs",
     "read_reply",
+    "submitted_entry",
 ]

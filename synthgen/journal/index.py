@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.errors import StorageError
+from synthgen.journal.batches import OpenBatch
 from synthgen.journal.keys import KeyTable
 from synthgen.journal.ledger import Account, Ledger
 from synthgen.journal.lines import Entry, decode, scan
@@ -31,6 +32,7 @@ from synthgen.journal.sealed import (
     read_index,
     sealed_path,
 )
+from synthgen.journal.system import read_at
 from synthgen.types import JSONValue
 
 __all__ = ["JournalIndex", "segment_numbers", "segment_paths"]
@@ -116,6 +118,10 @@ class JournalIndex:
 
     def _load_tables(self, numbers: list[int]) -> None:
         """Load sealed segments: one table of all their keys, filled in place."""
+        self._replies: tuple[KeyTable, ...] = ()
+        self._rows: tuple[KeyTable, ...] = ()
+        if not numbers:
+            return
         sizes = [0, 0]
         for number in numbers:
             index = self.load_sealed(number)
@@ -132,8 +138,7 @@ class JournalIndex:
                 ends[which] = tables[which].fill(ends[which], keys, number << SEGMENT_SHIFT)
         for table in tables:
             table.sort()
-        self._replies: tuple[KeyTable, ...] = (tables[0],)
-        self._rows: tuple[KeyTable, ...] = (tables[1],)
+        self._replies, self._rows = (tables[0],), (tables[1],)
 
     def load_sealed(self, number: int) -> SegmentIndex:
         """The index of a sealed segment: from its file, or built again from its lines."""
@@ -181,6 +186,11 @@ class JournalIndex:
     def ledger(self) -> Ledger:
         """What was spent so far; sends that earlier sessions left open count as lost."""
         return self._account.ledger
+
+    @property
+    def open_batches(self) -> dict[str, OpenBatch]:
+        """Batches that may still be under way at a vendor, by name; they change as entries are noted."""
+        return self._account.batches
 
     def note(self, entry: Entry, segment: int, offset: int) -> None:
         """Remember where an entry stands; called after every commit."""
@@ -347,7 +357,7 @@ def _line_at(file: _File, offset: int) -> bytes:
     """The line that starts at `offset`."""
     size = 1 << 14
     while True:
-        chunk = os.pread(file.handle, size, offset)
+        chunk = read_at(file.handle, size, offset)
         end = chunk.find(b"\n")
         if end >= 0 or len(chunk) < size:
             return chunk[: end + 1]
@@ -375,4 +385,4 @@ def _find(tables: tuple[KeyTable, ...], key: bytes) -> int | None:
 def _distinct(tables: tuple[KeyTable, ...], recent: list[dict[bytes, int]]) -> int:
     heads = [table.heads() for table in tables]
     heads += [np.frombuffer(b"".join(keys), ">u8")[::2].astype(np.uint64) for keys in recent if keys]
-    return int(np.unique(np.concatenate(heads)).size)
+    return int(np.unique(np.concatenate(heads)).size) if heads else 0

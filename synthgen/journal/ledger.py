@@ -9,6 +9,7 @@ Rejected: a sum per segment, added up when opening; floating-point sums would th
 from dataclasses import asdict, dataclass, field
 from typing import Self, cast
 
+from synthgen.journal.batches import OpenBatch, read_batch
 from synthgen.journal.lines import Entry
 from synthgen.types import JSONValue
 
@@ -78,10 +79,11 @@ class Ledger:
 
 @dataclass(slots=True)
 class Account:
-    """The ledger up to some entry, and the reservations of the sends that have no end yet, by key."""
+    """The ledger up to some entry, the reservations of the sends that have no end yet, by key, and the open batches."""
 
     ledger: Ledger = field(default_factory=Ledger)
     open_sends: dict[bytes, list[float]] = field(default_factory=dict)
+    batches: dict[str, OpenBatch] = field(default_factory=dict)
 
     def note(self, key: bytes, entry: Entry) -> None:
         """Book the next entry."""
@@ -89,11 +91,31 @@ class Account:
         if kind == "I":
             self.open_sends.setdefault(key, []).append(cast(float, entry.get("usd") or 0.0))
             return
+        if kind == "B":
+            self._note_batch(entry)
+            return
+        for batch in self.batches.values():
+            batch.requests.pop(str(entry["k"]), None)
         self.ledger.add(entry)
         if kind in ("R", "A", "X") and (reserved := self.open_sends.get(key)):
             reserved.pop()
             if not reserved:
                 del self.open_sends[key]
+
+    def _note_batch(self, entry: Entry) -> None:
+        name = str(entry["k"])
+        match entry["state"]:
+            case "prepared":
+                self.batches[name] = read_batch(entry)
+            case "submitted" if name in self.batches:
+                self.batches[name].id = str(entry["id"])
+                self.batches[name].submitted_at = cast(float, entry["at"])
+            case "ended":
+                self.batches.pop(name, None)
+            case "lost" if name in self.batches:
+                lost = self.batches.pop(name)
+                self.ledger.lost += len(lost.requests)
+                self.ledger.lost_usd += lost.reserved_usd
 
     def write_off(self) -> None:
         """Count every open send as lost; they stay open."""
@@ -108,7 +130,9 @@ class Account:
     def as_json(self) -> dict[str, JSONValue]:
         """What `from_json` reads."""
         ledger = self.ledger
+        batches = [batch.as_json() for batch in self.batches.values()]
         return {
+            **({"batches": cast(JSONValue, batches)} if batches else {}),
             "tallies": [[step, teacher, asdict(tally)] for (step, teacher), tally in ledger.tallies.items()],
             "unusable_usd": ledger.unusable_usd,
             "unusable": ledger.unusable,
@@ -129,4 +153,9 @@ class Account:
             lost_usd=cast(float, stored["lost_usd"]),
         )
         sends = cast(dict[str, list[float]], stored["open_sends"])
-        return cls(ledger, {bytes.fromhex(key): list(reserved) for key, reserved in sends.items()})
+        batches = map(read_batch, cast(list[Entry], stored.get("batches") or []))
+        return cls(
+            ledger,
+            {bytes.fromhex(key): list(reserved) for key, reserved in sends.items()},
+            {batch.name: batch for batch in batches},
+        )

@@ -5,8 +5,9 @@ no other entry, also where its line break is what was damaged; a torn tail (a cr
 line without its end) is told from damage.
 
 Kinds (`t`): `S` source row, `I` intent to send (durable before the send), `R` reply kept for good, `F` final failure,
-`A` an attempt that ended without an answer, `X` the body of a paid but unusable reply. Each send is one `I` closed by
-one of `R`, `A`, `X`; an `I` without its end is a send whose reply was lost. `F` closes a request, not a send.
+`A` an attempt that ended without an answer, `X` the body of a paid but unusable reply, `B` a batch of requests at a
+vendor (see `batches`). Each send is one `I` closed by one of `R`, `A`, `X`; an `I` without its end is a send whose
+reply was lost. `F` closes a request, not a send. A request sent in a batch has no `I` of its own.
 """
 
 import re

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import cast
 
 from synthgen.journal.lines import Entry
-from synthgen.types import Completion, FinishReason, ToolCall, Usage
+from synthgen.types import Completion, FinishReason, JSONValue, Logprobs, ToolCall, Usage
 
-__all__ = ["Circumstances", "Reply", "answer_entry", "failure_entry", "read_reply"]
+__all__ = ["Circumstances", "Reply", "answer_entry", "failure_entry", "read_logprobs", "read_reply"]
+
+# Finer than float32 has it for anything below -8; nearer to 0 it is half a millionth of a probability.
+_DECIMALS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Reply:
 def answer_entry(key: str, completion: Completion, cost_usd: float | None, at: Circumstances) -> Entry:
     """The `R` entry of a completion; None as cost means its price is not known."""
     usage = completion.usage
-    return {
+    entry: Entry = {
         "k": key,
         "t": "R",
         **_circumstances(at),
@@ -54,6 +57,11 @@ def answer_entry(key: str, completion: Completion, cost_usd: float | None, at: C
         "upstream": completion.upstream,
         "reply_id": completion.reply_id,
     }
+    if completion.flags:
+        entry["flags"] = list(completion.flags)
+    if completion.logprobs is not None:
+        entry["logprobs"] = _logprobs_json(completion.logprobs)
+    return entry
 
 
 def failure_entry(key: str, reason: str, message: str, at: Circumstances) -> Entry:
@@ -73,7 +81,7 @@ def _circumstances(at: Circumstances) -> Entry:
 
 
 def read_reply(entry: Entry) -> Reply:
-    """The reply an `R` or `F` entry holds."""
+    """The reply an `R` or `F` entry holds, without its logprobs: they are a hundred times the text (`read_logprobs`)."""
     at = Circumstances(
         step=str(entry["step"]),
         teacher=str(entry["teacher"]),
@@ -96,5 +104,47 @@ def read_reply(entry: Entry) -> Reply:
         served_model=cast(str | None, entry["model"]),
         upstream=cast(str | None, entry["upstream"]),
         reply_id=cast(str | None, entry["reply_id"]),
+        flags=tuple(cast(list[str], entry.get("flags") or ())),
     )
     return Reply(key, completion, None, None, cast(float | None, entry["usd"]), at)
+
+
+def _logprobs_json(logprobs: Logprobs) -> dict[str, JSONValue]:
+    """Columns, and of those only what there is: ids and texts of alternatives come from different servers."""
+    out: dict[str, JSONValue] = {
+        "token": list(logprobs.tokens),
+        "lp": [round(value, _DECIMALS) for value in logprobs.logprobs],
+        "top_lp": [[round(value, _DECIMALS) for value in values] for values in logprobs.top_logprobs],
+    }
+    odd = {str(at): raw.hex() for at, raw in enumerate(logprobs.token_bytes) if raw is not None}
+    if odd:
+        out["bytes"] = cast(JSONValue, odd)
+    if any(one is not None for one in logprobs.ids):
+        out["id"] = list(logprobs.ids)
+    if any(one is not None for ids in logprobs.top_ids for one in ids):
+        out["top_id"] = [list(ids) for ids in logprobs.top_ids]
+    if any(one is not None for tokens in logprobs.top_tokens for one in tokens):
+        out["top_token"] = [list(tokens) for tokens in logprobs.top_tokens]
+    return out
+
+
+def read_logprobs(entry: Entry) -> Logprobs | None:
+    """The logprobs an `R` entry holds; None where none were captured."""
+    stored = cast(dict[str, JSONValue] | None, entry.get("logprobs"))
+    if stored is None:
+        return None
+    tokens = cast(list[str | None], stored["token"])
+    top_logprobs = cast(list[list[float]], stored["top_lp"])
+    odd = cast(dict[str, str], stored.get("bytes") or {})
+    unknown: list[list[None]] = [[None] * len(values) for values in top_logprobs]
+    return Logprobs(
+        tokens=tuple(tokens),
+        token_bytes=tuple(
+            bytes.fromhex(odd[str(at)]) if str(at) in odd else None for at in range(len(tokens))
+        ),
+        ids=tuple(cast(list[int | None], stored.get("id") or [None] * len(tokens))),
+        logprobs=tuple(cast(list[float], stored["lp"])),
+        top_tokens=tuple(map(tuple, cast(list[list[str | None]], stored.get("top_token") or unknown))),
+        top_ids=tuple(map(tuple, cast(list[list[int | None]], stored.get("top_id") or unknown))),
+        top_logprobs=tuple(map(tuple, top_logprobs)),
+    )

@@ -29,6 +29,7 @@ import orjson
 from synthgen.journal.keys import U64, SortedKeys
 from synthgen.journal.ledger import Account
 from synthgen.journal.lines import Entry, scan
+from synthgen.journal.system import read_at
 from synthgen.types import JSONValue
 
 if sys.version_info >= (3, 14):
@@ -115,7 +116,7 @@ class Frames:
     def read(self, file: int, frame: int) -> bytes | None:
         """The raw bytes of a frame, None where it is damaged."""
         start, end = int(self.file_starts[frame]), int(self.file_starts[frame + 1])
-        return decompress(os.pread(file, end - start, start), self._raw_size_of(frame))
+        return decompress(read_at(file, end - start, start), self._raw_size_of(frame))
 
     def _raw_size_of(self, frame: int) -> int:
         return int(self.raw_starts[frame + 1]) - int(self.raw_starts[frame])

@@ -31,6 +31,7 @@ from synthgen.journal.sealed import (
     sealed_path,
     write_index,
 )
+from synthgen.journal.system import read_at
 
 __all__ = ["Sealer", "seal", "sync_folder"]
 
@@ -93,7 +94,7 @@ def _compress(raw: Path, path: Path, contents: Contents, stopped: Callable[[], b
 
         def put(end: int) -> None:
             nonlocal raw_crc
-            piece = os.pread(file.fileno(), end - raw_starts[-1], raw_starts[-1])
+            piece = read_at(file.fileno(), end - raw_starts[-1], raw_starts[-1])
             raw_crc = crc32(piece, raw_crc)
             raw_starts.append(end)
             file_starts.append(file_starts[-1] + out.write(compress(piece)))

@@ -29,10 +29,11 @@ from synthgen.journal.sealed import (
 )
 from synthgen.types import JSONValue
 
-__all__ = ["DoublePayment", "PossiblyPaid", "Segment", "Verification", "verify"]
+__all__ = ["BatchUnderWay", "DoublePayment", "PossiblyPaid", "Segment", "Verification", "verify"]
 
 # `no_reply`: an intent without an end (the run was killed); the others are reasons of attempts that ended without one.
 _NO_REPLY = "no_reply"
+_LOST_BATCH = "batch_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,19 @@ class PossiblyPaid:
     answered: bool
 
 
+@dataclass(frozen=True, slots=True)
+class BatchUnderWay:
+    """A batch at a vendor whose end is not journaled; no double payment, no loss. `id` None: not yet known.
+
+    `usd` is reserved for the `requests` that have no answer yet.
+    """
+
+    teacher: str
+    id: str | None
+    requests: int
+    usd: float
+
+
 @dataclass(slots=True)
 class Verification:
     """What `verify` found. `torn_tail_bytes` at the end are no damage: the next session cuts them."""
@@ -75,6 +89,7 @@ class Verification:
     torn_tail_bytes: int = 0
     double_payments: list[DoublePayment] = field(default_factory=list)
     possibly_paid: list[PossiblyPaid] = field(default_factory=list)
+    batches_under_way: list[BatchUnderWay] = field(default_factory=list)
     paid_usd: float = 0.0
     unusable_usd: float = 0.0
     possibly_paid_usd: float = 0.0
@@ -177,8 +192,8 @@ class _Reader:
                     contents.damaged.append(damage_at(number, offset, length))
                     continue
                 count += 1
+                self._note(entry)  # before it is booked: that ends a lost batch
                 contents.note(entry, offset)
-                self._note(entry)
         on_disk = path.stat().st_size
         size = on_disk if frames is None else frames.raw_size
         form: Literal["raw", "sealed"] = "raw" if frames is None else "sealed"
@@ -193,6 +208,9 @@ class _Reader:
             self.answers.add(bytes.fromhex(key), usd)
         elif kind == "A" and entry.get("lost"):
             self.lost.append((key, str(entry["reason"]), usd))
+        elif kind == "B" and entry["state"] == "lost" and key in self.account.batches:
+            requests = self.account.batches[key].requests
+            self.lost += ((request, _LOST_BATCH, usd) for request, (_, usd) in requests.items())
 
     def finish(self) -> Verification:
         """Add up."""
@@ -204,6 +222,10 @@ class _Reader:
             PossiblyPaid(key, reason, usd, key in answered) for key, reason, usd in self.lost
         ]
         found.double_payments = list(self.answers.repeated())
+        found.batches_under_way = [
+            BatchUnderWay(batch.teacher, batch.id, len(batch.requests), batch.reserved_usd)
+            for batch in self.account.batches.values()
+        ]
         found.paid_usd = sum(tally.cost_usd for tally in ledger.tallies.values())
         found.unusable_usd = ledger.unusable_usd
         found.possibly_paid_usd = sum(usd for _, _, usd in self.lost)

@@ -9,7 +9,6 @@ Rejected: SQLite (12 times the CPU a row for the same durability), open-append-c
 """
 
 import asyncio
-import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from synthgen.journal.index import JournalIndex, segment_numbers
 from synthgen.journal.lines import Entry, encode
 from synthgen.journal.sealed import raw_path
 from synthgen.journal.sealing import Sealer, sync_folder
+from synthgen.journal.system import lock, read_at, sync
 
 __all__ = ["Journal", "lock_run"]
 
@@ -37,7 +37,7 @@ class _Pending:
     @property
     def paid(self) -> bool:
         """Whether it says what became of a send: that is kept also when nothing may be sent any more."""
-        return self.entry["t"] not in ("I", "S")
+        return self.entry["t"] not in ("I", "S") and self.entry.get("state") != "prepared"
 
 
 def lock_run(folder: Path) -> Callable[[], None]:
@@ -55,11 +55,16 @@ def lock_run(folder: Path) -> Callable[[], None]:
     except OSError as error:
         raise StorageError(f"{folder}: cannot be created: {error.strerror}") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle)
+        if not _is_at(handle, folder / "LOCK"):
+            # Somebody removed the file in between: whoever comes next locks another one, and both would write.
+            os.close(handle)
+            return lock_run(folder)
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, f"{os.getpid()}\n".encode())
     except BlockingIOError as error:
-        holder = os.pread(handle, 64, 0).decode(errors="replace").strip()
+        holder = read_at(handle, 64, 0).decode(errors="replace").strip()
         os.close(handle)
         raise RunLocked(
             f"{folder.parent}: another synthgen (process {holder or 'unknown'}) works on this run; wait for it or stop it"
@@ -68,6 +73,14 @@ def lock_run(folder: Path) -> Callable[[], None]:
         os.close(handle)
         raise StorageError(f"{folder / 'LOCK'}: cannot be locked: {error.strerror}") from error
     return lambda: os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 class Journal:
@@ -181,7 +194,7 @@ class Journal:
         rest = memoryview(b"".join(pending.line for pending in batch))
         while rest:
             rest = rest[os.write(self._file, rest) :]
-        os.fdatasync(self._file)
+        sync(self._file)
         self._offset = offset
         return positions
 

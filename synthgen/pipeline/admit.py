@@ -45,16 +45,20 @@ def _first_look(leaf: Leaf, object_to: Callable[[Leaf], Objection | None]) -> Ve
         if objection is not None:
             return Verdict(leaf, objection.outcome, "policy", objection.reason, detail=objection.detail)
     if leaf.state == "candidate":
-        return Verdict(leaf, None, flags=_served_flags(leaf))
+        return Verdict(leaf, None, flags=_reply_flags(leaf))
     outcome = cast(Outcome, leaf.state)
     return Verdict(leaf, outcome, leaf.stage, leaf.reason, detail=leaf.detail)
 
 
-def _served_flags(leaf: Leaf) -> tuple[str, ...]:
-    """A reply that names no model counts as the requested one's, and says so."""
-    completions = (asked.reply.completion for asked in leaf.asked)
-    unnamed = any(completion is not None and completion.served_model is None for completion in completions)
-    return ("served_model_missing",) if unnamed else ()
+def _reply_flags(leaf: Leaf) -> tuple[str, ...]:
+    """What replies are kept in spite of. One that names no model counts as the requested one's, and says so."""
+    flags: dict[str, None] = {}
+    for asked in leaf.asked:
+        if (completion := asked.reply.completion) is not None:
+            flags |= dict.fromkeys(completion.flags)
+            if completion.served_model is None:
+                flags["served_model_missing"] = None
+    return tuple(flags)
 
 
 def _after(verdict: Verdict, row: Mapping[str, object]) -> Verdict:

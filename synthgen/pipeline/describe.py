@@ -164,6 +164,7 @@ def about(entries: Entries, rows: Rows, decided: Decided | None) -> CardInfo:
     chain = cast(Mapping[str, JSONValue], entries["chain"])
     steps = cast(list[str], chain.get("steps") or [])
     counts = cast(Mapping[str, int], entries["counts"])
+    captured = cast(Mapping[str, JSONValue] | None, entries.get("logprobs"))
     seeds = {
         (cast(str, key[0]), cast(str, key[1])): count
         for key, count in rows.counted("row_license", "seed_relation").items()
@@ -189,6 +190,7 @@ def about(entries: Entries, rows: Rows, decided: Decided | None) -> CardInfo:
         seeds=seeds,
         files=tuple(file for file in rows.files if file.path.startswith("data/")),
         columns=rows.columns,
+        logprobs=None if captured is None else bool(captured["ids_complete"]),
     )
 
 

@@ -20,11 +20,14 @@ from synthgen.pipeline.describe import Decided, Rows, about, dataset_texts
 from synthgen.pipeline.gates import OnDeny, Sorter
 from synthgen.pipeline.verdicts import Counts, Objection
 from synthgen.policy import (
+    LOCK_NAME,
+    USES,
     Ask,
     GateResult,
     Part,
     evaluate,
     gate,
+    load_lock,
     load_registry,
     parse_uses,
     refusal,
@@ -68,11 +71,11 @@ class ForeignPolicy:
 
         Raises:
             PolicyError: it may not be used so.
-            UsageError: a use is unknown, or none or a malformed origin is declared.
+            UsageError: a use is unknown, none or a malformed origin is declared, or lock or rule files are wrong.
         """
         self.registry = load_registry(own=rule_folders(Path.cwd()))
         self.declared = declared
-        self.ask = Ask(parse_uses(declared.use), declared.actor, today=today) if declared.use else None
+        self.ask = self._question(declared, today) if declared.use else None
         self._origin: tuple[str | None, str | None] = (None, None)
         self._decided: dict[Part, Objection | None] = {}
         self._sorter = Sorter(self.registry, self.ask, declared.on_deny) if self.ask else None
@@ -89,6 +92,11 @@ class ForeignPolicy:
                 raise UsageError(f"--origin {declared.origin}: write it as teacher@route")
             self._origin = (teacher, route)
             self._decide(_part(teacher, route, declared.row_license))
+
+    def _question(self, declared: Declared, today: date) -> Ask:
+        """There is no recipe that lock and rules could lie beside: those of the working folder count."""
+        lock = load_lock(Path.cwd() / LOCK_NAME, today, registry=self.registry, uses=USES)
+        return Ask(parse_uses(declared.use), declared.actor, today=today, overrides=lock)
 
     def _decide(self, part: Part) -> Objection | None:
         """What is held against rows of an origin.

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
 
-from synthgen.asking import TeacherSpec
+from synthgen.asking import TeacherSpec, maker_model
+from synthgen.assets import suggest
 from synthgen.errors import PolicyError, RecipeError, UsageError
 from synthgen.journal import Reply
 from synthgen.pipeline.records import Origin
@@ -106,13 +107,22 @@ class Gates:
         if not self.enforced or self.on_deny != "fail":
             return
         if not self.result.passed:
-            raise PolicyError(refusal(self.result, self.ask.uses))
+            raise PolicyError("\n".join([refusal(self.result, self.ask.uses), *self.hints()]))
         for alias, hosts in self.pins.items():
             if not hosts:
                 raise PolicyError(
                     f"policy: {alias}: no host behind the router is vetted for this model and use; nothing was sent\n"
                     "  next: name one that is in `synthgen policy list routes` with `upstream`, or use a route of its own"
                 )
+
+    def hints(self) -> list[str]:
+        """For each route the registry does not know but nearly does, which one may be meant."""
+        known = [name for route in self.registry.routes.values() for name in (route.id, *route.aliases)]
+        return [
+            f"  {self.resolved.loaded.where('teachers', alias, 'route')}: unknown route {route!r}{near}"
+            for alias, route in ((alias, spec.identity.route) for alias, spec in self.resolved.specs.items())
+            if route not in known and (near := suggest(route, known))
+        ]
 
     @property
     def pins(self) -> dict[str, tuple[str, ...]]:
@@ -130,7 +140,7 @@ class Gates:
 
     def _at_router(self, part: Part) -> bool:
         route = self.registry.route(part.route)
-        return route is not None and route.router
+        return route is not None and route.hands_on
 
     @property
     def groups(self) -> int:
@@ -155,7 +165,7 @@ class Gates:
         """Gate 2: why a leaf's text may not be published, or None."""
         for asked in leaf.asked:
             completion = asked.reply.completion
-            problem = self._identity(asked.ask.alias, completion.served_model if completion else None)
+            problem = self.misidentified(asked.ask.alias, completion.served_model if completion else None)
             if problem is not None:
                 return Objection("quarantined", "served_identity", problem)
         parts = self._parts(leaf)
@@ -223,13 +233,16 @@ class Gates:
         judge, completion = self.resolved.judge, judgement.completion
         if judge is None or completion is None:
             return None
-        return self._identity(judge.spec.alias, completion.served_model)
+        return self.misidentified(judge.spec.alias, completion.served_model)
 
-    def _identity(self, alias: str, served: str | None) -> str | None:
+    def misidentified(self, alias: str, served: str | None) -> str | None:
+        """Why what was served under this name is not the teacher that was vetted, or None."""
         if (alias, served) not in self._same:
             config = self.resolved.specs[alias].config
             hf = config.hf.partition("@")[0] if config.hf else None
-            same = served == hf or same_identity(self.registry, config.model, served, tuple(config.served_as))
+            same = served in (hf, config.model) or same_identity(
+                self.registry, maker_model(config), served, tuple(config.served_as)
+            )
             self._same[alias, served] = (
                 None if same else f"{alias} asked for {config.model}, {served} answered"
             )

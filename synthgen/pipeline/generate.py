@@ -11,23 +11,27 @@ import gc
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
 from synthgen.asking import Asker, Budget, NotAsked
+from synthgen.asking.batch import Batches, Pace, connect_batches
 from synthgen.asking.connect import connect_all
 from synthgen.asking.outcome import Teacher
 from synthgen.asking.server_queue import follow_queues
 from synthgen.dataset import Staging, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
+from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.admit import screen, settle
+from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP, Judge
+from synthgen.pipeline.modes import with_modes
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
 from synthgen.pipeline.progress import EventLog, Progress
 from synthgen.pipeline.publishing import publish_run
@@ -49,12 +53,15 @@ __all__ = ["Options", "generate"]
 _EVENT_EVERY_S = 5.0
 # Waves whose judgements are under way while the next one is screened.
 _JUDGED_AHEAD = 2
+# What fits into one file of OpenAI, and into memory: about 10 KiB each while they wait.
+_OPEN_REQUESTS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to run, as opposed to what: nothing here changes an answer or a record.
 
+    `wait` False: submit batches and end; the same command later collects them. `pace`: how often they are looked at.
     `quiet_s`: after so long without any movement the run says what it waits for.
     """
 
@@ -64,6 +71,8 @@ class Options:
     handle_signals: bool = False
     quiet_s: float = 60.0
     today: date | None = None
+    wait: bool = True
+    pace: Pace = field(default_factory=Pace)
     progress: Progress = field(default_factory=Progress)
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
 
@@ -80,21 +89,36 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     today = options.today or date.today()  # noqa: DTZ011  # the user's calendar day, as in their lock file
     gates = open_gates(resolved, today)
     gates.require()
-    plan = make_plan(resolved, gates, cap_usd)
-    teachers = connect_all(gates.pinned(resolved.specs))
     folder = RunFolder(out)
+    require_abilities(resolved, read_record(folder), today)
+    plan = make_plan(resolved, gates, cap_usd)
+    resolved = with_modes(resolved, plan.modes)
+    teachers = connect_all(gates.pinned(resolved.specs))
     folder.require_free()
     release = lock_run(folder.journal)
     try:
         check_target(out, TEXTS)
         run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options)
-        # The libraries are loaded, and stay: looking them over again and again took the collector a seventh of a run's
-        # CPU, and the event loop stood still for 50 ms each time.
-        gc.freeze()
-        return await run.go()
+        with _collecting_seldom():
+            return await run.go()
     finally:
-        gc.unfreeze()
         release()
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Keep the garbage collector from what a run cannot change: a fifth of its CPU went there, 50 ms at a time.
+
+    The libraries are loaded and stay. Of what a row needs, next to nothing is in a cycle; it is freed without help.
+    """
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(5_000, 5, 200)  # passes of some milliseconds: the event loop stands still meanwhile
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 class _Run:
@@ -127,7 +151,9 @@ class _Run:
             0  # leaves seen in closed waves, and rows never admitted: what the counts must add up to
         )
         self.settling: asyncio.Queue[tuple[Wave, asyncio.Task[list[Verdict]]] | None] = asyncio.Queue(
-            _JUDGED_AHEAD
+            0
+            if resolved.judge and resolved.specs[resolved.judge.spec.alias].mode == "batch"
+            else _JUDGED_AHEAD
         )
 
     async def go(self) -> Report:
@@ -137,14 +163,29 @@ class _Run:
             self.options.say(f"journal: {damage}; what it held is asked again")
         if self.options.retry_failed:
             self.journal.index.forget_failures()
-        self.budget = Budget(self.cap_usd, self.journal.index.ledger.spent_usd)
+        self.budget = Budget(
+            self.cap_usd, self.journal.index.ledger.spent_usd + read_record(self.folder).spent_usd
+        )
         self.asker = Asker(
             self.journal, self.budget, self.resolved.specs, lambda spec: self.teachers[spec.alias]
         )
+        recipe = self.resolved.loaded.recipe
+        try:
+            self.batches = Batches(
+                self.asker,
+                self.resolved.specs,
+                connect_batches,
+                run=recipe.name,
+                pace=self.options.pace,
+                wait=self.options.wait,
+            )
+        except BaseException:
+            await self.journal.close()
+            raise
         self.progress.lanes, self.progress.budget = self.asker.lanes, self.budget
+        self.progress.batches = self.batches.under_way
         unstored = 0
         remove_handlers = self._handle_signals() if self.options.handle_signals else None
-        recipe = self.resolved.loaded.recipe
         staging = Staging(
             self.folder.path,
             self.resolved.shape,
@@ -175,6 +216,7 @@ class _Run:
             try:
                 with suppress(asyncio.CancelledError):
                     await self.asker.close()
+                    await self.batches.close()
             finally:
                 unstored = await self.journal.close()
             if remove_handlers:
@@ -189,8 +231,17 @@ class _Run:
             interrupted=self.interrupts > 0,
             storage=self.storage or self.journal.failure,
             unstored=unstored,
-            warnings=self.gates.result.warnings,
+            batches=[way.said for way in self.batches.under_way.values()],
+            warnings=(*self.gates.result.warnings, *self._orphans()),
         )
+
+    def _orphans(self) -> list[str]:
+        """Batches nobody of this recipe can collect."""
+        return [
+            f"{batch.said()}; no teacher of the recipe is at {batch.endpoint} now: its requests stay pending until one "
+            f"is again, or until `synthgen cancel` gives them up"
+            for batch in self.batches.orphans
+        ]
 
     def _require_prices(self) -> None:
         """A cap over all sessions needs the price of every answer of all sessions."""
@@ -253,24 +304,35 @@ class _Run:
             size=recipe.wave,
             leaves_per_row=self.resolved.leaves_per_row,
             note_order=self.folder.note_order,
+            batches=self.batches,
+            batch_rows=self._batch_rows(),
         )
         self.events.phase("asking")
         try:
             async with asyncio.TaskGroup() as group:
-                ticker = group.create_task(self._tick(self._watchdog()))
-                follower = group.create_task(follow_queues(self.resolved.specs, self.asker.lanes))
+                beside = [
+                    group.create_task(self._tick(self._watchdog())),
+                    group.create_task(follow_queues(self.resolved.specs, self.asker.lanes)),
+                    group.create_task(self.batches.run()),
+                ]
                 async with asyncio.TaskGroup() as work:
                     work.create_task(self.waves.feed(work))
                     work.create_task(self._screen_waves(work, staging.folder))
                     work.create_task(self._settle_waves(staging))
-                ticker.cancel()
-                follower.cancel()
+                for task in beside:
+                    task.cancel()
         except BaseExceptionGroup as group_error:
             raise _only(group_error) from group_error
         if not self.waves.exhausted and not self.target.met:
             rest = await asyncio.to_thread(self.waves.rest)
             self.walked += rest
             self._count_pending(rest)
+
+    def _batch_rows(self) -> int:
+        """Rows that fill a batch of the first step's answers, or of later ones; 0 where all teachers are live."""
+        if all(spec.mode == "live" for spec in self.resolved.specs.values()):
+            return 0
+        return max(1, _OPEN_REQUESTS // self.resolved.leaves_per_row)
 
     def _count_pending(self, rows: int) -> None:
         """Rows that never got a verdict are one pending candidate each."""
@@ -283,8 +345,9 @@ class _Run:
         try:
             with SeenTexts(near, spool) as seen:
                 while (wave := await self.waves.next_closed()) is not None:
-                    verdicts = await asyncio.to_thread(self._screen, wave, seen)
-                    judged = group.create_task(self._judge(verdicts))
+                    with self.batches.expecting():
+                        verdicts = await asyncio.to_thread(self._screen, wave, seen)
+                        judged = group.create_task(self._judge(verdicts))
                     await self.settling.put((wave, judged))
         except StorageError as error:
             self._drain(error)
@@ -329,7 +392,9 @@ class _Run:
                 await judged
                 continue
             try:
-                await self._settle_wave(wave, await judged, staging)
+                verdicts = await judged
+                with self.batches.expecting():
+                    await self._settle_wave(wave, verdicts, staging)
             except StorageError as error:
                 self._drain(error)
 
@@ -342,7 +407,7 @@ class _Run:
         self.waves.settled(wave)
 
     async def _stage(self, final: list[Verdict], staging: Staging) -> None:
-        frames = frames_of(final, self.resolved.shape, self.gates.origin)
+        frames = await asyncio.to_thread(frames_of, final, self.resolved.shape, self.gates.origin)
         for kind, frame in (
             ("accepted", frames.accepted),
             ("rejected", frames.rejected),
@@ -350,12 +415,18 @@ class _Run:
             ("lineage", frames.lineage),
         ):
             await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
+        if self.resolved.captures:
+            await asyncio.to_thread(self._stage_logprobs, final, staging)
+
+    def _stage_logprobs(self, final: list[Verdict], staging: Staging) -> None:
+        staging.add("logprobs", logprobs_frame(final, self.journal.index, self.resolved.specs))
 
     async def _tick(self, watchdog: Watchdog) -> None:
         while True:
             await asyncio.sleep(min(_EVENT_EVERY_S, self.options.quiet_s))
             self.events.write()
-            watchdog.check()
+            if not self.batches.under_way:  # a batch may stand still for a day; the live view names it
+                watchdog.check()
 
     def _watchdog(self) -> Watchdog:
         def state() -> dict[str, JSONValue]:

@@ -44,7 +44,7 @@ class Judge:
         asked = [message.content for message in messages[:last] if message.role == "user"]
         fields: dict[str, JSONValue] = {
             "instruction": "\n\n".join(asked),
-            "response": messages[last].content,
+            "response": messages[last].said,
         }
         return Request(
             messages=render_messages(self.prompt, fields), teacher=self.spec.identity, sampling=self.sampling

@@ -4,6 +4,7 @@ In: a resolved recipe. Out: `Plan`: rows, requests, tokens, cost with an interva
 source once (to count it and to refuse an empty one); renders prompts of the first rows only. Sends nothing.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -13,6 +14,7 @@ from synthgen.asking import cost_usd
 from synthgen.errors import SourceError
 from synthgen.pipeline.fields import require_fields
 from synthgen.pipeline.gates import Gates
+from synthgen.pipeline.modes import Mode, choose_modes, with_modes
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.rows import Counter, Row, identify
 from synthgen.pipeline.tree import Ask
@@ -58,6 +60,8 @@ class Plan:
     disk_bytes: int
     allowed: bool
     fans_out: bool
+    modes: tuple[Mode, ...] = ()
+    hints: tuple[str, ...] = ()  # what may have been meant where the policy knows no such thing
 
     @property
     def bound(self) -> str:
@@ -91,6 +95,7 @@ class Plan:
             "budget_usd": self.budget_usd,
             "disk_bytes": self.disk_bytes,
             "policy": self.policy,
+            "modes": [cast(JSONValue, asdict(mode)) for mode in self.modes],
         }
 
 
@@ -120,7 +125,8 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         raise SourceError(f"{where}: the source holds no valid row{why}")
     valid = (row for row in source_rows(resolved) if row.problem is None)
     require_fields(resolved, islice(valid, PILOT_ROWS))
-    lines = _lines(resolved, rows - bad)
+    modes = choose_modes(resolved, rows - bad)
+    lines = _lines(with_modes(resolved, modes), rows - bad)
     tokens = sum(line.input_tokens + line.output_tokens for line in lines)
     return Plan(
         rows=rows,
@@ -132,8 +138,10 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         # The journal holds every reply as text, the shards hold it once more, compressed.
         disk_bytes=int(tokens * (BYTES_PER_TOKEN + PARQUET_BYTES_PER_TOKEN)),
         allowed=gates.result.passed,
+        hints=tuple(gates.hints()),
         fans_out=any(step.prompt.reply.kind == "list" for step in resolved.tree.steps[:-1])
         or (resolved.judge is not None and resolved.tree.steps[-1].prompt.reply.kind == "list"),
+        modes=modes,
     )
 
 
@@ -151,15 +159,19 @@ def _lines(resolved: Resolved, rows: int) -> list[Line]:
             # Later prompts carry the answer of the step before them.
             frame = first_bytes if depth == 0 else first_bytes / 2 + answer_tokens * BYTES_PER_TOKEN
             sampling = step.sampling[alias]
-            lines.append(
-                _line(resolved, step.name, alias, round(requests * fraction), frame, sampling.max_tokens)
-            )
+            asked = requests * fraction
+            # Samples that go together read the prompt once.
+            most = resolved.specs[alias].config.most_samples(seeded=sampling.seed is not None)
+            read = min(asked, nodes * math.ceil(step.samples * fraction / most))
+            lines.append(_line(resolved, step.name, alias, round(asked), read * frame, sampling.max_tokens))
         answer_tokens = round((step.sampling[step.choices[0][0]].max_tokens or OUTPUT_TOKENS) * OUTPUT_SHARE)
         nodes = requests
     if resolved.judge:
         judge = resolved.judge
         size = first_bytes + answer_tokens * BYTES_PER_TOKEN
-        lines.append(_line(resolved, "judge", judge.spec.alias, nodes, size, judge.sampling.max_tokens))
+        lines.append(
+            _line(resolved, "judge", judge.spec.alias, nodes, nodes * size, judge.sampling.max_tokens)
+        )
     return lines
 
 
@@ -180,7 +192,7 @@ def _line(
     limit = max_tokens or OUTPUT_TOKENS
 
     def tokens(bytes_per_token: float, share: float) -> Usage:
-        return Usage(round(requests * prompt_bytes / bytes_per_token), 0, round(requests * limit * share))
+        return Usage(round(prompt_bytes / bytes_per_token), 0, round(requests * limit * share))
 
     expected = tokens(BYTES_PER_TOKEN, OUTPUT_SHARE)
     low, high = tokens(BYTES_PER_TOKEN_LOW, OUTPUT_SHARE_LOW), tokens(BYTES_PER_TOKEN_HIGH, OUTPUT_SHARE_HIGH)

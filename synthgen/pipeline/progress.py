@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 
 from synthgen.asking import Budget, Lane
+from synthgen.asking.batch import UnderWay
 from synthgen.pipeline.verdicts import Counts
 from synthgen.types import JSONValue
 
@@ -31,6 +32,7 @@ class Progress:
     counts: Counts = field(default_factory=Counts)
     lanes: Mapping[str, Lane] = field(default_factory=dict)
     budget: Budget | None = None
+    batches: Mapping[str, UnderWay] = field(default_factory=dict)
 
     @property
     def elapsed_s(self) -> float:
@@ -59,6 +61,7 @@ class Progress:
             "outcomes": dict(self.counts.outcomes),
             "spent_usd": self.budget.spent_usd if self.budget else 0.0,
             "lanes": lanes,
+            "batches": [way.said for way in list(self.batches.values())],
         }
 
 

@@ -7,6 +7,8 @@ the counts that are published were checked against the rows that were staged.
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
+
 from synthgen.assets import package_version
 from synthgen.dataset import Staging, publish
 from synthgen.errors import SynthgenError
@@ -42,7 +44,11 @@ def publish_run(
     staging.finish(metadata={"dataset": resolved.loaded.recipe.name, **stamp(decided)})
     _check_accounting(staging, counts, walked)
     rows = count_rows(staging.new, staging.files)
-    entries = {**_manifest(resolved, gates, index, counts), **rows.as_entries()}
+    entries = {
+        **_manifest(resolved, gates, index, counts),
+        **rows.as_entries(),
+        "logprobs": _captured(staging),
+    }
     publish(
         out,
         staging,
@@ -74,6 +80,24 @@ def _check_accounting(staging: Staging, counts: Counts, walked: int) -> None:
             )
 
 
+def _captured(staging: Staging) -> dict[str, JSONValue] | None:
+    """What the logprobs sidecar holds, None where there is none.
+
+    `ids_complete`: every token and alternative has its id in the `tokenizers`' vocabulary; without that the sidecar
+    tells how sure a teacher was, but a student cannot be trained on it.
+    """
+    shards = [staging.new / path for path in staging.rows if path.startswith("logprobs/")]
+    if not shards:
+        return None
+    columns = pl.read_parquet(shards, columns=["tokenizer", "served_model", "ids_complete"])
+    return {
+        "replies": columns.height,
+        "ids_complete": bool(columns["ids_complete"].all()),
+        "tokenizers": columns["tokenizer"].drop_nulls().unique().sort().to_list(),
+        "served_models": columns["served_model"].drop_nulls().unique().sort().to_list(),
+    }
+
+
 def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Counts) -> dict[str, JSONValue]:
     chain, recipe = resolved.chain, resolved.loaded.recipe
     prompts: dict[str, JSONValue] = {
@@ -102,6 +126,7 @@ def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Cou
         "steps": list(prompts),
         "complete": counts.outcomes.get("pending", 0) == 0,
         "counts": {"planned": counts.planned, **counts.outcomes},
+        "flags": dict(sorted(counts.flags.items())),
         "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
         # Ids only: what a server said of them may quote a prompt, and stays in the journal.
         "examples": {"/".join(key): leaf_id for key, (leaf_id, _) in sorted(counts.examples.items())},

@@ -185,7 +185,7 @@ def _parts_of(row: Mapping[str, object], parts: Sequence[Part], registry: Regist
         part = _recorded_part(writer, parts) or _foreign_part(writer, row)
         route = registry.route(part.route)
         host = writer["upstream"]
-        upstream = (host,) if host and route and route.router else part.upstream
+        upstream = (host,) if host and route and route.hands_on else part.upstream
         found[
             replace(
                 part,

@@ -77,7 +77,7 @@ def _record(verdict: Verdict, shape: RecordShape, origin: Origin) -> dict[str, o
     return {
         "id": leaf.id,
         "messages": [message_struct(message, shape) for message in _messages(leaf)],
-        **({"tools": None} if shape.tools else {}),
+        **({"tools": last.ask.request.tools if last else None} if shape.tools else {}),
         "source": leaf.row.where,
         "row": leaf.row.id,
         "step": leaf.step,
@@ -101,7 +101,9 @@ def _messages(leaf: Leaf) -> Iterable[Message]:
     if leaf.messages or not leaf.asked:
         return leaf.messages
     completion = leaf.asked[-1].reply.completion
-    return (Message("assistant", completion.text),) if completion else ()
+    if completion is None:
+        return ()
+    return (Message("assistant", completion.text, tool_calls=completion.tool_calls),)
 
 
 def _lineage(verdict: Verdict) -> list[dict[str, object]]:

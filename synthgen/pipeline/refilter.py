@@ -30,6 +30,7 @@ from synthgen.dataset import (
 from synthgen.errors import UsageError
 from synthgen.journal import JournalIndex, lock_run
 from synthgen.pipeline.admit import screen, settle
+from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.describe import TEXTS, count_rows, stamp
 from synthgen.pipeline.foreign import Declared, ForeignPolicy
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
@@ -217,6 +218,8 @@ def _recut(
                 staging.add("rejected", frames.rejected)
                 staging.add("quarantine", frames.quarantined)
                 staging.add("lineage", frames.lineage)
+                if resolved.captures:
+                    staging.add("logprobs", logprobs_frame(verdicts, index, resolved.specs))
             publish_run(out, staging, resolved, gates, index, counts, walked, lambda _: None)
     return counts
 
@@ -268,6 +271,7 @@ def _report(out: Path, name: str, counts: Counts, index: JournalIndex | None, st
             "/".join(key): n
             for key, n in sorted(counts.reasons.items(), key=lambda item: (-item[1], item[0]))
         },
+        flags=dict(sorted(counts.flags.items())),
         sent=0,
         usage=usage_json(index.ledger, None) if index else None,
         elapsed_s=time.monotonic() - started,

@@ -1,6 +1,6 @@
 """How a run ended: the exit code, why, and the numbers people and programs ask for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ class Report:
     """The end of a run or re-cut. `problem` None means finished; else its exit code and message say why not.
 
     `counts`: outcome -> candidates, with `planned` as their sum. `reasons`: `stage/reason` -> candidates dropped.
-    `examples`: the same keys -> the first candidate that failed or was quarantined for it, and what was said of it.
+    `flags`: what accepted candidates are flagged with -> how many. `examples`: the keys of `reasons` -> the first candidate that failed or was quarantined for it, and what was said of it.
     """
 
     out: Path
@@ -33,6 +33,7 @@ class Report:
     problem: SynthgenError | None = None
     warnings: tuple[str, ...] = ()
     examples: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -49,6 +50,7 @@ class Report:
             "warnings": list(self.warnings),
             "counts": dict(self.counts),
             "reasons": dict(self.reasons),
+            "flags": dict(self.flags),
             "examples": dict(self.examples),
             "sent": self.sent,
             "usage": self.usage,
@@ -69,6 +71,7 @@ def make_report(
     interrupted: bool,
     storage: SynthgenError | None,
     unstored: int,
+    batches: Sequence[str] = (),
     warnings: tuple[str, ...] = (),
 ) -> Report:
     """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest."""
@@ -76,19 +79,22 @@ def make_report(
     problem: SynthgenError | None = None
     stopped = {alias: queue.stopped for alias, queue in asker.queues.items() if queue.stopped}
     target = resolved.loaded.recipe.target
+    under_way = "".join(f"; {said}" for said in batches)
     if storage is not None:
         lost = f"; {unstored} paid answers could not be stored" if unstored else ""
         problem = StorageError(f"{storage}{lost}")
     elif interrupted:
-        problem = Interrupted("interrupted; the same command goes on where it stopped")
+        problem = Interrupted(f"interrupted; the same command goes on where it stopped{under_way}")
     elif asker.budget.reached is not None and counts["pending"]:
         problem = BudgetReached(str(asker.budget.reached))
     elif stopped and counts["pending"]:
         reasons = "; ".join(f"teacher {alias}: {stop.reason}: {stop}" for alias, stop in stopped.items())
-        problem = StoppedShort(f"stopped: {reasons}; {counts['pending']} candidates are pending")
+        problem = StoppedShort(f"stopped: {reasons}; {counts['pending']} candidates are pending{under_way}")
     elif counts["pending"]:
         problem = StoppedShort(
-            f"{counts['pending']} candidates are pending; the same command asks them again"
+            f"{counts['pending']} candidates are pending; the same command collects their batches{under_way}"
+            if batches
+            else f"{counts['pending']} candidates are pending; the same command asks them again"
         )
     elif target is not None and counts["accepted"] < target:
         problem = StoppedShort(
@@ -102,6 +108,7 @@ def make_report(
             "/".join(key): n
             for key, n in sorted(progress.counts.reasons.items(), key=lambda i: (-i[1], i[0]))
         },
+        flags=dict(sorted(progress.counts.flags.items())),
         sent=asker.sent,
         usage=usage_json(ledger, asker.budget.cap_usd),
         elapsed_s=progress.elapsed_s,

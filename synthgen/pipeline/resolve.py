@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
-from synthgen.asking import TeacherSpec, find_price
+from synthgen.asking import TeacherSpec, cloud_route, find_price, maker_model, speaks_messages
 from synthgen.assets import Kind, find_asset
 from synthgen.errors import RecipeError, UsageError
 from synthgen.pipeline.judging import Judge
+from synthgen.pipeline.tools import check_choice, inline_tools, read_tools
 from synthgen.pipeline.tree import Step, Tree
 from synthgen.policy import Part, Registry, default_route, load_registry, rule_folders
 from synthgen.recipe.load import LoadedRecipe
@@ -43,8 +45,20 @@ class FilesAt:
             return copy
         return find_asset(kind, name, beside=self.base)
 
+    def find_tools(self, name: str) -> Path:
+        """A file of tools.
+
+        Raises:
+            UsageError: there is none.
+        """
+        copy = self.copies / self.copy_name("tools", name) if self.copies else None
+        path = copy if copy and copy.is_file() else self.base / name
+        if not path.is_file():
+            raise UsageError(f"tools file not found: {path}")
+        return path
+
     @staticmethod
-    def copy_name(kind: Kind, name: str) -> str:
+    def copy_name(kind: Kind | Literal["tools"], name: str) -> str:
         """The name of a copy in a run folder."""
         return f"{kind}-{digest([kind, name])[:12]}.yaml"
 
@@ -64,18 +78,25 @@ class Resolved:
     parts: tuple[Part, ...]
 
     def named_files(self) -> dict[str, Path]:
-        """Name of its copy in a run folder -> file, for every prompt and chain the recipe names."""
+        """Name of its copy in a run folder -> file, for every prompt, chain and file of tools the recipe names."""
         recipe = self.loaded.recipe
         prompts = [step.prompt for step in recipe.steps]
         if recipe.refine.judge:
             prompts.append(recipe.refine.judge.prompt)
         chains = [] if recipe.refine.chain == "none" else [recipe.refine.chain]
         kinds: tuple[tuple[Kind, list[str]], ...] = (("prompts", prompts), ("filters", chains))
-        return {
+        found = {
             self.files.copy_name(kind, name): self.files.find(kind, name)
             for kind, names in kinds
             for name in names
         }
+        tools = {step.tools for step in recipe.steps if isinstance(step.tools, str)}
+        return found | {self.files.copy_name("tools", name): self.files.find_tools(name) for name in tools}
+
+    @property
+    def captures(self) -> bool:
+        """Whether replies are asked to hold logprobs."""
+        return any(step.capture for step in self.tree.steps)
 
     @property
     def leaves_per_row(self) -> int:
@@ -101,7 +122,7 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
     )
     record = compile_record(recipe.output.record, where=loaded.where("output", "record"))
     judge = _judge(loaded, files, specs, cap_usd)
-    shape = RecordShape(reasoning="reasoning" in steps[-1].capture)
+    shape = RecordShape(reasoning=steps[-1].reasoning, tools=steps[-1].tools is not None)
     return Resolved(
         loaded=loaded,
         files=files,
@@ -148,7 +169,7 @@ def _endpoint(config: TeacherConfig) -> str:
 
 def _common_route(registry: Registry, hosts: Sequence[TeacherConfig]) -> str | None:
     """The route that the vendor's own hosts have without being told, if it is the same for all."""
-    routes = {default_route(registry, host.provider, _base_url(host)) for host in hosts}
+    routes = {cloud_route(host) or default_route(registry, host.provider, _base_url(host)) for host in hosts}
     return routes.pop() if len(routes) == 1 else None
 
 
@@ -174,6 +195,7 @@ def _step(
     if step.structured and prompt.reply.schema is None:
         where = loaded.where("steps", index, "structured")
         raise RecipeError(f"{where}: the prompt {prompt.name!r} asks for no JSON")
+    tools = _tools(loaded, files, index, step, specs)
     return Step(
         name=step.name,
         prompt=prompt,
@@ -181,9 +203,67 @@ def _step(
         samples=step.samples,
         rename=rename,
         sampling=sampling,
-        capture=("reasoning",) if step.capture.reasoning else (),
+        reasoning=step.capture.reasoning,
+        capture=_capture(loaded, index, step, specs),
         response_schema=prompt.reply.schema if step.structured else None,
+        tools=tools,
+        tool_choice=step.tool_choice,
     )
+
+
+def _tools(
+    loaded: LoadedRecipe, files: FilesAt, index: int, step: StepConfig, specs: Mapping[str, TeacherSpec]
+) -> str | None:
+    """The tools of a step as JSON text."""
+    where = loaded.where("steps", index, "tools")
+    if step.tools is None:
+        tools = None
+    elif isinstance(step.tools, list):
+        tools = inline_tools(loaded.document, index, step)
+    else:
+        try:
+            path = files.find_tools(step.tools)
+            tools = read_tools(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{where}: {step.tools}: cannot be read: {error}") from error
+        except UsageError as error:
+            if isinstance(error, RecipeError):
+                raise
+            raise RecipeError(f"{where}: {error}") from error
+    try:
+        check_choice(step.tool_choice, tools)
+    except UsageError as error:
+        raise RecipeError(f"{loaded.where('steps', index, 'tool_choice')}: {error}") from error
+    without = [alias for alias in step.weights() if not specs[alias].config.takes_tools()]
+    if tools is not None and without:
+        provider = specs[without[0]].config.provider
+        raise RecipeError(
+            f"{where}: teacher {without[0]!r} (provider {provider}) takes no tools; use another for this step"
+        )
+    return tools
+
+
+def _capture(
+    loaded: LoadedRecipe, index: int, step: StepConfig, specs: Mapping[str, TeacherSpec]
+) -> tuple[str, ...]:
+    """What the replies of a step are asked to hold besides their text."""
+    wanted = step.capture.logprobs
+    if wanted is None:
+        return ()
+    where = loaded.where("steps", index, "capture", "logprobs")
+    for alias in step.weights():
+        config = specs[alias].config
+        most = config.most_logprobs()
+        if most is None:
+            raise RecipeError(
+                f"{where}: teacher {alias!r} (provider {config.provider}) gives no logprobs; "
+                "use a `vllm` or `openai` teacher for this step, or leave `logprobs` out"
+            )
+        if wanted > most:
+            raise RecipeError(
+                f"{where}: {wanted} is more than the {most} that teacher {alias!r} gives a token"
+            )
+    return (f"logprobs:{wanted}",)
 
 
 def _judge(
@@ -211,7 +291,7 @@ def _sampling(
 ) -> Sampling:
     sampling = own.over(spec.config.sampling)
     where = loaded.where("teachers", spec.alias)
-    needed = spec.config.provider == "anthropic" or (cap_usd is not None and not _is_free(spec))
+    needed = speaks_messages(spec.config) or (cap_usd is not None and not _is_free(spec))
     if cap_usd is not None and spec.price is None:
         raise RecipeError(
             f"{where}.price: is required with a budget: no table price is known for {spec.config.model!r}; "
@@ -262,7 +342,7 @@ def _part(loaded: LoadedRecipe, spec: TeacherSpec, role: str) -> Part:
         alias=spec.alias,
         provider=spec.config.provider,
         route=spec.identity.route,
-        model=spec.config.model,
+        model=maker_model(spec.config),
         hf=spec.config.hf,
         role=role,  # type: ignore[arg-type]  # one of two literals, above
         row_license=source.license,

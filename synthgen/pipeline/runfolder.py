@@ -46,6 +46,7 @@ class RunFolder:
         self.recipe_files = path / "recipe_files"
         self.plan = path / "plan.json"
         self.events = path / "events.jsonl"
+        self.doctor = path / "doctor.json"
         self.order = self.journal / "rows.bin"
 
     def require_free(self) -> None:

@@ -33,7 +33,8 @@ Record = dict[str, JSONValue]
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """`samples` and `rejects` are records as stored; `published` is false for a folder without a manifest.
+    """`samples` and `rejects` are records as stored; `published` is false for a folder without a manifest; `batches` say
+    what is under way at vendors.
 
     `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`. `generations`:
     rounds of distillation behind the accepted rows -> how many have them.
@@ -48,6 +49,8 @@ class RunSummary:
     rejects: tuple[Record, ...]
     examples: Mapping[str, str]
     generations: Mapping[str, int]
+    flags: Mapping[str, int]
+    batches: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, JSONValue]:
         """What `--json` prints."""
@@ -59,8 +62,10 @@ class RunSummary:
             "usage": self.usage,
             "samples": [dict(record) for record in self.samples],
             "rejects": [dict(record) for record in self.rejects],
+            "flags": dict(self.flags),
             "examples": dict(self.examples),
             "generations": dict(self.generations),
+            "batches": list(self.batches),
         }
 
 
@@ -144,7 +149,19 @@ def summarise(run: Path, samples: int) -> RunSummary:
         rejects=tuple(_head(run / "rejected", 1)),
         examples=cast(dict[str, str], manifest.get("examples", {})),
         generations=cast(dict[str, int], manifest.get("generations", {})),
+        flags=cast(dict[str, int], manifest.get("flags", {})),
+        batches=_under_way(run / "journal"),
     )
+
+
+def _under_way(journal: Path) -> tuple[str, ...]:
+    if not journal.is_dir():
+        return ()
+    index = JournalIndex(journal)
+    try:
+        return tuple(batch.said() for batch in index.open_batches.values())
+    finally:
+        index.close()
 
 
 def _head(folder: Path, rows: int) -> list[Record]:

@@ -13,7 +13,9 @@ from typing import Literal
 from synthgen.asking import TeacherSpec
 from synthgen.journal import Reply
 from synthgen.pipeline.rows import Counter, Row
+from synthgen.pipeline.tools import broken_call
 from synthgen.templates import (
+    Parsed,
     Prompt,
     RecordTemplate,
     Template,
@@ -21,8 +23,9 @@ from synthgen.templates import (
     Unusable,
     parse_reply,
     render_messages,
+    split_thinking,
 )
-from synthgen.types import JSONValue, Message, Request, Sampling, digest
+from synthgen.types import Completion, JSONValue, Message, Request, Sampling, digest
 
 __all__ = ["Ask", "Asked", "Leaf", "Node", "Step", "Tree"]
 
@@ -31,7 +34,10 @@ State = Literal["candidate", "pending", "failed", "rejected"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of the recipe, resolved. `choices`: alias and cumulative share of the teachers' weights."""
+    """A step of the recipe, resolved. `choices`: alias and cumulative share of the teachers' weights.
+
+    `reasoning`: whether records keep it; replies hold it either way. `capture` is what replies are asked to hold.
+    """
 
     name: str
     prompt: Prompt
@@ -39,8 +45,11 @@ class Step:
     samples: int
     rename: Mapping[str, Template]
     sampling: Mapping[str, Sampling]
+    reasoning: bool
     capture: tuple[str, ...]
     response_schema: str | None
+    tools: str | None = None
+    tool_choice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +151,10 @@ class Tree:
             messages=messages,
             teacher=self.specs[alias].identity,
             sampling=step.sampling[alias],
+            tools=step.tools,
+            tool_choice=step.tool_choice,
             response_schema=step.response_schema,
+            capture=step.capture,
             sample=sample,
             occurrence=occurrence,
         )
@@ -162,10 +174,13 @@ class Tree:
         if reply.completion is None:
             return [self._leaf(node, ask.step, ask.sample, "failed", "ask", reply.reason, reply.message)]
         completion = reply.completion
-        parsed = parse_reply(ask.step.prompt, completion.text)
+        parsed = _parse(ask.step.prompt, completion)
         if isinstance(parsed, Unusable):
             reason = "truncated" if completion.finish_reason == "length" else parsed.reason
             return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", reason, parsed.detail)]
+        broken = broken_call(ask.step.tools, completion.tool_calls) if ask.step.tools else None
+        if broken is not None:
+            return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", "tool_call", broken)]
         grown: list[Node | Leaf] = []
         for item, values in enumerate(parsed.items):
             path = node.path if ask.step.prompt.reply.kind != "list" else (*node.path, f"[{item}]")
@@ -180,12 +195,14 @@ class Tree:
         """The finished record; `thinking` is what stood in a thinking block inside the reply's text."""
         completion = node.asked[-1].reply.completion
         assert completion is not None  # a failed reply never becomes a candidate
-        reasoning = (completion.reasoning or thinking) if "reasoning" in ask.step.capture else None
+        reasoning = (completion.reasoning or thinking) if ask.step.reasoning else None
         try:
-            messages = self.record.build(node.fields, reasoning=reasoning)
+            messages = self.record.build(
+                node.fields, reasoning=reasoning, tool_calls=completion.tool_calls if ask.step.tools else ()
+            )
         except TemplateError as error:
             return self._leaf(node, ask.step, ask.sample, "rejected", "record", "missing_field", str(error))
-        blank = next((message.role for message in messages if not message.content.strip()), None)
+        blank = next((message.role for message in messages if not message.said.strip()), None)
         if blank is not None:
             return self._leaf(node, ask.step, ask.sample, "rejected", "record", "blank", f"the {blank} turn")
         leaf = self._leaf(node, ask.step, ask.sample, "candidate", None, None, None)
@@ -226,3 +243,12 @@ class Tree:
         return Leaf(
             leaf_id, node.row, state, node.asked, node.fields, step.name, sample, (), stage, reason, detail
         )
+
+
+def _parse(prompt: Prompt, completion: Completion) -> Parsed | Unusable:
+    """The fields in a reply; one of tool calls alone is an empty text, where the prompt asks for nothing but text."""
+    parsed = parse_reply(prompt, completion.text)
+    if isinstance(parsed, Unusable) and completion.tool_calls and prompt.reply.kind == "text":
+        thinking, _ = split_thinking(completion.text)
+        return Parsed(({prompt.outputs[0]: ""},), thinking)
+    return parsed

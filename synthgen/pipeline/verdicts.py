@@ -54,17 +54,21 @@ class Target:
 class Counts:
     """The accounting of a run: planned is always the sum of the outcomes.
 
-    `examples` has the first candidate of each reason to fail or be quarantined: its id, and what was said of it.
+    `flags` counts what accepted candidates are flagged with. `examples` has the first candidate of each reason to fail or be quarantined: its id, and what was said of it.
     """
 
     outcomes: dict[str, int] = field(default_factory=dict)
     reasons: dict[tuple[str, str], int] = field(default_factory=dict)
+    flags: dict[str, int] = field(default_factory=dict)
     examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def add(self, verdict: Verdict) -> None:
         """Count one final verdict."""
         outcome = verdict.outcome or "pending"
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if outcome == "accepted":
+            for flag in verdict.flags:
+                self.flags[flag] = self.flags.get(flag, 0) + 1
         if outcome in ("rejected", "quarantined", "failed"):
             key = (verdict.stage or "?", verdict.reason or "?")
             self.reasons[key] = self.reasons.get(key, 0) + 1
@@ -78,10 +82,10 @@ class Counts:
 
 
 def prompt_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
-    """The turns before the last answer, joined, and the last answer."""
+    """The turns before the last answer, joined, and the last answer with its tool calls."""
     last = max(
         (i for i, message in enumerate(messages) if message.role == "assistant"), default=len(messages)
     )
-    answer = messages[last].content if last < len(messages) else ""
+    answer = messages[last].said if last < len(messages) else ""
     asked = [message.content for message in messages[:last] if message.role != "assistant"]
     return "\n\n".join(asked), answer

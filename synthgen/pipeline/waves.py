@@ -1,7 +1,7 @@
 """Asking, wave by wave: rows are read lazily, grown through their steps, and handed on when their wave is closed.
 
-In: root rows in source order. Out: closed waves in that order. Guarantees: at most `AHEAD` waves are open; with a
-target only as many rows are admitted as the acceptance rate so far calls for; a row's reply leads to its next step as
+In: root rows in source order. Out: closed waves in that order. Guarantees: at most `AHEAD` waves are open, or as many
+as fill a batch; with a target only as many rows are admitted as the acceptance rate so far calls for; a row's reply leads to its next step as
 soon as it is there; a row that cannot be asked now is simply left pending.
 """
 
@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from synthgen.asking import Asker, NotAsked
+from synthgen.asking.batch import Batches
 from synthgen.errors import StorageError
-from synthgen.journal import Journal
+from synthgen.journal import Journal, Reply
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.rows import Counter, Row, row_entry
 from synthgen.pipeline.tree import Ask, Leaf, Tree
@@ -53,8 +54,13 @@ class Waves:
         size: int,
         leaves_per_row: int,
         note_order: Callable[[bytes], None],
+        batches: Batches,
+        batch_rows: int = 0,
     ) -> None:
-        """`note_order` is given the 16-byte journal keys of admitted rows, in plan order."""
+        """`note_order` is given the 16-byte journal keys of admitted rows, in plan order.
+
+        `batch_rows` above 0: teachers are asked in batches, which so many open rows should fill.
+        """
         self.exhausted = False
         self._unread = 0
         self._stopped = False
@@ -67,7 +73,12 @@ class Waves:
         self._target = target
         self._size = size
         self._seen = Counter()
-        self._window = asyncio.Semaphore(64 + 4 * sum(lane.concurrency for lane in asker.lanes.values()))
+        self._batches = batches
+        self._ahead = max(AHEAD, math.ceil(batch_rows / size))
+        # With a target: how many may be open beside the wave that is being settled.
+        self._ahead_of_target = self._ahead if batch_rows else 1
+        live = 64 + 4 * sum(lane.concurrency for lane in asker.lanes.values())
+        self._window = asyncio.Semaphore(max(live, self._ahead * size if batch_rows else 0))
         self._queue: asyncio.Queue[Wave | None] = asyncio.Queue()
         self._started_rows = 0
         self._settled_rows = 0
@@ -85,14 +96,15 @@ class Waves:
         """
         try:
             while await self._may_start():
-                block = list(islice(self._rows, self._next_size()))
-                if not block:
-                    self.exhausted = True
-                    return
-                if self._asker.exhausted(self._asked_first) and not any(map(self._is_known, block)):
-                    self._unread = len(block)
-                    return
-                await self._start(block, group)
+                with self._batches.expecting():
+                    block = list(islice(self._rows, self._next_size()))
+                    if not block:
+                        self.exhausted = True
+                        return
+                    if self._asker.exhausted(self._asked_first) and not any(map(self._is_known, block)):
+                        self._unread = len(block)
+                        return
+                    await self._start(block, group)
         except StorageError:
             # The journal refuses rows; it reports that itself. What is in flight is paid: it must not be cancelled.
             self._asker.halt("storage")
@@ -141,7 +153,9 @@ class Waves:
         while True:
             if self._target.met or self._stopped:
                 return False
-            if self.open_waves == 0 or (self.open_waves < AHEAD and self._wants_more(self.open_waves)):
+            if self._target.wanted is not None and self._batches.deferred:
+                return False  # what is needed further shows in the answers that nobody waits for now
+            if self.open_waves == 0 or (self.open_waves < self._ahead and self._wants_more(self.open_waves)):
                 return True
             self._moved.clear()
             await self._moved.wait()
@@ -150,7 +164,7 @@ class Waves:
         if self._target.wanted is None:
             return True
         expected = (self._started_rows - self._settled_rows) * self._per_row
-        return open_waves == 1 and expected < self._target.wanted - self._target.accepted
+        return open_waves <= self._ahead_of_target and expected < self._target.wanted - self._target.accepted
 
     def _next_size(self) -> int:
         if self._target.wanted is None:
@@ -195,8 +209,25 @@ class Waves:
         """Everything behind these questions, in plan order; what cannot be asked now is pending."""
         if len(asks) == 1:
             return await self._leaves_of(asks[0])
-        branches = await asyncio.gather(*map(self._leaves_of, asks))
+        branches: list[list[Leaf]] = [[] for _ in asks]
+
+        async def grow(places: list[int]) -> None:
+            grown = await self._leaves_of_samples([asks[place] for place in places])
+            for place, leaves in zip(places, grown, strict=True):
+                branches[place] = leaves
+
+        await asyncio.gather(*map(grow, _samples(asks)))
         return [leaf for branch in branches for leaf in branch]
+
+    async def _leaves_of_samples(self, asks: list[Ask | Leaf]) -> list[list[Leaf]]:
+        """What is behind each of these samples of one question."""
+        samples = [ask for ask in asks if isinstance(ask, Ask)]
+        if len(samples) < 2:
+            return [await self._leaves_of(ask) for ask in asks]
+        replies = await self._asker.ask_samples(
+            [ask.request for ask in samples], step=samples[0].step.name, alias=samples[0].alias
+        )
+        return await asyncio.gather(*map(self._leaves_after, samples, replies))
 
     async def _leaves_of(self, ask: Ask | Leaf) -> list[Leaf]:
         if isinstance(ask, Leaf):
@@ -205,8 +236,22 @@ class Waves:
             reply = await self._asker.ask(ask.request, step=ask.step.name, alias=ask.alias)
         except NotAsked:
             return [self._tree.pending(ask)]
+        return await self._leaves_after(ask, reply)
+
+    async def _leaves_after(self, ask: Ask, reply: Reply | NotAsked) -> list[Leaf]:
+        if isinstance(reply, NotAsked):
+            return [self._tree.pending(ask)]
         grown = [
             [item] if isinstance(item, Leaf) else self._tree.asks(item)
             for item in self._tree.grow(ask, reply)
         ]
         return await self._leaves([ask for asks in grown for ask in asks])
+
+
+def _samples(asks: Sequence[Ask | Leaf]) -> list[list[int]]:
+    """Places of the samples of one question to one teacher, together; everything else by itself."""
+    together: dict[tuple[int, str], list[int]] = {}
+    for place, ask in enumerate(asks):
+        question = (id(ask.node), ask.alias) if isinstance(ask, Ask) else (id(ask), "")
+        together.setdefault(question, []).append(place)
+    return list(together.values())

@@ -30,7 +30,7 @@ from synthgen.policy.rules import Owed, Rule
 from synthgen.policy.uses import MANNERS, covers
 from synthgen.types import digest
 
-__all__ = ["STOP_AFTER", "WARN_AFTER", "Hit", "cite", "evaluate", "lift", "seed_ids"]
+__all__ = ["FILTER_ONLY_ROLES", "STOP_AFTER", "WARN_AFTER", "Hit", "cite", "evaluate", "lift", "seed_ids"]
 
 # Measured 2025-11 to 2026-08: the hosted terms of three of five vendors changed what may be trained within half a
 # year, so half a year warns and a year stops.

@@ -125,7 +125,7 @@ def default_route(registry: Registry, provider: str, base_url: str | None) -> st
 
 def vetted_hosts(registry: Registry, part: Part, ask: Ask) -> tuple[str, ...]:
     """Slugs of the hosts behind a router whose own terms let the part pass."""
-    hosts = [route for route in registry.routes.values() if route.slug and not route.router]
+    hosts = [route for route in registry.routes.values() if route.slug]
     return tuple(
         route.slug
         for route in hosts
@@ -154,6 +154,6 @@ def refusal(result: GateResult, uses: Iterable[str]) -> str:
     lines += [f"  question: {question}" for question in result.questions]
     lines.append(
         "  next: change the teacher, its route or `use`; review is lifted by an [[attestation]], deny by a [[waiver]] "
-        "with a contract, in policy.lock.toml beside the recipe"
+        "with a contract, in policy.lock.toml beside the recipe (`synthgen policy attest` writes them)"
     )
     return "\n".join(lines)

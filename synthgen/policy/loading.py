@@ -121,7 +121,9 @@ def _with_own(shipped: Registry, folder: Path) -> Registry:
     try:
         merged = replace(
             shipped,
-            routes=_more("route", shipped.routes, [(r.id, r) for file in files for r in file.route]),
+            routes=_more(
+                "route", shipped.routes, [(r.id, _no_way_round(r)) for file in files for r in file.route]
+            ),
             licences=_more("licence", shipped.licences, [(x.id, x) for file in files for x in file.licence]),
             families=_more("model", shipped.families, [(family.id, family) for family in families]),
             aliases=_more("alias", shipped.aliases, [pair for file in files for pair in file.alias.items()]),
@@ -139,6 +141,11 @@ def _with_own(shipped: Registry, folder: Path) -> Registry:
     if problems := list(_problems(merged)):
         raise UsageError("\n".join(f"{folder}: {problem}" for problem in problems))
     return merged
+
+
+def _no_way_round(route: Route) -> Route:
+    """A user's own route waives nothing: a proxy in front of a closed model leaves its vendor's terms in force."""
+    return route.model_copy(update={"router": True}) if route.serves == "any" else route
 
 
 def _replaceable(shipped: Registry, folder: Path, rule: Rule, name: str) -> str:

@@ -26,13 +26,15 @@ class Route(Strict):
     """A way to reach a model.
 
     `serves`: `own` = the party's own models, `open` = also any published weights, `any` = also closed models of
-    others. At a `router` the vendor's own terms bind beside the router's. `slug` is its name behind OpenRouter.
+    others. At a `router` the vendor's own terms bind beside the router's. One that `hands_on` requests does so to hosts
+    that go by their `slug`.
     """
 
     id: str
     party: str
     serves: Literal["own", "open", "any"]
     router: bool = False
+    hands_on: bool = False
     hosts: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     slug: str = ""

@@ -95,7 +95,11 @@ class Price(Strict):
 
 
 class TeacherConfig(Strict):
-    """What every provider needs to know of a teacher; providers subclass it with their own fields."""
+    """What every provider needs to know of a teacher; providers subclass it with their own fields.
+
+    `samples_per_request`: how many samples of a step go into one request, which reads the prompt once; 1 keeps them
+    apart, and teachers without such a thing ignore it.
+    """
 
     provider: str
     model: str = Field(min_length=1)
@@ -107,6 +111,19 @@ class TeacherConfig(Strict):
     limits: Limits = Limits()
     sampling: SamplingConfig = SamplingConfig()
     give_up_after_s: Annotated[float, Field(gt=0)] = 1800.0
+    samples_per_request: Literal["auto"] | Annotated[int, Field(ge=1, le=128)] = "auto"
+
+    def most_logprobs(self) -> int | None:
+        """How many alternatives a token can be captured with; None: this teacher gives no logprobs at all."""
+        return None
+
+    def takes_tools(self) -> bool:
+        """Whether this teacher can be offered tools."""
+        return True
+
+    def most_samples(self, *, seeded: bool) -> int:
+        """How many samples one request can ask for; 1 where this teacher has no such thing."""
+        return 1
 
     def each_host(self) -> tuple[Self, ...]:
         """This teacher once for each server that answers for it."""
@@ -129,13 +146,21 @@ class SourceConfig(Strict):
 
 
 class CaptureConfig(Strict):
-    """What to keep of a reply besides its text."""
+    """What to keep of a reply besides its text.
+
+    `logprobs` is the number of likeliest tokens to keep for each token of the reply; 0 keeps only the token's own.
+    """
 
     reasoning: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=1024)] | None = None
 
 
 class StepConfig(Strict):
-    """One prompt every row passes. `teacher` is an alias, or aliases with weights."""
+    """One prompt every row passes. `teacher` is an alias, or aliases with weights.
+
+    `tools` are tool definitions in OpenAI's form, or a file of them; `tool_choice` is `auto`, `none`, `required` or the
+    name of one. `structured` has the server hold the reply to the prompt's JSON schema.
+    """
 
     name: Annotated[str, Field(pattern=NAME)]
     prompt: str
@@ -145,6 +170,8 @@ class StepConfig(Strict):
     sampling: SamplingConfig = SamplingConfig()
     capture: CaptureConfig = CaptureConfig()
     structured: bool = False
+    tools: str | list[dict[str, JSONValue]] | None = None
+    tool_choice: str | None = None
 
     def weights(self) -> dict[str, float]:
         """Teacher alias -> weight."""

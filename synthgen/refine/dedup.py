@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 
 from synthgen.errors import StorageError
+from synthgen.keymap import KeyMap
 from synthgen.recipe.model import NearConfig
 from synthgen.refine.shingles import I64, U32, U64, jaccard, shingle, sign
 
@@ -78,7 +79,7 @@ class SeenTexts:
             self._texts = _Spool(spool)
         except OSError as error:
             raise _storage_error(error) from error
-        self._kept: dict[bytes, int] = {}
+        self._kept = KeyMap()  # numbers in `_texts`
         self._near_of: dict[bytes, tuple[int, float]] = {}  # a copy of a near duplicate gets its verdict
         self._index = _BandIndex()
         if near is not None:
@@ -115,11 +116,11 @@ class SeenTexts:
         digests = [_digest(prompt, completion) for _, prompt, completion in rows]
         new: dict[bytes, int] = {}
         for i, digest in enumerate(digests):
-            if digest not in self._kept and digest not in self._near_of:
+            if digest not in self._near_of and self._kept.get(digest) is None:
                 new.setdefault(digest, i)
         if self._near is None:
             for digest, i in new.items():
-                self._kept[digest] = self._texts.append(rows[i][0], "")
+                self._kept.set(digest, self._texts.append(rows[i][0], ""))
         else:
             chosen = {digest: rows[i] for digest, i in new.items()}
             self._add_near(self._near, chosen)
@@ -142,7 +143,8 @@ class SeenTexts:
             if best is not None:
                 self._near_of[digest] = best
                 continue
-            row = self._kept[digest] = self._texts.append(row_id, texts[place])
+            row = self._texts.append(row_id, texts[place])
+            self._kept.set(digest, row)
             if keys:
                 indexed.append(place)
                 stored.append(row)
@@ -166,8 +168,9 @@ class SeenTexts:
             elif i in first:
                 out.append((row_id, None, None, None, None))
             else:
-                kept = self._texts.id(self._kept[digest])
-                out.append((row_id, "dedup:exact", "exact_duplicate", 1.0, kept))
+                first_row = self._kept.get(digest)
+                assert first_row is not None  # it is no duplicate of a near duplicate
+                out.append((row_id, "dedup:exact", "exact_duplicate", 1.0, self._texts.id(first_row)))
         return pl.DataFrame(out, schema=VERDICTS, orient="row")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from synthgen.recipe.model import RecordConfig
 from synthgen.templates.template import Template, compile_template
-from synthgen.types import JSONValue, Message
+from synthgen.types import JSONValue, Message, ToolCall
 
 __all__ = ["RecordTemplate", "compile_record"]
 
@@ -28,8 +28,14 @@ class RecordTemplate:
         system = self.system.variables if self.system else frozenset[str]()
         return system | self.user.variables | self.assistant.variables
 
-    def build(self, fields: Mapping[str, JSONValue], *, reasoning: str | None = None) -> tuple[Message, ...]:
-        """The conversation; `reasoning` goes to the assistant turn.
+    def build(
+        self,
+        fields: Mapping[str, JSONValue],
+        *,
+        reasoning: str | None = None,
+        tool_calls: tuple[ToolCall, ...] = (),
+    ) -> tuple[Message, ...]:
+        """The conversation; `reasoning` and `tool_calls` go to the assistant turn.
 
         Raises:
             TemplateError: a field is missing, or an expression fails on it.
@@ -37,7 +43,7 @@ class RecordTemplate:
         system = self.system.render(fields) if self.system else ""
         turns = (
             Message("user", self.user.render(fields)),
-            Message("assistant", self.assistant.render(fields), reasoning=reasoning),
+            Message("assistant", self.assistant.render(fields), reasoning=reasoning, tool_calls=tool_calls),
         )
         return (Message("system", system), *turns) if system.strip() else turns
 

@@ -88,6 +88,7 @@ class Gradient:
         self._last: tuple[float, float] | None = None  # limit and seconds per token one doubling ago
         self._calm_s: float | None = None
         self._calm_limit = 0.0
+        self._doubting = False  # a short round said that the last doubling brought little
 
     @property
     def skipped(self) -> float:
@@ -96,7 +97,7 @@ class Gradient:
     @property
     def measured(self) -> float:
         # On the way up a place that is not used costs more than an error, which the calm time later corrects.
-        return 0.5 if self._calm_s is None else 1.0
+        return 0.5 if self._calm_s is None and not self._doubting else 1.0
 
     def after_round(self, limit: float, s_per_token: float) -> float:
         if self._calm_s is None:
@@ -113,19 +114,27 @@ class Gradient:
         return limit + self._SMOOTH * (limit * max(0.5, busy) + self._HEADROOM * limit - limit)
 
     def after_cut(self, limit: float) -> None:
-        self._last = None
+        self._last, self._doubting = None, False
         self._calm_limit = min(self._calm_limit, limit)
 
     def _explore(self, limit: float, s_per_token: float) -> float:
-        last, self._last = self._last, (limit, s_per_token)
+        last, doubting = self._last, self._doubting
         if last is None or limit <= last[0]:
-            return 2 * limit
+            return self._go_on(limit, s_per_token)
         gain = (limit / s_per_token) / (last[0] / last[1])
         if gain >= 1 + (self._WORTH - 1) * min(1.0, limit / last[0] - 1):
-            return 2 * limit
+            return self._go_on(limit, s_per_token)
+        self._doubting = not doubting
+        if not doubting:
+            return limit  # again, a whole round: a busy moment here looks the same
         knee = limit * last[1] / s_per_token
+        self._last = None
         self._calm_limit, self._calm_s = last
         return max(last[0], knee * (1 + self._HEADROOM))
+
+    def _go_on(self, limit: float, s_per_token: float) -> float:
+        self._last, self._doubting = (limit, s_per_token), False
+        return 2 * limit
 
 
 class Concurrency:

@@ -2,7 +2,7 @@
 
 In: requests as the queue sends them, and what became of them. Out: how long the next one has to wait. Gates, in this
 order: the pause (the lane waits as a whole when its server says that nothing remains, when over half of its last 32
-replies were 429, or when ten tries in a row brought nothing: to the server's time or one of our own, then one probe,
+replies were 429, or when ten requests in a row got nothing: to the server's time or one of our own, then one probe,
 then a ramp of two seconds); the places of `concurrency`; the `quotas` for requests and tokens; for second tries, the
 retry budget. It stops for good when key, quota or credit are gone. Who waits, and for which lane, is the `queue`'s
 business.
@@ -32,7 +32,7 @@ _START, _MOST = 16, 1024
 _RECENT = 32
 _OVERLOADED_SHARE = 0.2
 _RAMP_S = 2.0
-# Broken replies and refused connections in a row, after which nobody is there (client.md, section 6).
+# Requests in a row that got a broken reply or no connection, after which nobody is there (client.md, section 6).
 _BROKEN = 10
 # A pause whose length the server does not name: doubling from one second.
 _LONGEST_OWN_PAUSE_S = 15.0
@@ -153,6 +153,7 @@ class Lane:
         now = self.clock()
         self._quotas.take(place, now)
         self._retries.sent(now, retry=retry)
+        place.retry = retry
         self.counts.in_flight += 1
         self.counts.sent += 1
         self._flying[place] = None
@@ -176,9 +177,9 @@ class Lane:
 
     # What became of it
 
-    def saw(self, place: Place, seen: Iterable[SeenLimit]) -> None:
-        """What the reply to `place` says of the server's limits; before its outcome."""
-        self._quotas.see(place, seen, self.clock())
+    def saw(self, place: Place, seen: Iterable[SeenLimit], *, refused: bool = False) -> None:
+        """What the reply to `place` says of the server's limits; before its outcome. `refused`: it is a 429."""
+        self._quotas.see(place, seen, self.clock(), refused=refused)
 
     def succeeded(self, place: Place, usage: Usage | None = None) -> None:
         """An answer came: the lane is alive."""
@@ -202,7 +203,8 @@ class Lane:
         """A broken reply, or none; `what` is for people."""
         self.counts.errors += 1
         self.last_trouble = what
-        self._broken += 1
+        # One that fails again may be the trouble itself: at the end of a run only such are left.
+        self._broken += not place.retry
         self._recent.append(False)
         self._note_trouble()
         self._concurrency.hold()

@@ -106,7 +106,7 @@ class _Shares:
         self._level = 0.0  # what the step called last had taken: nobody who was away may claim less
 
     def add(self, waiter: _Waiter) -> bool:
-        """Returns whether nobody waits before it."""
+        """Returns whether nobody of its step waits before it."""
         step = self._steps.setdefault(waiter.place.step, _Step())
         if not any(step.waiting.values()):
             step.taken = max(step.taken, self._level)

@@ -8,8 +8,10 @@ purpose), else the one that is named; where other users of the same key have use
 server says remains.
 
 Expected are the prompt's estimate (corrected by what earlier prompts turned out to be) and the output that nine of
-ten answers stay below, `max_tokens` until an answer has come. Rejected: reserving `max_tokens` to the end (answers a
-tenth as long leave most of a limit unused while they are written), and aiolimiter and pyrate-limiter (no reservation
+ten answers stay below, `max_tokens` until an answer has come. A server that counts `max_tokens` and gives nothing back
+(OpenAI documents that) shows it: it refuses a request for which, by its own count, enough remained of a limit on
+tokens. From then on that limit is counted its way. Rejected: reserving `max_tokens` everywhere (answers a tenth as
+long leave most of a limit unused), and aiolimiter and pyrate-limiter (no reservation
 and refund, a full minute's burst at the start).
 """
 
@@ -98,17 +100,18 @@ class Place:
     input_tokens: float = 0.0
     output_tokens: float = 0.0
     sent_at: float = 0.0
-    passed: tuple[float, float, float] = (0.0, 0.0, 0.0)  # requests, input, output that passed up to this one
+    passed: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # requests, input, output, max_tokens up to this one
     probe: bool = False
+    retry: bool = False
 
     @property
     def expected(self) -> int:
         """The most tokens it can take, as its sender guesses; at least 1."""
         return max(self.estimate + self.max_tokens, 1)
 
-    def amount(self, kind: LimitKind) -> float:
-        """What this request takes of a limit."""
-        return _amount(kind, 1.0, self.input_tokens, self.output_tokens)
+    def amount(self, kind: LimitKind, *, reserved: bool = False) -> float:
+        """What this request takes of a limit; with `reserved`, of one that counts `max_tokens`."""
+        return _amount(kind, 1.0, self.input_tokens, self.max_tokens if reserved else self.output_tokens)
 
 
 class Quotas:
@@ -122,7 +125,8 @@ class Quotas:
             kind, window_s = _CONFIGURED[name]
             self._configured[kind, window_s] = value
             self._buckets[kind, window_s] = Bucket(value, window_s, now)
-        self._passed = (0.0, 0.0, 0.0)
+        self._reserving: set[tuple[LimitKind, float]] = set()  # limits that count `max_tokens`
+        self._passed: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
         self._input_ratio = 1.0
         self._outputs: deque[int] = deque(maxlen=_REMEMBERED)
         self._answers = 0
@@ -136,26 +140,28 @@ class Quotas:
         place.output_tokens = float(place.max_tokens)
         if self._usual_output is not None:
             place.output_tokens = min(self._usual_output, place.max_tokens or self._usual_output)
-        return max(bucket.wait_s(place.amount(kind), now) for (kind, _), bucket in self._buckets.items())
+        return max(bucket.wait_s(self._amount(place, which), now) for which, bucket in self._buckets.items())
 
     def take(self, place: Place, now: float) -> None:
         """The request passes."""
-        requests, input_tokens, output_tokens = self._passed
-        self._passed = (requests + 1, input_tokens + place.input_tokens, output_tokens + place.output_tokens)
+        takes = (1.0, place.input_tokens, place.output_tokens, float(place.max_tokens))
+        self._passed = tuple(before + taken for before, taken in zip(self._passed, takes, strict=True))
         place.passed, place.sent_at = self._passed, now
-        for (kind, _), bucket in self._buckets.items():
-            bucket.take(place.amount(kind))
+        for which, bucket in self._buckets.items():
+            bucket.take(self._amount(place, which))
 
     def give_back(self, place: Place) -> None:
         """The request passed, but was never sent."""
-        for (kind, _), bucket in self._buckets.items():
-            bucket.take(-place.amount(kind))
+        for which, bucket in self._buckets.items():
+            bucket.take(-self._amount(place, which))
 
     def settle(self, place: Place, usage: Usage) -> None:
         """Put what was used in the place of what was taken, and learn from it; the request itself stays counted."""
         input_tokens = usage.input_tokens - (usage.cached_input_tokens if self._cached_free else 0)
-        for (kind, _), bucket in self._buckets.items():
-            bucket.take(_amount(kind, 1.0, input_tokens, usage.output_tokens) - place.amount(kind))
+        for which, bucket in self._buckets.items():
+            if which not in self._reserving:
+                used = _amount(which[0], 1.0, input_tokens, usage.output_tokens)
+                bucket.take(used - place.amount(which[0]))
         if place.estimate and usage.input_tokens:
             ratio = min(max(input_tokens / place.estimate, 0.05), 20.0)
             self._input_ratio += 0.1 * (ratio - self._input_ratio)
@@ -166,8 +172,8 @@ class Quotas:
                 self._usual_output = float(ordered[(9 * len(ordered)) // 10])
             self._answers += 1
 
-    def see(self, place: Place, seen: Iterable[SeenLimit], now: float) -> None:
-        """What the reply to `place` says of the server's limits.
+    def see(self, place: Place, seen: Iterable[SeenLimit], now: float, *, refused: bool = False) -> None:
+        """What the reply to `place` says of the server's limits; `refused`: it is a 429.
 
         Servers count at admission: since then came the refill, and went what was sent after this request.
         """
@@ -180,9 +186,19 @@ class Quotas:
             elif bucket.limit != stricter:
                 bucket.change(stricter)
             if limit.remaining is not None:
-                after = (now_ - then for now_, then in zip(self._passed, place.passed, strict=True))
+                taken = place.amount(limit.kind)
+                if refused and taken <= limit.remaining < place.amount(limit.kind, reserved=True):
+                    self._reserving.add(which)
+                requests, input_tokens, output_tokens, max_tokens = (
+                    now_ - then for now_, then in zip(self._passed, place.passed, strict=True)
+                )
+                output_tokens = max_tokens if which in self._reserving else output_tokens
+                after = _amount(limit.kind, requests, input_tokens, output_tokens)
                 refilled = bucket.rate * (now - place.sent_at)
-                bucket.cap(limit.remaining + refilled - _amount(limit.kind, *after), now)
+                bucket.cap(limit.remaining + refilled - after, now)
+
+    def _amount(self, place: Place, which: tuple[LimitKind, float]) -> float:
+        return place.amount(which[0], reserved=which in self._reserving)
 
     def levels(self, now: float) -> dict[str, JSONValue]:
         """What may pass now of each limit, beside the limit; below zero is owed."""

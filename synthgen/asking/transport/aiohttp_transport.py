@@ -8,16 +8,14 @@ Proxies: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured, loopback is ne
 off since it would also read credentials from `~/.netrc`. Rejected: httpx (3 ms of CPU a request at 64 in flight).
 """
 
-import ipaddress
 from collections.abc import Mapping
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
 
 from synthgen.asking.outcome import HttpReply, TransportFailure
 from synthgen.asking.transport.endpoint import BODY_CAP_BYTES, Endpoint, too_large
+from synthgen.asking.transport.proxy import proxy_for
 from synthgen.types import JSONValue
 
 __all__ = ["AiohttpTransport"]
@@ -75,7 +73,7 @@ class AiohttpTransport:
             },
             read_bufsize=READ_BUFFER_BYTES,
             trust_env=False,
-            proxy=_proxy_for(self._endpoint.base_url),
+            proxy=proxy_for(self._endpoint.base_url),
         )
 
     def _failure(self, error: Exception) -> TransportFailure:
@@ -104,18 +102,3 @@ async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
             raise too_large()
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _proxy_for(url: str) -> str | None:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if _is_loopback(host) or proxy_bypass(host):
-        return None
-    return getproxies().get(parts.scheme)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

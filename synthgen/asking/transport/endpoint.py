@@ -6,8 +6,9 @@ at the writers (journal, log, report): one of them would forget.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 from urllib.parse import quote
 
@@ -42,22 +43,29 @@ class Endpoint:
 
     def clean_text(self, text: str) -> str:
         """`text` with every spelling of the key replaced."""
-        for spelling in self._spellings():
-            text = text.replace(spelling, SCRUBBED)
-        return text
+        return _scrubbed(text, self._spellings(()))
 
-    def clean(self, status: int, headers: Mapping[str, str], body: bytes) -> HttpReply:
-        """The reply without the key, header names in lower case."""
-        for spelling in self._spellings():
+    def clean(
+        self, status: int, headers: Mapping[str, str], body: bytes, *, also: Iterable[str] = ()
+    ) -> HttpReply:
+        """The reply without the key and the secrets of `also`, header names in lower case."""
+        spellings = self._spellings(also)
+        for spelling in spellings:
             body = body.replace(spelling.encode(), SCRUBBED.encode())
         return HttpReply(
-            status, {name.lower(): self.clean_text(text) for name, text in headers.items()}, body
+            status, {name.lower(): _scrubbed(text, spellings) for name, text in headers.items()}, body
         )
 
-    def _spellings(self) -> tuple[str, ...]:
-        if self.key is None or len(self.key) < MIN_SECRET_CHARS:
-            return ()
-        return tuple(dict.fromkeys((self.key, json.dumps(self.key)[1:-1], quote(self.key, safe=""))))
+    def _spellings(self, also: Iterable[str]) -> tuple[str, ...]:
+        secrets = [secret for secret in (self.key or "", *also) if len(secret) >= MIN_SECRET_CHARS]
+        spelled = ((secret, json.dumps(secret)[1:-1], quote(secret, safe="")) for secret in secrets)
+        return tuple(dict.fromkeys(chain.from_iterable(spelled)))
+
+
+def _scrubbed(text: str, spellings: Iterable[str]) -> str:
+    for spelling in spellings:
+        text = text.replace(spelling, SCRUBBED)
+    return text
 
 
 def too_large() -> TransportFailure:

@@ -14,6 +14,7 @@ import orjson
 
 from synthgen.asking.outcome import Answer, HttpReply, Outcome
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
+from synthgen.asking.wire.schemas import narrowed
 from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
@@ -43,8 +44,11 @@ class AnthropicMessagesWire:
     def __init__(self, *, clock: Callable[[], float] = time.time):
         self._clock = clock
 
-    def body(self, request: Request) -> dict[str, JSONValue]:
-        """System messages go to the top level, tool results into user turns; `seed` is not sent."""
+    def body(self, request: Request, samples: int = 1) -> dict[str, JSONValue]:
+        """System messages go to the top level, tool results into user turns; `seed` is not sent.
+
+        The dialect knows one sample a request.
+        """
         body = {name: value for name, value in request.sampling.extra.items() if name not in _NOT_EXTRA}
         body["model"] = request.teacher.model
         body["messages"] = _turns(request.messages)
@@ -54,12 +58,17 @@ class AnthropicMessagesWire:
             body["system"] = system
         if request.tools is not None:
             body["tools"] = [_tool(as_object(tool)) for tool in as_list(orjson.loads(request.tools))]
+        if request.tool_choice is not None:
+            body["tool_choice"] = _tool_choice(request.tool_choice)
         if request.response_schema is not None:
-            output_format = {"type": "json_schema", "schema": orjson.loads(request.response_schema)}
+            output_format: JSONValue = {
+                "type": "json_schema",
+                "schema": narrowed(orjson.loads(request.response_schema)),
+            }
             body["output_config"] = {**as_object(body.get("output_config")), "format": output_format}
         return body
 
-    def read(self, reply: HttpReply) -> Outcome:
+    def read(self, reply: HttpReply, request: Request | None = None) -> Outcome:
         """What the reply means; never raises, whatever the body holds."""
         payload = parse_object(reply.body)
         if not 200 <= reply.status < 300:
@@ -124,6 +133,12 @@ def _tool(tool: dict[str, JSONValue]) -> dict[str, JSONValue]:
     }
     out["input_schema"] = function.get("parameters") or {"type": "object", "properties": {}}
     return out
+
+
+def _tool_choice(choice: str) -> JSONValue:
+    if choice in ("auto", "none"):
+        return {"type": choice}
+    return {"type": "any"} if choice == "required" else {"type": "tool", "name": choice}
 
 
 def _completion(payload: dict[str, JSONValue]) -> Completion:

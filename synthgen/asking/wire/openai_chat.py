@@ -2,18 +2,23 @@
 
 In: a `Request`, or an `HttpReply`. Out: a JSON body, or an `Outcome`. Guarantees: `read` never raises; reasoning is
 taken from every place servers put it; a paid reply that can be read is an `Answer`, however short. What differs
-between servers (`max_tokens` or `max_completion_tokens`, OpenRouter's provider pin) is told to the constructor.
-Rejected: the Responses dialect (only one vendor serves it), and `n` for several samples (one request, one key).
+between servers (`max_tokens` or `max_completion_tokens`, OpenRouter's provider pin, vLLM's token ids) is told to the
+constructor. Of a reply with several choices each is a completion of its own, with its share of the usage.
+Rejected: the Responses dialect (only one vendor serves it).
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import orjson
 
 from synthgen.asking.outcome import Answer, HttpReply, Outcome
+from synthgen.asking.wire.logprobs import read_logprobs
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
+from synthgen.asking.wire.schemas import is_strict
+from synthgen.asking.wire.shares import share_usage
 from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
@@ -25,6 +30,7 @@ MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 # Never taken from `sampling.extra`: they change what is asked, or spend more than was reserved.
 _NOT_EXTRA = {
     "best_of",
+    "logprobs",
     "max_completion_tokens",
     "max_output_tokens",
     "max_tokens",
@@ -33,6 +39,7 @@ _NOT_EXTRA = {
     "n",
     "stream",
     "stream_options",
+    "top_logprobs",
 }
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -63,25 +70,37 @@ class OpenAIChatWire:
         *,
         max_tokens_field: MaxTokensField = "max_tokens",
         provider_pin: Mapping[str, JSONValue] | None = None,
+        token_ids: bool = False,
         clock: Callable[[], float] = time.time,
     ):
+        """`token_ids`: the server knows vLLM's fields for them; others refuse what they do not know."""
         self._max_tokens_field = max_tokens_field
         self._provider_pin = dict(provider_pin) if provider_pin else None
+        self._token_ids = token_ids
         self._clock = clock
 
-    def body(self, request: Request) -> dict[str, JSONValue]:
+    def body(self, request: Request, samples: int = 1) -> dict[str, JSONValue]:
         """Only what is set is sent. `sampling.extra` goes to the top level, under what synthgen itself sets."""
         body = {name: value for name, value in request.sampling.extra.items() if name not in _NOT_EXTRA}
         body["model"] = request.teacher.model
         body["messages"] = [_message(message) for message in request.messages]
         body.update(self._sampling(request))
+        if samples > 1:
+            body["n"] = samples
+        top = request.top_logprobs
+        if top is not None:
+            body |= {"logprobs": True, "top_logprobs": top}
+            if self._token_ids:
+                body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
         if request.tools is not None:
             body["tools"] = orjson.loads(request.tools)
+        if request.tool_choice is not None:
+            body["tool_choice"] = _tool_choice(request.tool_choice)
         if request.response_schema is not None:
             schema: JSONValue = orjson.loads(request.response_schema)
             body["response_format"] = {
                 "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": schema, "strict": _is_strict(schema)},
+                "json_schema": {"name": "answer", "schema": schema, "strict": is_strict(schema)},
             }
         if self._provider_pin is not None:
             body["provider"] = {**as_object(body.get("provider")), **self._provider_pin}
@@ -96,8 +115,11 @@ class OpenAIChatWire:
             fields["seed"] = request.sampling.seed + request.sample
         return fields
 
-    def read(self, reply: HttpReply) -> Outcome:
-        """What the reply means; never raises, whatever the body holds."""
+    def read(self, reply: HttpReply, request: Request | None = None) -> Outcome:
+        """What the reply means; never raises, whatever the body holds.
+
+        Of several choices those behind the first that cannot be read are left out: they are asked again.
+        """
         payload = parse_object(reply.body)
         if not 200 <= reply.status < 300:
             return read_error(reply, payload, self._clock())
@@ -105,39 +127,93 @@ class OpenAIChatWire:
             return unusable(reply, "the body is no JSON object")
         if has_error(payload):
             return read_error(reply, payload, self._clock())
-        choices = as_list(payload.get("choices"))
-        choice = as_object(choices[0]) if choices else {}
-        if has_error(choice):
-            return read_error(reply, choice, self._clock())
-        message = choice.get("message")
-        if not isinstance(message, dict):
-            return unusable(reply, "the reply holds no message")
-        reason = as_text(choice.get("finish_reason"))
-        if reason in _BROKEN:
-            return unusable(reply, f"the server broke off: finish_reason {reason}")
-        return Answer(
-            _completion(payload, message, _FINISH.get(reason, "unknown")),
-            read_limits(reply.headers, self._clock()),
-        )
+        choices = sorted(map(as_object, as_list(payload.get("choices"))), key=_place) or [{}]
+        if has_error(choices[0]):
+            return read_error(reply, choices[0], self._clock())
+        usage = _usage(as_object(payload.get("usage")))
+        completions = []
+        for choice in choices:
+            read = _choice(payload, choice, usage)
+            if isinstance(read, str):
+                break
+            completions.append(read)
+        if not completions:
+            return unusable(reply, str(read))
+        if len(completions) > 1 and usage is not None:
+            completions = _shared(completions, usage)
+        if request is not None and request.capture:
+            completions = _captured(completions, choices, request)
+        first, *more = completions
+        return Answer(first, read_limits(reply.headers, self._clock()), tuple(more))
 
 
-def _completion(
-    payload: dict[str, JSONValue], message: dict[str, JSONValue], finish_reason: FinishReason
-) -> Completion:
+def _place(choice: dict[str, JSONValue]) -> int:
+    return as_count(choice.get("index"))
+
+
+def _choice(
+    payload: dict[str, JSONValue], choice: dict[str, JSONValue], usage: Usage | None
+) -> Completion | str:
+    """A choice with the usage of the whole reply, or why it is none."""
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return "the reply holds no message"
+    reason = as_text(choice.get("finish_reason"))
+    if reason in _BROKEN:
+        return f"the server broke off: finish_reason {reason}"
     text, block_reasoning = _content(message.get("content"))
     text, think = _split_think(text)
     refusal = as_text(message.get("refusal"))
     parts = dict.fromkeys(part for part in (_reasoning_field(message), block_reasoning, think) if part)
     return Completion(
         text=text or refusal,
-        finish_reason="refusal" if refusal else finish_reason,
+        finish_reason="refusal" if refusal else _FINISH.get(reason, "unknown"),
         reasoning="\n\n".join(parts) or None,
         tool_calls=_tool_calls(message),
-        usage=_usage(as_object(payload.get("usage"))),
+        usage=usage,
         served_model=as_text(payload.get("model")) or None,
         upstream=as_text(payload.get("provider")) or None,
         reply_id=as_text(payload.get("id")) or None,
     )
+
+
+def _shared(completions: Sequence[Completion], usage: Usage) -> list[Completion]:
+    """The completions with shares of the usage that add up to it."""
+    written = [
+        len(completion.text)
+        + len(completion.reasoning or "")
+        + sum(len(call.arguments) for call in completion.tool_calls)
+        for completion in completions
+    ]
+    return [
+        replace(completion, usage=share)
+        for completion, share in zip(completions, share_usage(usage, written), strict=True)
+    ]
+
+
+def _captured(
+    completions: Sequence[Completion], choices: Sequence[dict[str, JSONValue]], request: Request
+) -> list[Completion]:
+    """The completions with the logprobs that were asked for, or with the flag that says why they are missing."""
+    top = request.top_logprobs
+    if top is None:
+        return list(completions)
+    constrained = request.response_schema is not None or request.tools is not None
+    alone = completions[0].usage if len(completions) == 1 else None
+    captured = []
+    for completion, choice in zip(completions, choices, strict=False):
+        found = read_logprobs(
+            choice,
+            top=top,
+            text=completion.text,
+            output_tokens=alone.output_tokens if alone else None,
+            constrained=constrained,
+        )
+        if isinstance(found, str):
+            captured.append(replace(completion, flags=(*completion.flags, found)))
+        else:
+            captured.append(replace(completion, logprobs=found))
+    return captured
 
 
 def _message(message: Message) -> dict[str, JSONValue]:
@@ -155,19 +231,10 @@ def _message(message: Message) -> dict[str, JSONValue]:
     return out
 
 
-def _is_strict(schema: JSONValue) -> bool:
-    """True if OpenAI accepts `schema` in strict mode: every object closed, every property required."""
-    if isinstance(schema, list):
-        return all(_is_strict(item) for item in schema)
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object":
-        required = {as_text(name) for name in as_list(schema.get("required"))}
-        if schema.get("additionalProperties") is not False or required != set(
-            as_object(schema.get("properties"))
-        ):
-            return False
-    return all(_is_strict(value) for value in schema.values())
+def _tool_choice(choice: str) -> JSONValue:
+    if choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
 
 
 def _content(content: JSONValue) -> tuple[str, str]:

@@ -40,6 +40,8 @@ _POLICY = {
 }
 _MODEL = {"model_not_found", "invalid_model", "deployment_not_found", "deploymentnotfound"}
 _CONTEXT = {"context_length_exceeded", "context_window_exceeded"}
+# Bedrock answers 400 where an account's quota is used up for now.
+_THROTTLED = {"throttlingexception", "servicequotaexceededexception"}
 _OVERLOADED = {"overloaded_error", "engine_overloaded", "server_overloaded"}
 
 # vLLM and Anthropic send no code for these two; the texts are from their servers.
@@ -94,7 +96,7 @@ def unusable(reply: HttpReply, why: str) -> Retry:
 
 def read_error(reply: HttpReply, payload: dict[str, JSONValue] | None, now: float) -> Outcome:
     """What this error reply means. `payload` is the parsed body, None where it is no JSON object."""
-    fault = _fault_of(payload, reply.body)
+    fault = _fault_of(payload, reply)
     inside_200 = 200 <= reply.status < 300
     status = reply.status
     if inside_200:
@@ -119,7 +121,7 @@ def _final(status: int, fault: _Fault, reply: HttpReply) -> RowFailure | LaneSto
         return RowFailure("policy", said)
     if status in (401, 403, 407, 451):
         return LaneStop("auth", said)
-    if status in (408, 409, 425, 429, 499) or not 400 <= status < 500:
+    if status in (408, 409, 424, 425, 429, 499) or not 400 <= status < 500 or fault.says(_THROTTLED):
         return None
     if fault.says(_CONTEXT) or _CONTEXT_TEXT.search(fault.message):
         return RowFailure("context", said)
@@ -128,7 +130,7 @@ def _final(status: int, fault: _Fault, reply: HttpReply) -> RowFailure | LaneSto
 
 def _temporary(status: int, fault: _Fault, reply: HttpReply, now: float, *, paid: bool) -> Retry | Gate:
     wait, limits = read_wait(reply.headers, now), read_limits(reply.headers, now)
-    if status == 429:
+    if status == 429 or fault.says(_THROTTLED):
         if "resource_unavailable" in fault.codes or "resource unavailable" in fault.message.lower():
             return Gate(
                 "flex", wait.seconds if wait.seconds is not None else FLEX_WAIT_S, wait.exhausted, limits
@@ -146,14 +148,19 @@ def _temporary(status: int, fault: _Fault, reply: HttpReply, now: float, *, paid
     )
 
 
-def _fault_of(payload: dict[str, JSONValue] | None, body: bytes) -> _Fault:
+def _fault_of(payload: dict[str, JSONValue] | None, reply: HttpReply) -> _Fault:
     if payload is None:
-        return _Fault(frozenset(), None, _page_text(body))
+        return _Fault(frozenset(), None, _page_text(reply.body))
     inner = payload.get("error")
     error = inner if isinstance(inner, dict) else payload
     metadata = as_object(error.get("metadata"))
-    named = (error.get("code"), error.get("type"), as_object(error.get("details")).get("error_code"))
-    codes = frozenset(code.lower() for code in named if isinstance(code, str))
+    named = (
+        error.get("code"),
+        error.get("type"),
+        as_object(error.get("details")).get("error_code"),
+        reply.headers.get("x-amzn-errortype", "").partition(":")[0],  # Bedrock names its errors there
+    )
+    codes = frozenset(code.lower() for code in named if isinstance(code, str) and code)
     texts = (
         as_text(inner),
         as_text(error.get("message")),

@@ -50,7 +50,7 @@ def read_wait(headers: Mapping[str, str], now: float) -> Wait:
     `now` (Unix seconds) is used where the reply carries no `date`.
     """
     now = _http_date(headers.get("date", "")) or now
-    spent = [reset for remaining, reset in _limits(headers) if _number(remaining) == 0]
+    spent = _spent(headers)
     named = _milliseconds(headers.get("retry-after-ms", ""))
     if named is None:
         named = _retry_after(headers.get("retry-after", ""), now)
@@ -104,14 +104,15 @@ def _window_s(limit: float, remaining: float | None, reset_s: float | None) -> f
     return _MINUTE_S if used and 0.5 * _MINUTE_S < reset_s / used < 1.5 * _MINUTE_S else 0.0
 
 
-def _limits(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(remaining, reset) of every limit the headers name."""
+def _spent(headers: Mapping[str, str]) -> list[str]:
+    """The resets of the limits of which nothing remains; not of those that are not kept (see `read_limits`)."""
     found = []
     for pattern in _LIMITS:
         for kind in _KINDS:
-            remaining = headers.get(pattern.format(field="remaining", kind=kind))
-            if remaining is not None:
-                found.append((remaining, headers.get(pattern.format(field="reset", kind=kind), "")))
+            remaining = _number(headers.get(pattern.format(field="remaining", kind=kind), ""))
+            limit = _number(headers.get(pattern.format(field="limit", kind=kind), ""))
+            if remaining == 0 and (limit is None or limit >= 1):
+                found.append(headers.get(pattern.format(field="reset", kind=kind), ""))
     return found
 
 

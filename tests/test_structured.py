@@ -1,0 +1,164 @@
+"""Structured output: what each vendor is sent, and servers that accept a schema and ignore it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synthgen.asking.structured import SchemaWatch
+from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
+from synthgen.asking.wire.schemas import narrowed
+from synthgen.types import Completion, FinishReason, ToolCall
+from tests.loopback import Body, Loopback
+from tests.runs import cli, questions, recipe, save, save_prompt
+from tests.test_ask import question
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "size": {"type": "integer", "minimum": 1, "maximum": 5}},
+    "required": ["city", "size"],
+}
+GOOD = '{"city": "Bonn", "size": 3}'
+
+
+# Anthropic
+
+
+def test_anthropic_is_sent_closed_objects_without_bounds() -> None:
+    asked = replace(question(), response_schema=json.dumps(SCHEMA))
+
+    sent = AnthropicMessagesWire().body(asked)["output_config"]
+
+    assert sent == {
+        "format": {
+            "type": "json_schema",
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "city": {"type": "string"},
+                    "size": {"type": "integer", "description": "(minimum: 1, maximum: 5)"},
+                },
+                "required": ["city", "size"],
+                "additionalProperties": False,
+            },
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("schema", "sent"),
+    [
+        (
+            {"type": "array", "minItems": 3, "items": {"type": "object", "properties": {}}},
+            {
+                "type": "array",
+                "items": {"type": "object", "properties": {}, "additionalProperties": False},
+                "description": "(minItems: 3)",
+            },
+        ),
+        ({"type": "array", "minItems": 1}, {"type": "array", "minItems": 1}),
+        ({"oneOf": [{"type": "null"}, {"const": 1}]}, {"anyOf": [{"type": "null"}, {"const": 1}]}),
+        ({"type": "string", "format": "email"}, {"type": "string", "format": "email"}),
+        (
+            {"type": "string", "format": "regex", "description": "A pattern."},
+            {"type": "string", "description": 'A pattern. (format: "regex")'},
+        ),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"enum": [1]}}}, {"$ref": "#/$defs/a", "$defs": {"a": {"enum": [1]}}}),
+        ({"type": "object", "properties": {"minimum": {"type": "integer"}}},
+         {"type": "object", "properties": {"minimum": {"type": "integer"}}, "additionalProperties": False}),
+        (True, True),
+    ],
+)  # fmt: skip
+def test_what_anthropic_does_not_take_becomes_words(schema: Any, sent: Any) -> None:
+    assert narrowed(schema) == sent
+
+
+# Watching
+
+
+def watched(*texts: str, finish: FinishReason = "stop", calls: tuple[ToolCall, ...] = ()) -> list[int | None]:
+    watch, asked = SchemaWatch(), replace(question(), response_schema=json.dumps(SCHEMA))
+    return [watch.broken_by("big", asked, Completion(text, finish, tool_calls=calls)) for text in texts]
+
+
+def test_six_of_the_first_eight_are_too_many() -> None:
+    assert watched(GOOD, "no", "no", GOOD, "no", "no", "", '{"city": 1}')[-1] == 6
+
+
+def test_a_model_that_mostly_follows_is_left_alone() -> None:
+    assert watched(*["no"] * 5, *[GOOD] * 3, *["no"] * 20) == [None] * 28
+
+
+def test_answers_in_prose_around_the_object_count_as_kept() -> None:
+    assert watched(*[f"Sure!\n```json\n{GOOD}\n```"] * 8) == [None] * 8
+
+
+@pytest.mark.parametrize("finish", ["length", "refusal", "content_filter"])
+def test_answers_that_were_cut_off_or_refused_say_nothing(finish: FinishReason) -> None:
+    assert watched(*['{"city": "Bo'] * 20, finish=finish) == [None] * 20
+
+
+def test_tool_calls_say_nothing() -> None:
+    assert watched(*[""] * 20, calls=(ToolCall("1", "f", "{}"),)) == [None] * 20
+
+
+def test_without_a_schema_nothing_is_watched() -> None:
+    watch = SchemaWatch()
+
+    assert [watch.broken_by("big", question(), Completion("no", "stop")) for _ in range(9)] == [None] * 9
+
+
+# A run
+
+
+def structured(tmp_path: Path, server: Loopback, **changes: object) -> Path:
+    save_prompt(
+        tmp_path / "city.yaml",
+        "Name a city for: {{ instruction }}",
+        reply={"json": SCHEMA},
+        inputs=["instruction"],
+        outputs=["city", "size"],
+    )
+    steps = [{"name": "city", "prompt": "city.yaml", "teacher": "qwen", "structured": True}]
+    output = {"record": {"assistant": "{{ city }}"}}
+    content = recipe(server, steps=steps, output=output, source={"inline": questions(60)}, **changes)
+    content["teachers"]["qwen"]["limits"] = {"concurrency": 4}
+    return save(tmp_path / "r.yaml", content)
+
+
+def test_a_server_that_ignores_the_schema_is_asked_no_further(tmp_path: Path) -> None:
+    with Loopback(ignores=["response_format"]) as server:
+        result = cli("generate", structured(tmp_path, server), "-o", tmp_path / "o")
+
+    assert result.code == 3
+    said = " ".join(result.err.split())
+    assert "teacher qwen: schema_ignored: 127.0.0.1" in said
+    assert "use a server that supports `response_format: json_schema`" in said
+    assert 6 <= len(server.payments) <= 8 + 4
+
+
+def test_what_was_paid_before_is_kept(tmp_path: Path) -> None:
+    with Loopback(ignores=["response_format"]) as server:
+        cli("generate", structured(tmp_path, server), "-o", tmp_path / "o")
+        usage = json.loads((tmp_path / "o/usage.json").read_text())
+
+    assert usage["total"]["requests"] == len(server.payments)
+
+
+def test_a_server_that_keeps_to_the_schema_is_asked_to_the_end(tmp_path: Path) -> None:
+    with Loopback() as server:
+        result = cli("generate", structured(tmp_path, server), "-o", tmp_path / "o")
+
+    assert (result.code, len(server.payments)) == (0, 60)
+
+
+def test_a_model_that_writes_the_json_by_itself_needs_no_server_support(tmp_path: Path) -> None:
+    def reply(_body: Body) -> str:
+        return GOOD
+
+    with Loopback(ignores=["response_format"], reply=reply) as server:
+        result = cli("generate", structured(tmp_path, server), "-o", tmp_path / "o")
+
+    assert (result.code, len(server.payments)) == (0, 60)

@@ -1,0 +1,174 @@
+"""Against a real vLLM server: what it sends is what we read. `make test-vllm` installs and starts one.
+
+The model is small and its answers are poor; what is tested is the truth about them: ids, probabilities, samples,
+schemas, tool calls.
+"""
+
+import json
+import math
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.runs import FREE, Recipe, cli, records, save, save_prompt
+
+URL = os.environ.get("SYNTHGEN_VLLM_URL", "")
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not URL, reason="needs a vLLM server: make test-vllm"),
+]
+
+THINGS = ("bicycle", "compass", "tent", "guitar", "battery", "camera", "lamp", "kettle", "ladder", "clock")
+DECODE = """
+import json, sys
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+print(json.dumps([tokenizer.decode(ids, skip_special_tokens=True) for ids in json.load(sys.stdin)]))
+"""
+CITY = {
+    "type": "object",
+    "properties": {
+        "size": {"type": "string", "enum": ["small", "large"]},
+        "coast": {"type": "boolean"},
+    },
+    "required": ["size", "coast"],
+    "additionalProperties": False,
+}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a city.",
+        "strict": True,  # without it vLLM 0.32 lets the arguments be anything
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "enum": ["Bonn", "Rome"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def teaching(rows: int, step: dict[str, object], **changes: object) -> Recipe:
+    smollm = {
+        "provider": "vllm",
+        "base_url": URL,
+        "route": "self-hosted",
+        "model": MODEL,
+        "hf": MODEL,
+        "price": FREE,
+        "sampling": {"max_tokens": 32, "temperature": 0.0},
+    }
+    return {
+        "name": "real",
+        "use": ["train-general"],
+        "source": {"inline": [{"instruction": f"What is a {THINGS[n % 10]}? ({n})"} for n in range(rows)]},
+        "teachers": {"smollm": smollm},
+        "steps": [{"name": "answer", "prompt": "answer", "teacher": "smollm", **step}],
+        "refine": {"chain": "none", "dedup": {"near": None}},
+        **changes,
+    }
+
+
+def generated(tmp_path: Path, content: Recipe) -> tuple[dict[str, Any], Path]:
+    result = cli("generate", save(tmp_path / "r.yaml", content), "-o", tmp_path / "o", "--json")
+    assert result.code == 0, result.err
+    return result.json, tmp_path / "o"
+
+
+def decoded(ids: list[list[int]]) -> list[str]:
+    """Texts of token ids, by the library the model's users use."""
+    python, model = os.environ["SYNTHGEN_VLLM_PYTHON"], os.environ["SYNTHGEN_VLLM_MODEL"]
+    done = subprocess.run(
+        [python, "-c", DECODE, model], input=json.dumps(ids), capture_output=True, text=True, check=True
+    )
+    return list(json.loads(done.stdout))
+
+
+def test_captured_ids_decode_to_the_published_text(tmp_path: Path) -> None:
+    report, out = generated(tmp_path, teaching(10, {"capture": {"logprobs": 5}}))
+
+    rows = pl.read_parquet(out / "logprobs/*.parquet").sort("id")
+    published = sorted(records(out), key=lambda record: str(record["id"]))
+    assert report["flags"] == {}
+    assert rows["ids_complete"].all()
+    assert set(rows["tokenizer"]) == {MODEL}
+    texts = [str(record["messages"][-1]["content"]) for record in published]
+    assert [text.strip() for text in decoded(rows["token_ids"].to_list())] == texts
+    # One entry a token: what the server billed.
+    lineage = pl.read_parquet(out / "lineage/*.parquet").sort("id")
+    assert rows["token_ids"].list.len().to_list() == lineage["output_tokens"].to_list()
+
+
+def test_at_temperature_zero_the_likeliest_token_is_the_one_that_was_written(tmp_path: Path) -> None:
+    _, out = generated(tmp_path, teaching(4, {"capture": {"logprobs": 20}}))
+
+    for row in pl.read_parquet(out / "logprobs/*.parquet").iter_rows(named=True):
+        assert [len(ids) for ids in row["top_ids"]] == [20] * len(row["token_ids"])
+        assert [ids[0] for ids in row["top_ids"]] == row["token_ids"]
+        assert [values[0] for values in row["top_logprobs"]] == row["logprobs"]
+        assert all(sum(map(math.exp, values)) <= 1.001 for values in row["top_logprobs"])
+
+
+def test_samples_come_in_one_request_with_captures_of_their_own(tmp_path: Path) -> None:
+    step = {"samples": 4, "sampling": {"temperature": 1.0, "seed": 3}, "capture": {"logprobs": 2}}
+
+    report, out = generated(tmp_path, teaching(5, step))
+
+    rows = pl.read_parquet(out / "logprobs/*.parquet")
+    usage = report["usage"]["total"]
+    assert (report["sent"], usage["requests"], report["counts"]["planned"]) == (5, 20, 20)
+    assert rows["ids_complete"].all()
+    assert usage["output_tokens"] >= rows["token_ids"].list.len().sum()
+    texts = [text.strip() for text in decoded(rows.sort("id")["token_ids"].to_list())]
+    published = sorted(records(out), key=lambda record: str(record["id"]))
+    assert texts == [str(record["messages"][-1]["content"]) for record in published]
+
+
+def test_a_schema_is_kept_to_and_captured(tmp_path: Path) -> None:
+    save_prompt(
+        tmp_path / "city.yaml",
+        "Describe a town as JSON with size and coast: {{ instruction }}",
+        reply={"json": CITY},
+        inputs=["instruction"],
+        outputs=["size", "coast"],
+    )
+    step = {"prompt": "city.yaml", "structured": True, "capture": {"logprobs": 5}}
+    output = {"record": {"assistant": "{{ size }}"}}
+    content = teaching(12, {**step, "sampling": {"temperature": 1.0, "max_tokens": 64}}, output=output)
+
+    report, out = generated(tmp_path, content)
+
+    parsed = report["counts"]["accepted"] + sum(
+        count for reason, count in report["reasons"].items() if reason.startswith("dedup")
+    )
+    cut_off = report["reasons"].get("parse/truncated", 0)
+    assert (parsed + cut_off, report["flags"]) == (12, {})
+    assert parsed >= 6
+    assert pl.read_parquet(out / "logprobs/*.parquet")["ids_complete"].all()
+
+
+def test_a_tool_that_is_required_is_called(tmp_path: Path) -> None:
+    step = {"tools": [WEATHER], "tool_choice": "required", "sampling": {"max_tokens": 96}}
+
+    _, out = generated(tmp_path, teaching(4, step))
+
+    for record in records(out):
+        (call,) = record["messages"][-1]["tool_calls"]
+        assert call["name"] == "weather"
+        assert json.loads(call["arguments"])["city"] in ("Bonn", "Rome")
+
+
+def test_a_lane_without_limits_finds_out_what_the_server_bears(tmp_path: Path) -> None:
+    report, _ = generated(tmp_path, teaching(60, {"sampling": {"max_tokens": 8}}))
+
+    assert (report["sent"], report["counts"]["failed"]) == (60, 0)
+    print(f"\n60 answers of 8 tokens in {report['elapsed_s']:.1f} s")
