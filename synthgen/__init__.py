@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         plan,
         policy_attest,
         policy_check,
+        policy_export,
+        policy_student,
         recipe_schema,
         show,
     )
@@ -40,6 +42,8 @@ __all__ = [
     "plan",
     "policy_attest",
     "policy_check",
+    "policy_export",
+    "policy_student",
     "recipe_schema",
     "show",
 ]

@@ -1,5 +1,6 @@
 """`synthgen policy export`: a published dataset described for other uses, and the check a trainer calls."""
 
+from datetime import date
 from pathlib import Path
 
 import orjson
@@ -7,8 +8,11 @@ import pytest
 
 from synthgen import api
 from synthgen.errors import PolicyError
+from synthgen.policy import Ask, Part, gate, load_registry
+from synthgen.policy.attest import entry_toml
+from synthgen.policy.model import Override
 from synthgen.recipe.model import Actor
-from tests.described import LLAMA, made, rows_file
+from tests.described import DAY, LLAMA, made, rows_file
 from tests.runs import cli, records
 
 
@@ -152,3 +156,30 @@ def test_facts_about_the_user_are_those_of_the_publication(tmp_path: Path) -> No
     )
 
     assert orjson.loads(cli("policy", "export", out, "policy").out)["actor"]["mau"] == 7
+
+
+def test_an_attestation_goes_along_with_what_it_permitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    use = "publish-dataset"
+    part = Part("t", "foreign", "openai-api", "gpt-5.4")
+    found = gate(load_registry(), [part], Ask((use,), Actor(mau=1, territory="US"), today=DAY))
+    assert found.outcome == "review"
+    rules = tuple(c.rule for c in found.parts[0].decision.citations if c.decision == "review")
+    entry = Override(
+        "attestation", rules, use, "The owner of the data has read the terms.", "A. B.", DAY, date(2027, 5, 1)
+    )
+    (tmp_path / "policy.lock.toml").write_text(entry_toml(entry))
+
+    out = made(
+        tmp_path / "out",
+        rows_file(tmp_path / "in.jsonl"),
+        use=(use,),
+        origin="gpt-5.4@openai-api",
+        row_license="own",
+        actor=Actor(mau=1, territory="US"),
+    )
+
+    assert "attestation by A. B." in (out / "README.md").read_text()
+    assert orjson.loads(cli("policy", "export", out, "policy").out)["overrides"][0]["who"] == "A. B."

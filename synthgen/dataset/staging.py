@@ -46,7 +46,10 @@ def root_hash(row: str) -> int:
 
 
 class Staging:
-    """Collects the rows of one publication. `close` (or leaving the `with` block) removes what was not published."""
+    """Collects the rows of one publication. `close` (or leaving the `with` block) removes what was not published.
+
+    `policy_ids` are those of the accepted rows so far.
+    """
 
     def __init__(self, out: Path, shape: RecordShape, *, rows_per_shard: int, test_share: float) -> None:
         """Start empty, removing what a killed process left.
@@ -62,6 +65,7 @@ class Staging:
         self.shape = shape
         self.rows: Mapping[str, int] = {}
         self.files: tuple[CardFile, ...] = ()
+        self.policy_ids: set[str] = set()
         self._rows_per_shard = rows_per_shard
         self._test_share = test_share
         self._split = _Split()
@@ -89,6 +93,7 @@ class Staging:
             raise ValueError(f"{kind}: {' and '.join(needed)} must not be null")
         if kind == "accepted":
             self._split.see(frame["row"].unique())
+            self.policy_ids.update(frame["policy_id"].drop_nulls().unique())
         self._spools[kind].add(frame)
 
     def finish(self, *, metadata: Mapping[str, str] = _NO_METADATA) -> None:

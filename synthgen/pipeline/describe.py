@@ -28,6 +28,7 @@ from synthgen.dataset import (
 )
 from synthgen.pipeline.report import OUTCOMES
 from synthgen.policy import (
+    LOCK_NAME,
     Ask,
     GateResult,
     Part,
@@ -44,9 +45,10 @@ from synthgen.policy import (
     policy_stamp,
     resolve,
 )
+from synthgen.policy.attest import entry_toml
 from synthgen.types import JSONValue
 
-__all__ = ["TEXTS", "Decided", "Rows", "about", "count_rows", "dataset_texts", "stamp"]
+__all__ = ["TEXTS", "Decided", "Rows", "about", "count_rows", "dataset_texts", "lock_text", "stamp"]
 
 TEXTS = ("README.md", "POLICY.json", "OBLIGATIONS.md", "NOTICE", "LICENSES", "croissant.json", "spdx.json")
 Entries = Mapping[str, JSONValue]
@@ -147,6 +149,12 @@ def dataset_texts(info: CardInfo, rows: Rows, decided: Decided | None) -> dict[s
     for name, text in licence_texts(registry, result).items():
         texts[f"LICENSES/{name}"] = text.encode()
     return texts
+
+
+def lock_text(decided: Decided | None) -> dict[str, bytes]:
+    """The overrides that were applied, as the lock file of a folder that has no recipe beside it."""
+    entries = decided.result.overrides if decided else ()
+    return {LOCK_NAME: "\n".join(map(entry_toml, entries)).encode()} if entries else {}
 
 
 def _json(value: JSONValue) -> bytes:

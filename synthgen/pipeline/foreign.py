@@ -16,7 +16,7 @@ import polars as pl
 
 from synthgen.assets import package_version
 from synthgen.errors import PolicyError, UsageError
-from synthgen.pipeline.describe import Decided, Rows, about, dataset_texts
+from synthgen.pipeline.describe import Decided, Rows, about, dataset_texts, lock_text
 from synthgen.pipeline.gates import OnDeny, Sorter
 from synthgen.pipeline.verdicts import Counts, Objection
 from synthgen.policy import (
@@ -223,7 +223,8 @@ class ForeignPolicy:
 
     def texts(self, rows: Rows, entries: Mapping[str, JSONValue]) -> dict[str, bytes]:
         """Card and policy files; `entries` are the manifest's own."""
-        return dataset_texts(about(entries, rows, self.decided), rows, self.decided)
+        texts = dataset_texts(about(entries, rows, self.decided), rows, self.decided)
+        return texts | lock_text(self.decided)
 
 
 def _part(model: str, route: str, row_license: str, relation: SEED_RELATIONS = "adapted") -> Part:

@@ -13,7 +13,7 @@ from synthgen.assets import package_version
 from synthgen.dataset import Staging, publish
 from synthgen.errors import SynthgenError
 from synthgen.journal import JournalIndex
-from synthgen.pipeline.describe import Decided, about, count_rows, dataset_texts, stamp
+from synthgen.pipeline.describe import Decided, about, count_rows, dataset_texts, lock_text, stamp
 from synthgen.pipeline.gates import Gates
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.verdicts import Counts
@@ -31,15 +31,19 @@ def publish_run(
     counts: Counts,
     walked: int,
     phase: Callable[[str], None],
+    *,
+    with_lock: bool = False,
 ) -> None:
     """Cut the shards and commit them with card, policy files and manifest. `walked`: candidates there were.
+
+    `with_lock`: the folder has no copy of the recipe's lock file, so the overrides that were applied go along.
 
     Raises:
         StorageError: the disk refuses.
         SynthgenError: the accounting does not add up (a bug; nothing is published).
     """
     phase("shards")
-    decided = Decided(gates.registry, gates.ask, gates.published(), gates.enforced)
+    decided = Decided(gates.registry, gates.ask, gates.published(staging.policy_ids), gates.enforced)
     # No date, limit or price stands in a shard: what changes none of its rows and duties changes none of its bytes.
     staging.finish(metadata={"dataset": resolved.loaded.recipe.name, **stamp(decided)})
     _check_accounting(staging, counts, walked)
@@ -52,7 +56,8 @@ def publish_run(
     publish(
         out,
         staging,
-        texts=dataset_texts(about(entries, rows, decided), rows, decided),
+        texts=dataset_texts(about(entries, rows, decided), rows, decided)
+        | (lock_text(decided) if with_lock else {}),
         manifest=entries,
         phase=phase,
     )

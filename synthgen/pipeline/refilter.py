@@ -220,7 +220,7 @@ def _recut(
                 staging.add("lineage", frames.lineage)
                 if resolved.captures:
                     staging.add("logprobs", logprobs_frame(verdicts, index, resolved.specs))
-            publish_run(out, staging, resolved, gates, index, counts, walked, lambda _: None)
+            publish_run(out, staging, resolved, gates, index, counts, walked, lambda _: None, with_lock=True)
     return counts
 
 
