@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from synthgen.api import (
+        DedupOptions,
         FilterOptions,
         Options,
         Report,
         SynthgenError,
+        dedup,
         doctor,
         filter,
         generate,
@@ -31,10 +33,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "DedupOptions",
     "FilterOptions",
     "Options",
     "Report",
     "SynthgenError",
+    "dedup",
     "doctor",
     "filter",
     "generate",

@@ -19,6 +19,8 @@ from synthgen.errors import SynthgenError, UsageError
 from synthgen.pipeline import (
     Attestation,
     Cancelled,
+    DedupOptions,
+    DedupReport,
     Export,
     FilterOptions,
     OnDeny,
@@ -47,6 +49,7 @@ from synthgen.pipeline import (
     student_allowed,
     summarise,
 )
+from synthgen.pipeline import dedup as _dedup
 from synthgen.pipeline import generate as _generate
 from synthgen.recipe.load import LoadedRecipe, load_recipe
 from synthgen.recipe.schema import recipe_schema
@@ -57,6 +60,8 @@ if TYPE_CHECKING:  # brings HTTP libraries along
 
 __all__ = [
     "Cancelled",
+    "DedupOptions",
+    "DedupReport",
     "FilterOptions",
     "LoadedRecipe",
     "Options",
@@ -68,6 +73,7 @@ __all__ = [
     "RunSummary",
     "SynthgenError",
     "cancel",
+    "dedup",
     "doctor",
     "filter",
     "generate",
@@ -168,6 +174,18 @@ def filter(  # the verb's name
     if len(paths) == 1 and (paths[0] / "journal").is_dir():
         return recut(paths[0], Path(out), options)
     return filter_foreign(paths, Path(out), options)
+
+
+def dedup(
+    inputs: str | Path | Sequence[str | Path], out: str | Path, *, options: DedupOptions | None = None
+) -> DedupReport:
+    """Remove near-duplicate rows of Parquet and JSONL files with any columns; the same call resumes.
+
+    Raises:
+        SynthgenError: the inputs cannot be read, an option does not fit them, or the output cannot be written.
+    """
+    paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
+    return _dedup(paths, Path(out), options or DedupOptions())
 
 
 def policy_check(

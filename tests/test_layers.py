@@ -147,10 +147,11 @@ def test_every_room_of_asking_exists() -> None:
     ("library", "homes"),
     [
         ("aiohttp", {"synthgen.asking.transport.aiohttp_transport"}),
+        ("httptools", {"synthgen.asking.transport.direct"}),
         ("openai", SDK_USERS | {"synthgen.asking.batch.openai_batches"}),
         ("anthropic", SDK_USERS | {"synthgen.asking.batch.anthropic_batches"}),
         ("openvino_genai", {"synthgen.asking.local_worker"}),
-        ("datasketch", {"synthgen.refine.dedup"}),
+        ("datasketch", {"synthgen.refine.minhash_rule"}),
         ("boto3", {"synthgen.asking.transport.clouds"}),
         ("google", {"synthgen.asking.transport.clouds"}),
         ("azure", {"synthgen.asking.transport.clouds"}),

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from synthgen.cli.dedup import dedup as dedup_verb
 from synthgen.cli.doctor import doctor
 from synthgen.cli.journal import app as journal_app
 from synthgen.cli.policy import app as policy_app
@@ -180,6 +181,9 @@ def filter_(
     report = api.filter(inputs, out or Path("dry-run"), options=options)
     print_report(report, as_json=as_json, published=dry_run is None)
     _end(report.problem)
+
+
+app.command("dedup")(dedup_verb)
 
 
 @app.command()

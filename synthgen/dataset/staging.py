@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import polars as pl
 
 from synthgen.dataset.about import CardFile
-from synthgen.dataset.write import check_schema, file_sha256, storage_errors, sync_folder, write_parquet
+from synthgen.dataset.write import check_schema, storage_errors, stored_files, sync_folder, write_parquet
 from synthgen.schema import RecordShape, Table, table_schema
 
 __all__ = ["Kind", "Staging", "root_hash"]
@@ -120,12 +120,7 @@ class Staging:
                 shards.add(frame)
             written.append(shards.finish())
         self.rows = {path: rows for part in written for path, rows in part.items()}
-        self.files = tuple(self._file(path, rows) for path, rows in self.rows.items())
-
-    def _file(self, name: str, rows: int) -> CardFile:
-        path = self.new / name
-        with storage_errors(path):
-            return CardFile(name, file_sha256(path), path.stat().st_size, rows)
+        self.files = stored_files(self.new, self.rows)
 
     def close(self) -> None:
         """Remove the staging folder, published or not."""

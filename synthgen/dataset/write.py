@@ -18,10 +18,20 @@ from pathlib import Path
 
 import polars as pl
 
+from synthgen.dataset.about import CardFile
 from synthgen.errors import StorageError
 from synthgen.schema import SCHEMA_VERSION, RecordShape, Table, arrow_schema_b64, table_schema
 
-__all__ = ["check_schema", "file_sha256", "storage_errors", "sync_folder", "write_bytes", "write_parquet"]
+__all__ = [
+    "check_schema",
+    "file_sha256",
+    "storage_errors",
+    "stored_files",
+    "sync_folder",
+    "write_bytes",
+    "write_parquet",
+    "write_table",
+]
 
 # HF streaming reads one row group at a time; 10,000 chat rows are some 10 MB of text.
 ROW_GROUP_ROWS = 10_000
@@ -77,6 +87,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def stored_files(folder: Path, rows: Mapping[str, int]) -> tuple[CardFile, ...]:
+    """The shards in a folder, with their hashes; `rows` maps their paths to row counts.
+
+    Raises:
+        StorageError: one of them cannot be read.
+    """
+    files = []
+    for name, count in rows.items():
+        path = folder / name
+        with storage_errors(path):
+            files.append(CardFile(name, file_sha256(path), path.stat().st_size, count))
+    return tuple(files)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable: a rename is only safe once its folder is."""
     with storage_errors(path):
@@ -121,7 +145,26 @@ def write_parquet(
         StorageError: the disk refuses.
     """
     check_schema(frame, table, shape)
-    keys = {"schema_version": str(SCHEMA_VERSION), "table": table, "shape": shape.label(), **metadata}
+    keys = {"table": table, "shape": shape.label(), **metadata}
+    write_table(
+        frame, path, metadata=keys, arrow=arrow_schema_b64(table, shape), row_group_rows=row_group_rows
+    )
+
+
+def write_table(
+    frame: pl.DataFrame,
+    path: Path,
+    *,
+    metadata: Mapping[str, str],
+    arrow: str | None = None,
+    row_group_rows: int = ROW_GROUP_ROWS,
+) -> None:
+    """Write a frame with columns of its own; `arrow` None leaves the Arrow types to polars (its large ones).
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    keys = {"schema_version": str(SCHEMA_VERSION), **metadata}
     buffer = BytesIO()
     frame.rechunk().write_parquet(
         buffer,
@@ -130,7 +173,7 @@ def write_parquet(
         statistics=True,
         row_group_size=row_group_rows,
         metadata={
-            "ARROW:schema": arrow_schema_b64(table, shape),
+            **({} if arrow is None else {"ARROW:schema": arrow}),
             **{f"synthgen.{name}": keys[name] for name in sorted(keys)},
         },
     )

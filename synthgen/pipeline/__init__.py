@@ -2,6 +2,8 @@
 
 from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.cancel import Cancelled, cancel_run
+from synthgen.pipeline.dedup import DedupOptions, dedup
+from synthgen.pipeline.dedup_output import DedupReport
 from synthgen.pipeline.exporting import Export, export, student_allowed
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.generate import Options, generate
@@ -18,6 +20,8 @@ from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 __all__ = [
     "Attestation",
     "Cancelled",
+    "DedupOptions",
+    "DedupReport",
     "Export",
     "FilterOptions",
     "Gates",
@@ -35,6 +39,7 @@ __all__ = [
     "cancel_run",
     "check_recipe",
     "check_rows",
+    "dedup",
     "export",
     "filter_foreign",
     "first_questions",

@@ -7,7 +7,6 @@ whose judge score is asked for and missing is rejected as `unjudged`: nothing is
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import islice
@@ -20,7 +19,6 @@ from synthgen.dataset import (
     BadRow,
     Batch,
     Staging,
-    check_target,
     configs_card,
     detect_shape,
     open_inputs,
@@ -28,9 +26,10 @@ from synthgen.dataset import (
     write_bytes,
 )
 from synthgen.errors import UsageError
-from synthgen.journal import JournalIndex, lock_run
+from synthgen.journal import JournalIndex
 from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.captured import logprobs_frame
+from synthgen.pipeline.claim import claim
 from synthgen.pipeline.describe import TEXTS, count_rows, stamp
 from synthgen.pipeline.foreign import Declared, ForeignPolicy
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
@@ -201,7 +200,7 @@ def _recut(
                 _count(counts, verdicts)
             return counts
         with (
-            _claim(out),
+            claim(out, TEXTS),
             Staging(
                 out,
                 resolved.shape,
@@ -322,7 +321,7 @@ def _filter_group(
                 _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
             return _report(out, out.name, counts, None, started), policy.groups
         with (
-            _claim(out),
+            claim(out, TEXTS),
             Staging(
                 out, shape, rows_per_shard=options.rows_per_shard, test_share=options.test_share
             ) as staging,
@@ -339,27 +338,6 @@ def _filter_group(
             entries = policy.manifest(out.name, chain, counts, rows)
             publish(out, staging, texts=policy.texts(rows, entries), manifest=entries)
     return _report(out, out.name, counts, None, started), policy.groups
-
-
-@contextmanager
-def _claim(out: Path) -> Iterator[None]:
-    """Hold the lock of an output folder that is not a run; nothing of it stays.
-
-    Raises:
-        UsageError: it is a run: its dataset belongs to `generate`.
-    """
-    if (out / "journal").is_dir():
-        raise UsageError(f"{out}: is a run folder; choose another folder with -o")
-    release = lock_run(out / ".lock")
-    try:
-        check_target(out, TEXTS)
-        yield
-    finally:
-        # Removed while it is held: whoever waits for it must not get hold of a file nobody else sees.
-        (out / ".lock" / "LOCK").unlink(missing_ok=True)
-        release()
-        with suppress(OSError):
-            (out / ".lock").rmdir()
 
 
 def _first(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
