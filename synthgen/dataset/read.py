@@ -130,20 +130,21 @@ def _record(
     if extra.origin_column is not None and (origin := _text(row.get(extra.origin_column))):
         teacher, _, at = origin.rpartition("@") if "@" in origin else (origin, "", "")
         teacher, route = teacher or None, at or None
-    sample, finish = row.get("sample"), row.get("finish_reason")
+    finish = row.get("finish_reason")
     record: dict[str, object] = {
         **{name: _text(row.get(name)) for name in _TEXT_COLUMNS},
         "id": identity,
         "messages": [message_struct(message, shape) for message in messages],
         "source": _text(row.get("source")) or where,
         "row": _text(row.get("row")) or identity,
-        "sample": sample if isinstance(sample, int) and 0 <= sample < 2**31 else None,
+        "sample": _count(row.get("sample")),
         "parents": _texts(row.get("parents")),
         "teacher": teacher,
         "route": route,
         "finish_reason": finish if finish in get_args(FinishReason) else None,
         "scores": _scores(row, extra.score_column),
         "flags": _texts(row.get("flags")),
+        "generation": _count(row.get("generation")),
     }
     if shape.tools:
         record["tools"] = tools
@@ -152,6 +153,10 @@ def _record(
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < 2**31 else None
 
 
 def _texts(value: object) -> list[str] | None:

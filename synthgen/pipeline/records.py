@@ -29,6 +29,7 @@ class Origin:
     row_license: str
     seed_relation: str
     policy_id: str
+    generation: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def _record(verdict: Verdict, shape: RecordShape, origin: Origin) -> dict[str, o
         "row_license": origin.row_license,
         "seed_relation": origin.seed_relation,
         "policy_id": origin.policy_id,
+        "generation": origin.generation,
     }
 
 

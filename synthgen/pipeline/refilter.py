@@ -31,10 +31,11 @@ from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.claim import claim
 from synthgen.pipeline.decontamination import Decontamination, open_decontamination, references_of
+from synthgen.pipeline.describe import TEXTS, count_rows, stamp
 from synthgen.pipeline.foreign import Declared, ForeignPolicy
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP
-from synthgen.pipeline.publishing import TEXTS, publish_run
+from synthgen.pipeline.publishing import publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import OUTCOMES, Report
 from synthgen.pipeline.resolve import Resolved, resolve
@@ -222,7 +223,9 @@ def _recut(
                 staging.add("lineage", frames.lineage)
                 if resolved.captures:
                     staging.add("logprobs", logprobs_frame(verdicts, index, resolved.specs))
-            publish_run(out, staging, resolved, gates, index, counts, walked, lambda _: None, against)
+            publish_run(
+                out, staging, resolved, gates, index, counts, walked, lambda _: None, against, with_lock=True
+            )
     return counts
 
 
@@ -342,14 +345,10 @@ def _filter_group(
                 staging.add("quarantine", refined.quarantined)
             if counts.planned == 0:
                 raise UsageError(f"{', '.join(map(str, inputs))}: no rows found")
-            stamp = {} if declared.enforced else {"policy_enforced": "false"}
-            staging.finish(metadata={"policy": policy.outcome, **stamp})
-            publish(
-                out,
-                staging,
-                texts=policy.texts(out.name, staging.rows, chain, counts),
-                manifest=policy.manifest(chain, counts, against),
-            )
+            staging.finish(metadata=stamp(policy.decided))
+            rows = count_rows(staging.new, staging.files)
+            entries = policy.manifest(out.name, chain, counts, rows, against)
+            publish(out, staging, texts=policy.texts(rows, entries), manifest=entries)
     return _report(out, out.name, counts, None, started), policy.groups
 
 

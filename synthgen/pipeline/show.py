@@ -36,7 +36,8 @@ class RunSummary:
     """`samples` and `rejects` are records as stored; `published` is false for a folder without a manifest; `batches` say
     what is under way at vendors.
 
-    `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`.
+    `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`. `generations`:
+    rounds of distillation behind the accepted rows -> how many have them.
     """
 
     run: Path
@@ -47,6 +48,7 @@ class RunSummary:
     samples: tuple[Record, ...]
     rejects: tuple[Record, ...]
     examples: Mapping[str, str]
+    generations: Mapping[str, int]
     flags: Mapping[str, int]
     batches: tuple[str, ...] = ()
 
@@ -62,6 +64,7 @@ class RunSummary:
             "rejects": [dict(record) for record in self.rejects],
             "flags": dict(self.flags),
             "examples": dict(self.examples),
+            "generations": dict(self.generations),
             "batches": list(self.batches),
         }
 
@@ -145,6 +148,7 @@ def summarise(run: Path, samples: int) -> RunSummary:
         samples=tuple(_head(run / "data", samples)),
         rejects=tuple(_head(run / "rejected", 1)),
         examples=cast(dict[str, str], manifest.get("examples", {})),
+        generations=cast(dict[str, int], manifest.get("generations", {})),
         flags=cast(dict[str, int], manifest.get("flags", {})),
         batches=_under_way(run / "journal"),
     )
