@@ -13,7 +13,8 @@ A row is convicted by, in this order,
 `near_copy`    at least `NEAR` of an item's `SHINGLE`-word runs, anywhere in the prompt or anywhere in the answer;
 `exact_match`  an item of fewer than `LEAST` words of its own as the whole prompt or answer, or as a line or sentence of its own.
 
-Axes: G n-grams of the batch, R n-grams of the reference, P pairs of a reference n-gram and an item.
+Axes: G n-grams of the batch, K those that the reference has, H one entry for each item that has one, R n-grams of the
+reference, P pairs of a reference n-gram and an item.
 """
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
@@ -181,13 +182,16 @@ def _shares(
     reference: Reference, grams: Ngrams
 ) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], tuple[int, int]]]:
     """For every text and item that have a shingle in common: the share of the item's, and the tokens they span."""
-    low_G = np.searchsorted(reference.shingle_P, grams.hash_G, side="left")
-    times_G = np.searchsorted(reference.shingle_P, grams.hash_G, side="right") - low_G
-    gram_H = np.repeat(np.arange(grams.hash_G.size), times_G)
-    if gram_H.size == 0:
+    if reference.shingle_P.size == 0:
         return {}, {}
-    within_H = np.arange(gram_H.size) - np.repeat(np.cumsum(times_G) - times_G, times_G)
-    place_H = low_G[gram_H] + within_H
+    low_G = np.searchsorted(reference.shingle_P, grams.hash_G)
+    low_G[low_G == reference.shingle_P.size] = 0
+    shared_K = np.flatnonzero(reference.shingle_P[low_G] == grams.hash_G)  # few: only they need their end
+    low_K = low_G[shared_K]
+    times_K = np.searchsorted(reference.shingle_P, grams.hash_G[shared_K], side="right") - low_K
+    gram_H = np.repeat(shared_K, times_K)
+    within_H = np.arange(gram_H.size) - np.repeat(np.cumsum(times_K) - times_K, times_K)
+    place_H = np.repeat(low_K, times_K) + within_H
     hits = (
         pl.DataFrame(
             {
