@@ -9,6 +9,7 @@ is resolved directly. Nothing is imported before it is asked for.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isfunction
 from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -81,8 +82,13 @@ def plugin_names(kind: Kind) -> list[str]:
     return sorted(_entries(kind))
 
 
-def load_plugin(kind: Kind, name: str) -> Plugin[Callable[..., object]]:
-    """The plug-in of that name, imported now.
+def load_plugin(
+    kind: Kind,
+    name: str,
+    *,
+    adapt: Callable[[str, Callable[..., object]], Plugin[Callable[..., object]]] | None = None,
+) -> Plugin[Callable[..., object]]:
+    """The plug-in of that name, imported now. `adapt` makes one of a plain function, where the kind has a way to.
 
     Raises:
         UsageError: unknown name (with the nearest known one), or the target is not a `Plugin`.
@@ -97,6 +103,8 @@ def load_plugin(kind: Kind, name: str) -> Plugin[Callable[..., object]]:
         plugin = entry.load()
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{kind} {name!r} cannot be imported from {entry.value}: {error}") from error
+    if adapt is not None and isfunction(plugin):
+        return adapt(name, plugin)
     if not isinstance(plugin, Plugin):
         raise UsageError(f"{kind} {name!r}: {entry.value} is not a synthgen.plugins.Plugin")
     return plugin

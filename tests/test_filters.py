@@ -141,7 +141,13 @@ def test_scores_of_repetition_are_shares() -> None:
     verdicts = judge("repetition", view(*rows("repetition")))
 
     assert verdicts.score is not None
-    assert all(0 <= score <= 1 for score in verdicts.score)
+    shares = [
+        score
+        for score, reason in zip(verdicts.score, verdicts.reason, strict=True)
+        if reason != "repeated_chars"
+    ]
+    assert shares
+    assert all(0 <= score <= 1 for score in shares)
 
 
 def test_pii_kinds_choose_what_rejects() -> None:
@@ -304,3 +310,89 @@ def test_the_digest_follows_the_parameters_and_not_the_writing(tmp_path: Path) -
 
     assert first == same
     assert first != other
+
+
+# --- why a row went -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_every_rejection_has_step_reason_score_and_threshold(name: str, tmp_path: Path) -> None:
+    bad = [row for row in rows(name) if row["reason"] is not None and "params" not in row]
+
+    judged = run_chain(load_chain(chain_file(tmp_path, f"  - {name}\n"), tmp_path), view(*bad))
+
+    assert judged.select("stage", "reason", "score", "threshold").null_count().row(0) == (0, 0, 0, 0)
+
+
+def test_a_broken_bound_is_the_threshold_and_the_score_is_in_its_unit(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, "  - length: {min_words: 3, max_chars: 40}\n")
+    frame = view({"completion": "Two words"}, {"completion": "y " * 30})
+
+    judged = run_chain(load_chain(name, tmp_path), frame)
+
+    assert judged.select("score", "threshold").rows() == [(2.0, 3.0), (59.0, 40.0)]
+
+
+def test_a_fact_counts_as_one_where_none_is_allowed(tmp_path: Path) -> None:
+    judged = run_chain(
+        load_chain(chain_file(tmp_path, "  - truncation\n"), tmp_path),
+        view({"completion": "cut", "finish_reason": "length"}),
+    )
+
+    assert judged.select("score", "threshold").rows() == [(1.0, 0.0)]
+    assert judged["scores"].to_list() == [[]]
+
+
+# --- filters of one's own -------------------------------------------------------------------------------------
+
+
+def polite(completion: str, *, word: str = "please") -> tuple[str | None, float]:
+    """A row filter of a user's."""
+    said = completion.lower().count(word)
+    return (None if said else "rude"), said
+
+
+def short(frame: pl.DataFrame, *, most: int) -> Verdicts:
+    """A frame filter of a user's."""
+    size = frame["completion"].str.len_chars().cast(pl.Float64)
+    return Verdicts(
+        (size > most).replace_strict({True: "too_much", False: None}, return_dtype=pl.String), size
+    )
+
+
+def broken(completion: str) -> str | None:
+    """A row filter that cannot count to three."""
+    return None if completion[2] else "odd"
+
+
+def test_a_function_of_a_row_is_a_filter(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, f"  - {__name__}:polite: {{word: bitte}}\n")
+
+    judged = run_chain(load_chain(name, tmp_path), view({"completion": "Bitte sehr."}, {"completion": "Da."}))
+
+    assert judged["reason"].to_list() == [None, "rude"]
+    assert judged["stage"].to_list() == [None, "filter:polite"]
+    assert judged["scores"][0].to_list() == [{"name": "polite", "score": 1.0}]
+
+
+def test_a_function_of_a_frame_is_a_filter(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, f"  - {__name__}:short: {{most: 4, id: brief}}\n")
+
+    judged = run_chain(load_chain(name, tmp_path), view({"completion": "four"}, {"completion": "five!"}))
+
+    assert judged["stage"].to_list() == [None, "filter:brief"]
+
+
+def test_a_row_on_which_a_users_filter_fails_is_rejected_alone(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, f"  - {__name__}:broken\n")
+
+    judged = run_chain(load_chain(name, tmp_path), view({"completion": "fine"}, {"completion": ""}))
+
+    assert judged.select("reason", "detail").rows() == [(None, None), ("filter_error", "IndexError")]
+
+
+def test_parameters_of_a_users_filter_are_checked_at_their_line(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, f"  - {__name__}:short: {{most: many}}\n")
+
+    with pytest.raises(RecipeError, match=r"mine\.yaml:4: steps\[0\]\..*most: .*integer"):
+        load_chain(name, tmp_path)

@@ -118,7 +118,7 @@ class ForeignPolicy:
             "synthgen": package_version(),
             "policy_registry": self.registry.version,
             "policy": self.outcome,
-            "chain": {"name": chain.name, "version": chain.version, "digest": chain.digest},
+            "chain": chain.as_json(),
             "counts": {"planned": counts.planned, **counts.outcomes},
             "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
         }

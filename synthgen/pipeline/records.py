@@ -56,6 +56,7 @@ def frames_of(
                 "stage": verdict.stage,
                 "reason": verdict.reason,
                 "score": verdict.score,
+                "threshold": verdict.threshold,
                 "detail": verdict.detail,
             }
         by_outcome[verdict.outcome].append(row)

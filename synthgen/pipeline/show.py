@@ -259,7 +259,7 @@ def _verdicts(resolved: Resolved, leaf: Leaf, record: Record | None) -> list[str
         for step in resolved.chain.steps:
             if verdict.stage == f"filter:{step.id}":
                 lines.append(
-                    f"filter:{step.id}: {verdict.reason}" + (f" ({verdict.detail})" if verdict.detail else "")
+                    _said(verdict.stage, verdict.reason, verdict.score, verdict.threshold, verdict.detail)
                 )
                 break
             lines.append(f"filter:{step.id}: kept")
@@ -267,12 +267,20 @@ def _verdicts(resolved: Resolved, leaf: Leaf, record: Record | None) -> list[str
     if leaf.state == "candidate" and record and record.get("stage") in (None, "judge"):
         lines.append("dedup: kept")
     if record and record.get("stage"):
-        score = record.get("score")
-        lines.append(
-            f"{record['stage']}: {record['reason']}"
-            + (f", score {score}" if score is not None else "")
-            + (f" ({record['detail']})" if record.get("detail") else "")
-        )
+        why = (record.get(key) for key in ("stage", "reason", "score", "threshold", "detail"))
+        lines.append(_said(*why))
     for score in cast(list[dict[str, JSONValue]], (record or {}).get("scores") or []):
         lines.append(f"score {score['name']}: {score['score']}")
     return list(dict.fromkeys(lines))
+
+
+def _said(
+    stage: JSONValue, reason: JSONValue, score: JSONValue, threshold: JSONValue, detail: JSONValue
+) -> str:
+    """A rejection in one line: where, why, and by how much."""
+    numbers = [
+        f"{name} {value}"
+        for name, value in (("score", score), ("threshold", threshold))
+        if isinstance(value, float)
+    ]
+    return f"{stage}: {', '.join([str(reason), *numbers])}" + (f" ({detail})" if detail else "")

@@ -7,7 +7,7 @@ into verdicts. All of it is a pure function of its input, in plan order.
 from synthgen.refine.chain import RESULT, Chain, ChainStep, load_chain, run_chain
 from synthgen.refine.dedup import SeenTexts
 from synthgen.refine.judge import judge_verdicts, parse_score
-from synthgen.refine.verdict import VIEW, Verdicts
+from synthgen.refine.verdict import VIEW, Verdicts, view_of
 
 __all__ = [
     "RESULT",
@@ -20,4 +20,5 @@ __all__ = [
     "load_chain",
     "parse_score",
     "run_chain",
+    "view_of",
 ]

@@ -247,9 +247,10 @@ def echo(frame: pl.DataFrame, params: EchoParams) -> Verdicts:
     )
     looked_at = (pl.col("tokens") >= params.min_words) & (pl.col("asked") != "")
     out = words.select(score=pl.when(looked_at).then(share).otherwise(0.0)).with_columns(
-        reason=pl.when(pl.col("score") > params.max_share).then(pl.lit("echo")).cast(pl.String)
+        reason=pl.when(pl.col("score") > params.max_share).then(pl.lit("echo")).cast(pl.String),
+        threshold=pl.when(pl.col("score") > params.max_share).then(pl.lit(params.max_share)),
     )
-    return Verdicts(out["reason"], out["score"])
+    return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
 
 
 def _plain(text: pl.Expr) -> pl.Expr:

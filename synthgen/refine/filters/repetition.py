@@ -1,7 +1,8 @@
 """Completions that loop: the same words, lines or characters over and over.
 
 In: a frame of the view. Out: verdicts with the reasons `repeated_ngrams`, `repeated_phrase`, `repeated_lines`,
-`repeated_chars`; the score is the largest share found, 0..1.
+`repeated_chars`; the score is the share that broke its bound, else the largest found, 0..1; of `repeated_chars` it is
+the length of the run.
 Guarantee: code, tables, formulae, JSON and list markers are not looked at, numbers alone are no repetition.
 Rejected: the web thresholds of Gopher (Rae et al. 2021, table A1: duplicate 5- to 10-grams 0.15 to 0.10, lines 0.30, top
 n-grams 0.20 to 0.16). A song with a chorus or a list of one pattern breaks them; a model in a loop is far above.
@@ -63,20 +64,25 @@ def repetition(frame: pl.DataFrame, params: RepetitionParams) -> Verdicts:
             "top_ngram": np.where(enough, top, 0.0),
             "dup_lines": _line_share(text),
         }
-    ).with_columns(char_run=_has_char_run(text, params.max_char_run))
-    reason = (
-        pl.when(pl.col("char_run"))
-        .then(pl.lit("repeated_chars"))
-        .when(pl.col("dup_lines") > params.max_dup_lines)
-        .then(pl.lit("repeated_lines"))
-        .when(pl.col("dup_ngram") > params.max_dup_ngram)
-        .then(pl.lit("repeated_ngrams"))
-        .when(pl.col("top_ngram") > params.max_top_ngram)
-        .then(pl.lit("repeated_phrase"))
     )
-    score = pl.max_horizontal("dup_ngram", "top_ngram", "dup_lines")
-    out = shares.select(reason=reason.cast(pl.String), score=score)
-    return Verdicts(out["reason"], out["score"])
+    runs = _char_runs(text, params.max_char_run)
+    shares = shares.with_columns(char_run=runs)
+    bounds = (
+        ("repeated_chars", "char_run", params.max_char_run),
+        ("repeated_lines", "dup_lines", params.max_dup_lines),
+        ("repeated_ngrams", "dup_ngram", params.max_dup_ngram),
+        ("repeated_phrase", "top_ngram", params.max_top_ngram),
+    )
+    broken = [(reason, pl.col(name), float(bound), pl.col(name) > bound) for reason, name, bound in bounds]
+    largest = pl.max_horizontal("dup_ngram", "top_ngram", "dup_lines")
+    out = shares.select(
+        reason=pl.coalesce([pl.when(hit).then(pl.lit(reason)) for reason, _, _, hit in broken]),
+        score=pl.coalesce(
+            [*(pl.when(hit).then(measure.cast(pl.Float64)) for _, measure, _, hit in broken), largest]
+        ),
+        threshold=pl.coalesce([pl.when(hit).then(pl.lit(bound)) for _, _, bound, hit in broken]),
+    )
+    return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
 
 
 def _ngram_shares(
@@ -128,8 +134,9 @@ def _line_share(text: pl.Series) -> pl.Series:
     )["dup_lines"]
 
 
-def _has_char_run(text: pl.Series, longest: int) -> pl.Series:
-    runs = (
+def _char_runs(text: pl.Series, longest: int) -> pl.Series:
+    """Length of the longest run of few characters, where it is above `longest`; else 0."""
+    found = (
         pl.DataFrame(
             {"row": pl.arange(len(text), eager=True), "run": text.str.extract_all(rf"\S{{{longest + 1},}}")}
         )
@@ -137,8 +144,11 @@ def _has_char_run(text: pl.Series, longest: int) -> pl.Series:
         .drop_nulls()
         .filter(~pl.col("run").str.contains(_RULER))
         .filter(pl.col("run").str.to_lowercase().str.strip_chars(".!?,").str.split("").list.n_unique() <= 3)
+        .group_by("row")
+        .agg(size=pl.col("run").str.len_chars().max())
     )
-    return pl.Series("char_run", pl.arange(len(text), eager=True).is_in(runs["row"].implode()))
+    rows = pl.DataFrame({"row": pl.arange(len(text), eager=True)})
+    return rows.join(found, on="row", how="left", maintain_order="left")["size"].fill_null(0)
 
 
 REPETITION = Plugin("repetition", RepetitionParams, repetition)
