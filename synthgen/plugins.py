@@ -68,6 +68,15 @@ _BUILT_IN: dict[Kind, tuple[EntryPoint, ...]] = {
         language="synthgen.refine.filters.language:LANGUAGE",
         secrets="synthgen.refine.filters.private:SECRETS",
         pii="synthgen.refine.filters.private:PII",
+        one_of="synthgen.refine.filters.form:ONE_OF",
+        sections="synthgen.refine.filters.form:SECTIONS",
+        symbols="synthgen.refine.filters.form:SYMBOLS",
+        tool_calls="synthgen.refine.filters.form:TOOL_CALLS",
+        consistency="synthgen.refine.filters.compared:CONSISTENCY",
+        grounded="synthgen.refine.filters.compared:GROUNDED",
+        score="synthgen.refine.filters.compared:SCORE",
+        math_answer="synthgen.refine.filters.math_answer:MATH_ANSWER",
+        code_tests="synthgen.refine.filters.code_tests:CODE_TESTS",
     ),
 }
 
