@@ -73,12 +73,14 @@ def length(frame: pl.DataFrame, params: LengthParams) -> Verdicts:
     dense = text.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
     measured = frame.select(
         "finish_reason",
+        "tool_calls",
         chars=text.str.len_chars(),
         words=word_count(text),
         weight=text.str.len_chars() + 2 * dense,
     )
     chars = pl.col("chars")
-    calls_only = (chars == 0) & (pl.col("finish_reason") == "tool_calls").fill_null(False)
+    called = (pl.col("finish_reason") == "tool_calls").fill_null(False) | pl.col("tool_calls").is_not_null()
+    calls_only = (chars == 0) & called
     least = (("chars", params.min_chars, "weight"), ("words", params.min_words, "words"))
     most = (("chars", params.max_chars), ("words", params.max_words))
     bounds = [
