@@ -163,6 +163,24 @@ async def test_a_lost_reply_keeps_the_reservation_of_every_sample(tmp_path: Path
     assert ledger.lost_usd == pytest.approx(sum(spec_of().worst_shares(samples(1)[0], 3)))
 
 
+async def test_a_kill_before_the_reply_is_stored_leaves_every_sample_as_lost_and_askable(
+    tmp_path: Path,
+) -> None:
+    async with Loopback() as server:
+        async with asking(tmp_path, spec_of(server.url)) as asker:
+            await replies(asker, samples(3))
+        segment = tmp_path / "000001.jsonl"
+        intents = segment.read_bytes().splitlines(keepends=True)[:3]
+        segment.write_bytes(b"".join(intents))
+
+        async with asking(tmp_path, spec_of(server.url)) as asker:
+            spent_usd = asker.budget.spent_usd
+            await replies(asker, samples(3))
+
+    assert spent_usd == pytest.approx(sum(spec_of().worst_shares(samples(1)[0], 3)))
+    assert asked_for(server) == [3, 3]
+
+
 async def test_an_unusable_reply_is_kept_once_and_counted_whole(tmp_path: Path) -> None:
     async with (
         Loopback(script=[MALFORMED]) as server,

@@ -146,7 +146,7 @@ async def diagnose(loaded: LoadedRecipe, out: Path, options: DoctorOptions) -> E
         folder.require_free()
         earlier = read_record(folder)
         spent_usd = _spent_by_run(folder) + earlier.spent_usd
-    patients, skipped = _patients(resolved, today)
+    patients, skipped = _patients(resolved, gates, today)
     total = sum((patient.bound for patient in patients), Bound(0, 0, 0, 0.0))
     budget = Budget(total.usd, 0.0)
     try:
@@ -210,19 +210,20 @@ class _Patient:
         )
 
 
-def _patients(resolved: Resolved, today: date) -> tuple[list[_Patient], tuple[str, ...]]:
+def _patients(resolved: Resolved, gates: Gates, today: date) -> tuple[list[_Patient], tuple[str, ...]]:
     """Every teacher that the recipe asks (and that gate 1 has vetted), and those without an endpoint.
 
     Raises:
         MissingKeyError: a credential's environment variable is not set.
     """
     patients, skipped = [], []
+    pinned = gates.pinned(resolved.specs)
     for alias in dict.fromkeys(part.alias for part in resolved.parts):
-        for spec in resolved.specs[alias].hosts:
+        for spec, asked in zip(resolved.specs[alias].hosts, pinned[alias].hosts, strict=True):
             if not isinstance(spec.config, RemoteTeacherConfig):
                 skipped.append(alias)
                 continue
-            teacher = cast(RemoteTeacher, connect(spec))  # what a provider with such a config promises
+            teacher = cast(RemoteTeacher, connect(asked))  # what a provider with such a config promises
             patients.append(_Patient(alias, spec, teacher, endpoint_of(spec.config), today.isoformat()))
     return patients, tuple(skipped)
 

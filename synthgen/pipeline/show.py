@@ -256,10 +256,15 @@ def _verdicts(resolved: Resolved, leaf: Leaf, siblings: list[Leaf], record: Reco
         lines.append(f"{leaf.stage}: {leaf.reason}" + (f" ({leaf.detail})" if leaf.detail else ""))
     else:
         gates = open_gates(resolved, date.today())  # noqa: DTZ011  # only names are compared here
-        problem = gates.mismatch(leaf)
+        problem = gates.objection(leaf)
         lines.append(f"policy: {problem or 'served by the teacher that was asked'}")
         with SeenTexts(None, None) as seen:
-            screened = screen(siblings, gates.mismatch, resolved.chain, seen)
+            screened = screen(
+                siblings,
+                lambda other: None if other.id == leaf.id else gates.objection(other),
+                resolved.chain,
+                seen,
+            )
             verdict = next(verdict for verdict in screened if verdict.leaf.id == leaf.id)
         for step in resolved.chain.steps:
             if verdict.stage == f"filter:{step.id}":
