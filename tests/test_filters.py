@@ -1,6 +1,7 @@
 """Every built-in filter against its hand-written examples, and what all filters have in common."""
 
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -159,6 +160,17 @@ def test_scores_of_repetition_are_shares() -> None:
     ]
     assert shares
     assert all(0 <= score <= 1 for score in shares)
+
+
+@pytest.mark.parametrize(
+    "text", ["Words, and (more) words!", "\x1c\x1d tab\tand\x0bline\r\n", "a1_b2-c3 ~~~ ..."]
+)
+def test_letters_are_counted_alike_in_ascii_and_in_other_text(text: str) -> None:
+    verdicts = judge("symbols", view({"completion": text}, {"completion": f"{text}é"}), {"min_chars": 1})
+
+    solid, letters = len(re.findall(r"[^\t-\r ]", text)), len(re.findall(r"[A-Za-z0-9]", text))
+    assert verdicts.score is not None
+    assert verdicts.score.to_list() == pytest.approx([letters / solid, (letters + 1) / (solid + 1)])
 
 
 def test_pii_kinds_choose_what_rejects() -> None:

@@ -11,11 +11,13 @@ Guarantee: columnar but for tool calls, of which each distinct list of tools is 
 Rejected: repairing (a label in a sentence, a call with a missing brace). What is trained on must be as asked.
 """
 
+# ruff: noqa: N806  # arrays carry their axes in their names
 import re
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import jsonschema_rs
+import numpy as np
 import orjson
 import polars as pl
 from pydantic import Field
@@ -40,6 +42,10 @@ __all__ = [
     "symbols",
     "tool_calls",
 ]
+
+
+_SOLID = np.array([not chr(code).isspace() or 0x1C <= code <= 0x1F for code in range(256)])
+_ALNUM = np.array([code < 128 and chr(code).isalnum() for code in range(256)])
 
 
 class OneOfParams(Strict):
@@ -109,9 +115,8 @@ class SymbolsParams(Strict):
 
 def symbols(frame: pl.DataFrame, params: SymbolsParams) -> Verdicts:
     """Prose of little but punctuation and symbols. Code, tables, formulae and JSON are not looked at."""
-    text = frame.select(text=prose(completion()))
-    size = pl.col("text").str.count_matches(r"\S")
-    share = pl.col("text").str.count_matches(r"[\p{L}\p{M}\p{N}]") / size
+    text = _counted(frame.select(text=prose(completion()))["text"])
+    size, share = pl.col("size"), pl.col("letters") / pl.col("size")
     enough = size >= params.min_chars
     scored = text.select(score=pl.when(enough).then(share))
     hit = pl.col("score") < params.min_share
@@ -121,6 +126,27 @@ def symbols(frame: pl.DataFrame, params: SymbolsParams) -> Verdicts:
         threshold=pl.when(hit).then(pl.lit(params.min_share)),
     )
     return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
+
+
+def _counted(text: pl.Series) -> pl.DataFrame:
+    """`size`: characters that are no white space; `letters`: letters, marks and digits among them.
+
+    Classes of characters are looked up byte by byte where a text is ASCII: a tenth of the cost of the expressions.
+    """
+    rows = pl.DataFrame({"text": text}).with_columns(
+        plain=pl.col("text").str.len_bytes() == pl.col("text").str.len_chars()
+    )
+    ascii_text = rows.select(pl.when("plain").then("text").otherwise(pl.lit("")))["text"]
+    byte_C = np.frombuffer("".join(ascii_text.to_list()).encode(), np.uint8)
+    end_N = np.concatenate([[0], np.cumsum(ascii_text.str.len_bytes().to_numpy(), dtype=np.int64)])
+    sums = [np.concatenate([[0], np.cumsum(table[byte_C])])[end_N] for table in (_SOLID, _ALNUM)]
+    other = pl.when(~pl.col("plain")).then("text")
+    return rows.select(
+        size=pl.when("plain").then(pl.Series(np.diff(sums[0]))).otherwise(other.str.count_matches(r"\S")),
+        letters=pl.when("plain")
+        .then(pl.Series(np.diff(sums[1])))
+        .otherwise(other.str.count_matches(r"[\p{L}\p{M}\p{N}]")),
+    )
 
 
 class ToolCallsParams(Strict):

@@ -18,11 +18,12 @@ from pydantic import Field
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import Strict
 from synthgen.refine.filters.text import completion, prose
-from synthgen.refine.shingles import Tokens, ngrams, tokenise
+from synthgen.refine.shingles import I64, Tokens, ngrams, tokenise
 from synthgen.refine.verdict import Verdicts
 
 __all__ = ["REPETITION", "RepetitionParams", "repetition"]
 
+Shares = np.ndarray[tuple[int], np.dtype[np.float64]]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 _LONG, _SHORT = 8, 4  # words per n-gram
@@ -85,31 +86,33 @@ def repetition(frame: pl.DataFrame, params: RepetitionParams) -> Verdicts:
     return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
 
 
-def _ngram_shares(
-    tokens: Tokens, count: int
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def _ngram_shares(tokens: Tokens, count: int) -> tuple[Shares, Shares]:
     """Per text: share of repeated long n-grams, and share of the text covered by its top short one."""
     words_N = np.maximum(np.bincount(tokens.text_T, minlength=count), 1)
-    repeats = (
-        _counts(tokens, _LONG).group_by("text").agg(share=(pl.col("count") - 1).sum() / pl.col("count").sum())
-    )
-    tops = _counts(tokens, _SHORT).group_by("text").agg(top=pl.col("count").max()).filter(pl.col("top") > 1)
-    repeated_N = np.zeros(count)
-    repeated_N[repeats["text"].to_numpy()] = repeats["share"].to_numpy()
-    top_N = np.zeros(count)
-    top_N[tops["text"].to_numpy()] = tops["top"].to_numpy()
+    text_R, size_R = _runs(tokens, _LONG)
+    all_N = np.bincount(text_R, weights=size_R, minlength=count)
+    repeated_N = (all_N - np.bincount(text_R, minlength=count)) / np.maximum(all_N, 1)
+    text_R, size_R = _runs(tokens, _SHORT)
+    top_N = np.zeros(count, np.int64)
+    np.maximum.at(top_N, text_R, size_R)
+    top_N[top_N == 1] = 0
     return repeated_N, np.minimum(top_N * _SHORT / words_N, 1.0)
 
 
-def _counts(tokens: Tokens, n: int) -> pl.DataFrame:
-    """`text`, `hash`, `count` of every n-gram that is not mostly numbers."""
+def _runs(tokens: Tokens, n: int) -> tuple[I64, I64]:
+    """`text_R`, `size_R` of every different n-gram that is not mostly numbers: its text, and how often it stands there.
+
+    Sorted by text and 40 bits of the hash in one number: of a text of 10 000 words two n-grams share them once in 20 000.
+    """
     grams = ngrams(tokens, n)
+    if grams.start_G.size == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     numbers_T1 = np.concatenate([[0], np.cumsum(tokens.numeric_T)])
-    worded_G = (
-        (numbers_T1[grams.start_G + n] - numbers_T1[grams.start_G]) * 2 <= n if grams.start_G.size else []
-    )
-    frame = pl.DataFrame({"text": grams.text_G, "hash": grams.hash_G})
-    return frame.filter(pl.Series(worded_G, dtype=pl.Boolean)).group_by("text", "hash").agg(count=pl.len())
+    worded_G = (numbers_T1[grams.start_G + n] - numbers_T1[grams.start_G]) * 2 <= n
+    text_G = grams.text_G[worded_G].astype(np.uint64)
+    key_G = np.sort((text_G << np.uint64(40)) | (grams.hash_G[worded_G] >> np.uint64(24)))
+    first_R = np.flatnonzero(np.diff(key_G, prepend=np.uint64(2**64 - 1)))
+    return (key_G[first_R] >> np.uint64(40)).astype(np.int64), np.diff(first_R, append=key_G.size)
 
 
 def _line_share(text: pl.Series) -> pl.Series:

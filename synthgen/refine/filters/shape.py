@@ -70,12 +70,16 @@ def length(frame: pl.DataFrame, params: LengthParams) -> Verdicts:
     words where their bound is broken.
     """
     text = completion().str.strip_chars()
-    dense = text.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
+    # What no bound asks for is not counted.
+    dense = (
+        text.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]") if params.min_chars > 1 else 0
+    )
+    counted = params.min_words > 0 or params.max_words is not None
     measured = frame.select(
         "finish_reason",
         "tool_calls",
         chars=text.str.len_chars(),
-        words=word_count(text),
+        words=word_count(text) if counted else 0,
         weight=text.str.len_chars() + 2 * dense,
     )
     chars = pl.col("chars")
