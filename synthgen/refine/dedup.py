@@ -83,6 +83,11 @@ class SeenTexts:
         """Give the text file back to the system."""
         self._texts.close()
 
+    @property
+    def threshold(self) -> float:
+        """The Jaccard from which a text is a near duplicate; 1 where only equal texts are."""
+        return self._near.threshold if self._near else 1.0
+
     def add(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The `VERDICTS` of the frame's rows, aligned with it; what was kept is remembered.
 
