@@ -13,29 +13,37 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from synthgen.api import (
+        DedupOptions,
         FilterOptions,
         Options,
         Report,
         SynthgenError,
+        dedup,
         doctor,
         filter,
         generate,
         load_recipe,
         plan,
+        policy_attest,
+        policy_check,
         recipe_schema,
         show,
     )
 
 __all__ = [
+    "DedupOptions",
     "FilterOptions",
     "Options",
     "Report",
     "SynthgenError",
+    "dedup",
     "doctor",
     "filter",
     "generate",
     "load_recipe",
     "plan",
+    "policy_attest",
+    "policy_check",
     "recipe_schema",
     "show",
 ]

@@ -6,25 +6,35 @@ In: paths, mappings, plain values. Out: typed results. Each function works in a 
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from synthgen.asking.batch import Pace
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, UsageError
 from synthgen.pipeline import (
+    Attestation,
     Cancelled,
+    DedupOptions,
+    DedupReport,
     FilterOptions,
+    OnDeny,
     Options,
     Plan,
     Question,
+    Recheck,
     Report,
     RowStory,
     RunFolder,
     RunSummary,
+    attest,
     cancel_run,
+    check_recipe,
+    check_rows,
     filter_foreign,
     first_questions,
     make_plan,
@@ -36,6 +46,7 @@ from synthgen.pipeline import (
     row_story,
     summarise,
 )
+from synthgen.pipeline import dedup as _dedup
 from synthgen.pipeline import generate as _generate
 from synthgen.recipe.load import LoadedRecipe, load_recipe
 from synthgen.recipe.schema import recipe_schema
@@ -46,21 +57,27 @@ if TYPE_CHECKING:  # brings HTTP libraries along
 
 __all__ = [
     "Cancelled",
+    "DedupOptions",
+    "DedupReport",
     "FilterOptions",
     "LoadedRecipe",
     "Options",
     "Plan",
     "Question",
+    "Recheck",
     "Report",
     "RowStory",
     "RunSummary",
     "SynthgenError",
     "cancel",
+    "dedup",
     "doctor",
     "filter",
     "generate",
     "load_recipe",
     "plan",
+    "policy_attest",
+    "policy_check",
     "preview",
     "recipe_schema",
     "show",
@@ -152,6 +169,77 @@ def filter(  # the verb's name
     if len(paths) == 1 and (paths[0] / "journal").is_dir():
         return recut(paths[0], Path(out), options)
     return filter_foreign(paths, Path(out), options)
+
+
+def dedup(
+    inputs: str | Path | Sequence[str | Path], out: str | Path, *, options: DedupOptions | None = None
+) -> DedupReport:
+    """Remove near-duplicate rows of Parquet and JSONL files with any columns; the same call resumes.
+
+    Raises:
+        SynthgenError: the inputs cannot be read, an option does not fit them, or the output cannot be written.
+    """
+    paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
+    return _dedup(paths, Path(out), options or DedupOptions())
+
+
+def policy_check(
+    target: str | Path | Mapping[str, JSONValue] | LoadedRecipe,
+    *,
+    use: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    on_deny: OnDeny = "fail",
+    today: date | None = None,
+) -> Recheck:
+    """What the policy says of a recipe, or of every row of a run or dataset folder; sends and writes nothing.
+
+    `use` takes the place of the declared uses. `on_deny` (rows only): `fail`, `drop` or `split`.
+
+    Raises:
+        SynthgenError: the recipe, its files or the folder are wrong.
+    """
+    day = today or date.today()  # noqa: DTZ011  # the user's calendar day, as in their lock file
+    if isinstance(target, str | Path) and Path(target).is_dir():
+        if overrides:
+            raise UsageError("--set: is for a recipe; a run keeps the one it has")
+        return check_rows(Path(target), use, on_deny, day)
+    if on_deny != "fail":
+        raise UsageError(f"on-deny {on_deny}: is for rows that exist; a recipe has none yet")
+    loaded = _loaded(target, overrides)
+    if use:
+        recipe = loaded.recipe.model_copy(update={"use": list(use)})
+        loaded = replace(loaded, recipe=recipe)
+    return check_recipe(loaded, day)
+
+
+def policy_attest(
+    recipe: str | Path,
+    *,
+    use: str,
+    because: str,
+    who: str,
+    expires: date,
+    rules: Sequence[str] = (),
+    subject: str | None = None,
+    contract: str | None = None,
+    document: Path | None = None,
+) -> tuple[Path, str]:
+    """Record a person's decision in `policy.lock.toml` beside the recipe; returns the file and the added text.
+
+    With `contract` and its `document` it is a waiver, which lifts deny too. Without `rules` it answers for all that
+    stop the recipe for `use` today.
+
+    Raises:
+        SynthgenError: the recipe, the lock file or the entry is wrong; nothing was written.
+    """
+    if (contract is None) != (document is None):
+        raise UsageError("attest: a waiver needs both the reference of the contract and its document")
+    try:
+        digest = hashlib.sha256(document.read_bytes()).hexdigest() if document else None
+    except OSError as error:
+        raise UsageError(f"{document}: cannot be read: {error.strerror}") from error
+    decided = Attestation(use, because, who, expires, tuple(rules), subject, contract, digest)
+    return attest(load_recipe(recipe), decided, date.today())  # noqa: DTZ011  # the user's calendar day
 
 
 def cancel(

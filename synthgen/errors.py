@@ -14,6 +14,7 @@ with `from`.
     ├── BudgetReached        5   the next request would not fit under the cap
     ├── StorageError         6   disk full, unwritable, damaged journal
     │   └── RunLocked        6   another process holds the run folder
+    ├── CriteriaNotMet       7   a table of cases or criteria is not met
     └── Interrupted        130   SIGINT or SIGTERM, after draining
 """
 
@@ -21,6 +22,7 @@ from typing import ClassVar
 
 __all__ = [
     "BudgetReached",
+    "CriteriaNotMet",
     "Interrupted",
     "MissingKeyError",
     "PolicyError",
@@ -84,6 +86,12 @@ class StorageError(SynthgenError):
 
 class RunLocked(StorageError):
     """Another process works in this run folder."""
+
+
+class CriteriaNotMet(SynthgenError):
+    """What was measured is not what was asked for."""
+
+    exit_code = 7
 
 
 class Interrupted(SynthgenError):

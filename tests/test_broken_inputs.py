@@ -218,6 +218,8 @@ def test_everything_a_run_writes_is_looked_for_before_its_first_session(
     server: Loopback, tmp_path: Path
 ) -> None:
     (tmp_path / "policy.lock.toml").write_text("")
+    (tmp_path / "policy.rules").mkdir()
+    (tmp_path / "policy.rules" / "ours.toml").write_text("")
     cli("generate", save(tmp_path / "r.yaml", recipe(server)), "-o", tmp_path / "run")
     cli("generate", save(tmp_path / "r.yaml", recipe(server, seed=2)), "-o", tmp_path / "run")
 

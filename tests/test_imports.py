@@ -68,15 +68,19 @@ def test_the_probe_sees_what_is_loaded() -> None:
 
 def test_the_public_names_of_the_package() -> None:
     assert synthgen.__all__ == [
+        "DedupOptions",
         "FilterOptions",
         "Options",
         "Report",
         "SynthgenError",
+        "dedup",
         "doctor",
         "filter",
         "generate",
         "load_recipe",
         "plan",
+        "policy_attest",
+        "policy_check",
         "recipe_schema",
         "show",
     ]

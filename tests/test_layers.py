@@ -151,7 +151,7 @@ def test_every_room_of_asking_exists() -> None:
         ("openai", SDK_USERS | {"synthgen.asking.batch.openai_batches"}),
         ("anthropic", SDK_USERS | {"synthgen.asking.batch.anthropic_batches"}),
         ("openvino_genai", {"synthgen.asking.local_worker"}),
-        ("datasketch", {"synthgen.refine.dedup"}),
+        ("datasketch", {"synthgen.refine.minhash_rule"}),
         ("boto3", {"synthgen.asking.transport.clouds"}),
         ("google", {"synthgen.asking.transport.clouds"}),
         ("azure", {"synthgen.asking.transport.clouds"}),

@@ -116,7 +116,8 @@ def test_the_table_of_teachers_names_every_provider() -> None:
 def test_the_readme_shows_every_verb() -> None:
     shown = {command.split()[1] for command in commands()}
 
-    assert shown == {"generate", "cancel", "plan", "doctor", "filter", "show", "list", "schema"}
+    verbs = {"generate", "cancel", "plan", "doctor", "filter", "dedup", "show", "list", "schema", "policy"}
+    assert shown == verbs
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if command not in LOCAL])

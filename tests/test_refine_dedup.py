@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from synthgen.errors import StorageError
 from synthgen.recipe.model import NearConfig
 from synthgen.refine import dedup
-from synthgen.refine.dedup import VERDICTS, SeenTexts, bands
-from synthgen.refine.shingles import jaccard, ngrams, shingle, sign, tokenise
+from synthgen.refine.dedup import VERDICTS, SeenTexts
+from synthgen.refine.minhash_rule import RECALL, bands
+from synthgen.refine.shingles import jaccard, ngrams, shingle, sign_hashes, tokenise
 from synthgen.refine.verdict import VIEW
 
 PARAGRAPH = (
@@ -246,7 +247,7 @@ def test_bands_reach_the_recall_at_the_threshold(threshold: float, num_perm: int
     count, rows = bands(threshold, num_perm)
 
     assert count * rows <= num_perm
-    assert 1 - (1 - threshold**rows) ** count >= dedup.RECALL
+    assert 1 - (1 - threshold**rows) ** count >= RECALL
 
 
 # --- shingles -------------------------------------------------------------------------------------------------
@@ -256,7 +257,7 @@ def test_signatures_equal_those_of_datasketch() -> None:
     texts = shingle([PARAGRAPH, "two words", "", "一二三四五六七"], 5)
     permutations = MinHash(num_perm=64, seed=1).permutations
 
-    signature = sign(texts, (permutations[0], permutations[1]))
+    signature = sign_hashes((texts.hash_S >> np.uint64(32)).astype(np.uint32), texts.offset_N1, permutations)
 
     for i in range(4):
         oracle = MinHash(num_perm=64, seed=1, hashfunc=int)

@@ -12,8 +12,10 @@ from typing import Annotated
 
 import typer
 
+from synthgen.cli.dedup import dedup as dedup_verb
 from synthgen.cli.doctor import doctor
 from synthgen.cli.journal import app as journal_app
+from synthgen.cli.policy import app as policy_app
 from synthgen.cli.terminal import safe
 from synthgen.errors import PolicyError, SynthgenError, UsageError
 
@@ -28,6 +30,7 @@ app = typer.Typer(
 )
 
 app.add_typer(journal_app, name="journal")
+app.add_typer(policy_app, name="policy")
 app.command()(doctor)
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
@@ -141,6 +144,16 @@ def filter_(
     origin: Annotated[str | None, typer.Option(help="Who wrote foreign answers: teacher@route.")] = None,
     origin_column: Annotated[str | None, typer.Option(help="Column that holds teacher@route.")] = None,
     row_license: Annotated[str, typer.Option(help="Licence of foreign prompts: own, or an SPDX id.")] = "own",
+    actor: Annotated[
+        list[str] | None, typer.Option(help="A fact about you, for foreign data: mau=5000. May be repeated.")
+    ] = None,
+    on_deny: Annotated[
+        str,
+        typer.Option(help="Rows that policy refuses: fail, drop them, or split what cannot stand together."),
+    ] = "fail",
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Refuse nothing; stamp the output policy_enforced=false.")
+    ] = False,
     dry_run: Annotated[
         int | None, typer.Option(help="Look at the first N rows only, write nothing.", min=1)
     ] = None,
@@ -149,6 +162,7 @@ def filter_(
     """Refine again without any teacher: a run (from its journal), or anybody's dataset."""
     from synthgen import api
     from synthgen.cli.output import print_report
+    from synthgen.cli.policy_given import actor_facts, on_deny_choice
 
     if out is None and dry_run is None:
         raise UsageError("filter: name a folder for the result with -o")
@@ -161,11 +175,17 @@ def filter_(
         origin=origin,
         origin_column=origin_column,
         row_license=row_license,
+        actor=actor_facts(actor or ()),
+        on_deny=on_deny_choice(on_deny),
+        report_only=report_only,
         dry_run=dry_run,
     )
     report = api.filter(inputs, out or Path("dry-run"), options=options)
     print_report(report, as_json=as_json, published=dry_run is None)
     _end(report.problem)
+
+
+app.command("dedup")(dedup_verb)
 
 
 @app.command()

@@ -5,6 +5,8 @@ staging  rows wave by wave -> final shards, train and test
 publish  shards and texts become visible under one manifest
 card     the README.md of a dataset
 read     foreign Parquet and JSONL -> batches of records (files: paths and rows; formats: one row)
+tables   foreign Parquet and JSONL -> frames with their own columns, and back (table_staging)
+scratch  intermediate results of a long computation
 """
 
 from synthgen.dataset.card import (
@@ -13,12 +15,16 @@ from synthgen.dataset.card import (
     CardPolicy,
     CardPrompt,
     CardTeacher,
+    configs_card,
     dataset_card,
 )
-from synthgen.dataset.files import BadRow
+from synthgen.dataset.files import BadRow, find_inputs
 from synthgen.dataset.publish import check_target, is_published, publish, read_manifest, verify
 from synthgen.dataset.read import Batch, detect_shape, open_inputs
+from synthgen.dataset.scratch import Scratch, TextFile
 from synthgen.dataset.staging import Staging
+from synthgen.dataset.table_staging import TableStaging
+from synthgen.dataset.tables import Table, read_tables, tables_schema
 from synthgen.dataset.write import write_bytes
 
 __all__ = [
@@ -29,14 +35,22 @@ __all__ = [
     "CardPolicy",
     "CardPrompt",
     "CardTeacher",
+    "Scratch",
     "Staging",
+    "Table",
+    "TableStaging",
+    "TextFile",
     "check_target",
+    "configs_card",
     "dataset_card",
     "detect_shape",
+    "find_inputs",
     "is_published",
     "open_inputs",
     "publish",
     "read_manifest",
+    "read_tables",
+    "tables_schema",
     "verify",
     "write_bytes",
 ]

@@ -14,7 +14,15 @@ import yaml
 
 from synthgen.types import JSONValue
 
-__all__ = ["CardFilters", "CardInfo", "CardPolicy", "CardPrompt", "CardTeacher", "dataset_card"]
+__all__ = [
+    "CardFilters",
+    "CardInfo",
+    "CardPolicy",
+    "CardPrompt",
+    "CardTeacher",
+    "configs_card",
+    "dataset_card",
+]
 
 # SPDX -> the hub's id, where the hub has one for data or code licences we meet.
 _HUB_LICENSES = {
@@ -89,6 +97,7 @@ class CardPolicy:
     decision: str
     obligations: tuple[str, ...]
     registry_date: str
+    enforced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,21 @@ def dataset_card(info: CardInfo) -> str:
     ]
     body = "\n\n".join(section for section in sections if section)
     return f"---\n{front}---\n\n{body}\n"
+
+
+def configs_card(name: str, configs: Sequence[str]) -> str:
+    """The `README.md` over several datasets that may not stand in one: each is a config with a card of its own."""
+    listed: list[JSONValue] = [
+        {"config_name": config, "data_files": [{"split": "train", "path": f"{config}/data/*.parquet"}]}
+        for config in configs
+    ]
+    matter: dict[str, JSONValue] = {"pretty_name": name, "tags": ["synthetic", "synthgen"], "configs": listed}
+    front = yaml.safe_dump(matter, sort_keys=False, allow_unicode=True, width=100)
+    links = "\n".join(f"- [{_text(config)}]({config}/README.md)" for config in configs)
+    return (
+        f"---\n{front}---\n\n# {_text(name)}\n\nThe terms behind these rows do not all go together, so each config "
+        f"stands alone, with its own card, licence and policy files:\n\n{links}\n"
+    )
 
 
 def _front_matter(info: CardInfo) -> dict[str, JSONValue]:
@@ -240,6 +264,11 @@ def _policy(info: CardInfo) -> list[str]:
         ("decision", policy.decision),
         ("obligations", ", ".join(policy.obligations) or "none"),
         ("rules as of", policy.registry_date),
+        *(
+            ()
+            if policy.enforced
+            else (("enforced", "no: policy_enforced=false, this is a report and no permission"),)
+        ),
     )
     note = "Engineering evidence, not legal advice; `POLICY.json` holds rules, sources and grades."
     return ["## Policy", _table(("what", "value"), rows), licence, note]

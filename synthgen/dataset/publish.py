@@ -1,6 +1,6 @@
 """The commit of a dataset: all of it becomes visible, under one manifest, or nothing does.
 
-In: a finished `Staging`, the texts beside the data (card, policy, licences), the manifest's own entries. Out: the
+In: finished shards (`Staged`), the texts beside the data (card, policy, licences), the manifest's own entries. Out: the
 dataset in `out`, with `manifest.json` written last.
 Guarantees: a folder with a manifest shows exactly the files it lists; killed at any moment, the folder is either the
 old publication, or has no manifest and the next `publish` ends with the same bytes; nothing that synthgen did not
@@ -20,10 +20,10 @@ on symlinks).
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import orjson
 
-from synthgen.dataset.staging import Staging
 from synthgen.dataset.write import storage_errors, sync_folder, write_bytes
 from synthgen.errors import StorageError
 from synthgen.schema import SCHEMA_VERSION
@@ -40,15 +40,34 @@ _INTENT = ".publishing.json"
 _DAMAGED = "restore it, or choose another output folder"
 
 
+class Staged(Protocol):
+    """Finished shards that nobody sees yet: `Staging` of records, `TableStaging` of any rows."""
+
+    @property
+    def folder(self) -> Path:
+        """Ours, inside the output folder; `publish` may use it."""
+
+    @property
+    def new(self) -> Path:
+        """The shards, in the folders they will have in the dataset."""
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Path of each shard below `new` -> its rows."""
+
+    def close(self) -> None:
+        """Remove the folder."""
+
+
 def publish(
     out: Path,
-    staging: Staging,
+    staging: Staged,
     *,
     texts: Mapping[str, bytes],
     manifest: Mapping[str, JSONValue],
     phase: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Replace what `out` publishes by what is in `staging`, whose `finish` was called.
+    """Replace what `out` publishes by what is in `staging`, which is finished.
 
     `texts` maps paths inside `out` to contents. `manifest` is written beside our own entries `manifest_version`,
     `schema_version` and `files` (path -> sha256, size_bytes and, for shards, rows). `phase` hears where we are.
@@ -140,7 +159,7 @@ def check_target(out: Path, also: Iterable[str] = ()) -> None:
     _refuse_foreign(out, {*FOLDERS, *TEXTS, *also}, _owned(out))
 
 
-def _write_texts(staging: Staging, texts: Mapping[str, bytes]) -> list[str]:
+def _write_texts(staging: Staged, texts: Mapping[str, bytes]) -> list[str]:
     """Put the texts beside the shards; the sorted paths of all files of the publication."""
     for name, content in texts.items():
         parts = PurePosixPath(name).parts
@@ -153,7 +172,7 @@ def _write_texts(staging: Staging, texts: Mapping[str, bytes]) -> list[str]:
     return sorted([*staging.rows, *texts])
 
 
-def _manifest(own: Mapping[str, JSONValue], names: Iterable[str], staging: Staging) -> bytes:
+def _manifest(own: Mapping[str, JSONValue], names: Iterable[str], staging: Staged) -> bytes:
     files: dict[str, JSONValue] = {}
     for name in names:
         path = staging.new / name
@@ -197,7 +216,7 @@ def _refuse_foreign(out: Path, names: set[str], owned: set[str]) -> None:
 
 
 def _swap(
-    out: Path, staging: Staging, *, old: list[str], new: list[str], phase: Callable[[str], None]
+    out: Path, staging: Staged, *, old: list[str], new: list[str], phase: Callable[[str], None]
 ) -> None:
     aside = staging.folder / "old"
     aside.mkdir()
@@ -210,7 +229,7 @@ def _swap(
     sync_folder(out)
 
 
-def _swap_back(out: Path, staging: Staging, *, new: list[str], manifest: bytes | None) -> None:
+def _swap_back(out: Path, staging: Staged, *, new: list[str], manifest: bytes | None) -> None:
     """The disk refused in the middle of a swap: show what was published before, if anything was."""
     aside = staging.folder / "old"
     for name in new:

@@ -20,7 +20,7 @@ import polars as pl
 from synthgen.errors import StorageError
 from synthgen.schema import SCHEMA_VERSION, RecordShape, Table, arrow_schema_b64, table_schema
 
-__all__ = ["check_schema", "storage_errors", "sync_folder", "write_bytes", "write_parquet"]
+__all__ = ["check_schema", "storage_errors", "sync_folder", "write_bytes", "write_parquet", "write_table"]
 
 # HF streaming reads one row group at a time; 10,000 chat rows are some 10 MB of text.
 ROW_GROUP_ROWS = 10_000
@@ -114,7 +114,26 @@ def write_parquet(
         StorageError: the disk refuses.
     """
     check_schema(frame, table, shape)
-    keys = {"schema_version": str(SCHEMA_VERSION), "table": table, "shape": shape.label(), **metadata}
+    keys = {"table": table, "shape": shape.label(), **metadata}
+    write_table(
+        frame, path, metadata=keys, arrow=arrow_schema_b64(table, shape), row_group_rows=row_group_rows
+    )
+
+
+def write_table(
+    frame: pl.DataFrame,
+    path: Path,
+    *,
+    metadata: Mapping[str, str],
+    arrow: str | None = None,
+    row_group_rows: int = ROW_GROUP_ROWS,
+) -> None:
+    """Write a frame with columns of its own; `arrow` None leaves the Arrow types to polars (its large ones).
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    keys = {"schema_version": str(SCHEMA_VERSION), **metadata}
     buffer = BytesIO()
     frame.rechunk().write_parquet(
         buffer,
@@ -123,7 +142,7 @@ def write_parquet(
         statistics=True,
         row_group_size=row_group_rows,
         metadata={
-            "ARROW:schema": arrow_schema_b64(table, shape),
+            **({} if arrow is None else {"ARROW:schema": arrow}),
             **{f"synthgen.{name}": keys[name] for name in sorted(keys)},
         },
     )

@@ -14,17 +14,17 @@ import polars as pl
 from synthgen.journal import Reply
 from synthgen.pipeline.judging import Judge
 from synthgen.pipeline.tree import Leaf
-from synthgen.pipeline.verdicts import Outcome, Target, Verdict, prompt_and_answer
+from synthgen.pipeline.verdicts import Objection, Outcome, Target, Verdict, prompt_and_answer
 from synthgen.refine import VIEW, Chain, SeenTexts, run_chain
 
 __all__ = ["screen", "settle"]
 
 
 def screen(
-    leaves: Sequence[Leaf], mismatch: Callable[[Leaf], str | None], chain: Chain, seen: SeenTexts
+    leaves: Sequence[Leaf], object_to: Callable[[Leaf], Objection | None], chain: Chain, seen: SeenTexts
 ) -> list[Verdict]:
-    """Everything before the judge. `mismatch` says why a leaf's served identity is not the one that was vetted."""
-    verdicts = {leaf.id: _first_look(leaf, mismatch) for leaf in leaves}
+    """Everything before the judge. `object_to` is gate 2: what policy holds against a leaf."""
+    verdicts = {leaf.id: _first_look(leaf, object_to) for leaf in leaves}
     assert len(verdicts) == len(leaves)  # ids are hashes of root row and path
     view = _view([verdict.leaf for verdict in verdicts.values() if verdict.outcome is None])
     judged = run_chain(chain, view)
@@ -39,11 +39,11 @@ def screen(
     return list(verdicts.values())
 
 
-def _first_look(leaf: Leaf, mismatch: Callable[[Leaf], str | None]) -> Verdict:
+def _first_look(leaf: Leaf, object_to: Callable[[Leaf], Objection | None]) -> Verdict:
     if leaf.state in ("candidate", "rejected"):  # rejects are published too
-        problem = mismatch(leaf)
-        if problem is not None:
-            return Verdict(leaf, "quarantined", "policy", "served_identity", detail=problem)
+        objection = object_to(leaf)
+        if objection is not None:
+            return Verdict(leaf, objection.outcome, "policy", objection.reason, detail=objection.detail)
     if leaf.state == "candidate":
         return Verdict(leaf, None, flags=_reply_flags(leaf))
     outcome = cast(Outcome, leaf.state)

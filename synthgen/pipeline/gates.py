@@ -1,47 +1,102 @@
 """The two policy gates of a run.
 
-In: a resolved recipe, the packaged registry, `policy.lock.toml` beside the recipe, a date. Out: gate 1, which decides
-before any socket is opened, and gate 2, which compares the identity every reply was served under with the one that
-was vetted. No network, no clock of its own.
+In: a resolved recipe with its registry, `policy.lock.toml` beside the recipe, a date. Out: gate 1, which decides before
+any socket is opened, and gate 2, which decides on every candidate by who really wrote it: the model that answered, the
+host behind a router, the source text its words repeat. No network, no clock of its own. Guarantee: what gate 2 says
+of a candidate is the gate's own decision on its parts, remembered per combination of parts.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
+from typing import Literal
 
-from synthgen.asking import maker_model
+from synthgen.asking import TeacherSpec, maker_model
 from synthgen.assets import suggest
 from synthgen.errors import PolicyError, RecipeError, UsageError
 from synthgen.journal import Reply
 from synthgen.pipeline.records import Origin
 from synthgen.pipeline.resolve import Resolved
-from synthgen.pipeline.tree import Leaf
+from synthgen.pipeline.tree import Asked, Leaf
+from synthgen.pipeline.verdicts import Objection
 from synthgen.policy import (
+    LOCK_NAME,
     Ask,
-    Decision,
     GateResult,
+    Part,
     Registry,
+    evaluate,
     gate,
     load_lock,
-    load_registry,
     parse_uses,
     refusal,
     same_identity,
+    vetted_hosts,
 )
-from synthgen.types import digest
+from synthgen.recipe.model import SEED_RELATIONS
+from synthgen.refine import repeats
+from synthgen.types import JSONValue, digest
 
-__all__ = ["Gates", "open_gates"]
+__all__ = ["Gates", "OnDeny", "Sorter", "open_gates"]
+
+OnDeny = Literal["fail", "drop", "split"]
+
+
+class Sorter:
+    """Rows into groups that may stand in one dataset, in the order in which the rows come.
+
+    `drop` knows one group, `split` as many as it takes. What is refused by itself belongs nowhere.
+    """
+
+    def __init__(self, registry: Registry, ask: Ask, on_deny: OnDeny) -> None:
+        self._registry, self._ask, self._on_deny = registry, ask, on_deny
+        self._groups: list[tuple[Part, ...]] = []
+        self._known: dict[tuple[Part, ...], int | None] = {}
+
+    @property
+    def groups(self) -> int:
+        """How many there are so far."""
+        return len(self._groups)
+
+    def place(self, parts: tuple[Part, ...]) -> int | None:
+        """The group of a row written by `parts`, or None."""
+        if parts not in self._known:
+            self._known[parts] = self._find(parts)
+        return self._known[parts]
+
+    def _find(self, parts: tuple[Part, ...]) -> int | None:
+        if not gate(self._registry, parts, self._ask).passed:
+            return None
+        for number, members in enumerate(self._groups):
+            both = tuple(dict.fromkeys((*members, *parts)))
+            if gate(self._registry, both, self._ask).passed:
+                self._groups[number] = both
+                return number
+        if self._on_deny == "split" or not self._groups:
+            self._groups.append(parts)
+            return len(self._groups) - 1
+        return None
 
 
 @dataclass(slots=True)
 class Gates:
-    """Both gates of one run. `result` is what gate 1 decided."""
+    """Both gates of one run. `result` is what gate 1 decided.
+
+    `on_deny` other than `fail` is for rows that exist: then gate 1 stops nothing, and gate 2 sets aside what it refuses;
+    of several groups of rows only `group` is written. `enforced` is false for reports: then nothing is refused, but for
+    text of a model that nobody vetted.
+    """
 
     resolved: Resolved
     registry: Registry
     ask: Ask
     result: GateResult
+    on_deny: OnDeny = "fail"
+    group: int = 0
+    enforced: bool = True
     _same: dict[tuple[str, str | None], str | None] = field(default_factory=dict)
+    _decided: dict[tuple[Part, ...], Objection | None] = field(default_factory=dict)
+    _sorter: Sorter | None = None
 
     def require(self) -> None:
         """Gate 1.
@@ -49,8 +104,16 @@ class Gates:
         Raises:
             PolicyError: review or deny, with rule, source and date of what stands in the way.
         """
+        if not self.enforced or self.on_deny != "fail":
+            return
         if not self.result.passed:
             raise PolicyError("\n".join([refusal(self.result, self.ask.uses), *self.hints()]))
+        for alias, hosts in self.pins.items():
+            if not hosts:
+                raise PolicyError(
+                    f"policy: {alias}: no host behind the router is vetted for this model and use; nothing was sent\n"
+                    "  next: name one that is in `synthgen policy list routes` with `upstream`, or use a route of its own"
+                )
 
     def hints(self) -> list[str]:
         """For each route the registry does not know but nearly does, which one may be meant."""
@@ -61,22 +124,109 @@ class Gates:
             if route not in known and (near := suggest(route, known))
         ]
 
-    def decision(self, alias: str) -> Decision:
-        """Gate 1's decision for a teacher of a step."""
-        return next(
-            item.decision
-            for item in self.result.parts
-            if item.part.alias == alias and item.part.role == "teacher"
+    @property
+    def pins(self) -> dict[str, tuple[str, ...]]:
+        """Teacher behind a router -> the hosts a request may be handed to: the recipe's, else all that are vetted."""
+        routers = {part.alias: part for part in self.resolved.parts if self._at_router(part)}
+        return {
+            alias: part.upstream or vetted_hosts(self.registry, part, self.ask)
+            for alias, part in routers.items()
+        }
+
+    def pinned(self, specs: Mapping[str, TeacherSpec]) -> dict[str, TeacherSpec]:
+        """The teachers with their hosts named, so that a router hands no request to one that nobody vetted."""
+        pins = self.pins
+        return {alias: _pinned(spec, pins[alias]) if alias in pins else spec for alias, spec in specs.items()}
+
+    def _at_router(self, part: Part) -> bool:
+        route = self.registry.route(part.route)
+        return route is not None and route.hands_on
+
+    @property
+    def groups(self) -> int:
+        """How many groups of rows that go together gate 2 has seen."""
+        return self._sorter.groups if self._sorter else 1
+
+    def published(self) -> GateResult:
+        """The decision on what is published: the declared parts, and what gate 2 let pass under other conditions.
+
+        With `on_deny`, on what was kept.
+        """
+        written = {part for parts, objection in self._decided.items() if objection is None for part in parts}
+        teachers = [part for part in self.resolved.parts if part.role == "teacher"]
+        if self.on_deny != "fail":  # what refused rows alone hold is not published
+            teachers = [part for part in teachers if part in written]
+        others = [part for part in self.resolved.parts if part.role != "teacher"]
+        return gate(
+            self.registry, [*teachers, *others, *sorted(written.difference(teachers), key=repr)], self.ask
         )
 
-    def mismatch(self, leaf: Leaf) -> str | None:
+    def objection(self, leaf: Leaf) -> Objection | None:
         """Gate 2: why a leaf's text may not be published, or None."""
         for asked in leaf.asked:
             completion = asked.reply.completion
             problem = self.misidentified(asked.ask.alias, completion.served_model if completion else None)
             if problem is not None:
-                return problem
-        return None
+                return Objection("quarantined", "served_identity", problem)
+        parts = self._parts(leaf)
+        if parts not in self._decided:
+            self._decided[parts] = self._refused(parts) if parts and self.enforced else None
+        return self._decided[parts]
+
+    def _refused(self, parts: tuple[Part, ...]) -> Objection | None:
+        if self.on_deny != "fail":
+            return self._unplaced(parts)
+        # Gate 1 has passed the declared parts: only what differs from them can be refused here.
+        found = tuple(part for part in parts if part not in self.resolved.parts)
+        if not found or gate(self.registry, found, self.ask).passed:
+            return None
+        echoed = found[0].seed_relation != self.resolved.loaded.recipe.source.relation
+        return Objection("quarantined", "seed_overlap" if echoed else "served_host", self._stops(found))
+
+    def _unplaced(self, parts: tuple[Part, ...]) -> Objection | None:
+        """Rows that exist: what is refused is set aside, what belongs to another group waits for its turn."""
+        if self._sorter is None:
+            self._sorter = Sorter(self.registry, self.ask, self.on_deny)
+        row = (*parts, *(part for part in self.resolved.parts if part.role != "teacher"))
+        placed = self._sorter.place(row)
+        if placed == self.group:
+            return None
+        if placed is not None:
+            return Objection("surplus", "other_config", f"stands in config-{placed}")
+        outcome = gate(self.registry, row, self.ask).outcome
+        alone = outcome in ("review", "deny")
+        return Objection("quarantined", outcome if alone else "conflict", self._stops(row))
+
+    def _stops(self, parts: tuple[Part, ...]) -> str:
+        """The rules that stand in the way."""
+        result = gate(self.registry, parts, self.ask)
+        spoke = [*result.conflicts, *(c for item in result.parts for c in item.decision.citations)]
+        stops = [
+            f"{c.decision} by {c.rule} on {c.subject}" for c in spoke if c.decision in ("review", "deny")
+        ]
+        return "; ".join(dict.fromkeys(stops)) or "conflicts with rows before it"
+
+    def _parts(self, leaf: Leaf) -> tuple[Part, ...]:
+        """Who wrote a leaf's text, as it turned out."""
+        relation = self._relation(leaf)
+        declared = {part.alias: part for part in self.resolved.parts if part.role == "teacher"}
+        found = (self._part(declared[asked.ask.alias], asked, relation) for asked in leaf.asked)
+        return tuple(dict.fromkeys(found))
+
+    def _part(self, declared: Part, asked: Asked, relation: SEED_RELATIONS) -> Part:
+        completion = asked.reply.completion
+        host = completion.upstream if completion else None
+        upstream = (host,) if host and self._at_router(declared) else declared.upstream
+        return replace(declared, upstream=upstream, seed_relation=relation)
+
+    def _relation(self, leaf: Leaf) -> SEED_RELATIONS:
+        """The declared relation; `inspired` only if no message repeats the source."""
+        declared = self.resolved.loaded.recipe.source.relation
+        if declared != "inspired" or not leaf.messages:
+            return declared
+        texts = [text for message in leaf.messages for text in (message.content, message.reasoning) if text]
+        source = "\n\n".join(_texts(dict(leaf.row.fields)))
+        return "adapted" if repeats("\n\n".join(texts), source) else declared
 
     def misjudged(self, judgement: Reply) -> str | None:
         """Gate 2 for a judgement: why it may not decide about a record, or None."""
@@ -103,33 +253,51 @@ class Gates:
         source = self.resolved.loaded.recipe.source
         if not leaf.asked:
             return Origin("", source.license, source.relation, "")
-        aliases = dict.fromkeys(asked.ask.alias for asked in leaf.asked)
+        parts = self._parts(leaf)
+        ids = [evaluate(self.registry, part, self.ask).policy_id for part in parts]
         return Origin(
             self.resolved.specs[leaf.asked[-1].ask.alias].identity.route,
             source.license,
-            source.relation,
-            self._joined([self.decision(alias).policy_id for alias in aliases]),
+            parts[0].seed_relation,
+            # A row written by several teachers carries the digest of their part ids, sorted.
+            ids[0] if len(set(ids)) == 1 else digest(sorted(set(ids))),
         )
 
-    @staticmethod
-    def _joined(policy_ids: Sequence[str]) -> str:
-        """A row written by several teachers carries the digest of their part ids, sorted."""
-        return policy_ids[0] if len(set(policy_ids)) == 1 else digest(sorted(set(policy_ids)))
+
+def _pinned(spec: TeacherSpec, hosts: tuple[str, ...]) -> TeacherSpec:
+    config = spec.config.model_copy(update={"upstream": list(hosts)})
+    return replace(spec, config=config, pool=tuple(_pinned(member, hosts) for member in spec.pool))
 
 
-def open_gates(resolved: Resolved, today: date) -> Gates:
-    """Load rules and overrides, decide every part.
+def _texts(value: JSONValue) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def open_gates(
+    resolved: Resolved,
+    today: date,
+    *,
+    on_deny: OnDeny = "fail",
+    group: int = 0,
+    enforced: bool = True,
+    declared: Sequence[str] = (),
+) -> Gates:
+    """Load overrides, decide every part. `declared` are further uses that the lock file may speak of.
 
     Raises:
         RecipeError: a declared use is unknown, or the lock file is wrong.
     """
-    registry = load_registry()
     recipe = resolved.loaded.recipe
     try:
         uses = parse_uses(tuple(recipe.use))
     except UsageError as error:
         raise RecipeError(f"{resolved.loaded.where('use')}: {error}") from error
-    lock = resolved.loaded.base / "policy.lock.toml"
-    overrides = load_lock(lock, today, registry=registry, uses=uses)
+    lock = resolved.loaded.base / LOCK_NAME
+    overrides = load_lock(lock, today, registry=resolved.registry, uses=(*uses, *declared))
     ask = Ask(uses, recipe.actor, recipe.student_base, today=today, overrides=overrides)
-    return Gates(resolved, registry, ask, gate(registry, resolved.parts, ask))
+    result = gate(resolved.registry, resolved.parts, ask)
+    return Gates(resolved, resolved.registry, ask, result, on_deny, group, enforced)

@@ -92,7 +92,7 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     require_abilities(resolved, read_record(folder), today)
     plan = make_plan(resolved, gates, cap_usd)
     resolved = with_modes(resolved, plan.modes)
-    teachers = connect_all(resolved.specs)
+    teachers = connect_all(gates.pinned(resolved.specs))
     folder.require_free()
     release = lock_run(folder.journal)
     try:
@@ -363,7 +363,7 @@ class _Run:
     def _screen(self, wave: Wave, seen: SeenTexts) -> list[Verdict]:
         leaves = [leaf for row in wave.leaves for leaf in row]
         self.walked += len(leaves)
-        return screen(leaves, self.gates.mismatch, self.resolved.chain, seen)
+        return screen(leaves, self.gates.objection, self.resolved.chain, seen)
 
     async def _judge(self, verdicts: list[Verdict]) -> list[Verdict]:
         """The verdicts with the judgements of those that got this far; one that cannot be bought stays out."""

@@ -26,7 +26,7 @@ from synthgen.journal import JournalIndex
 from synthgen.pipeline.gates import Gates
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.verdicts import Counts
-from synthgen.policy import licence_expression, licence_texts, notice_lines, policy_json
+from synthgen.policy import GateResult, licence_expression, licence_texts, notice_lines, policy_json
 from synthgen.types import JSONValue
 
 __all__ = ["TEXTS", "publish_run"]
@@ -53,14 +53,16 @@ def publish_run(
         SynthgenError: the accounting does not add up (a bug; nothing is published).
     """
     phase("shards")
+    decided = gates.published()
     # Digests and decisions stand in the manifest: a changed limit or price must not change a shard's bytes.
-    staging.finish(metadata={"dataset": resolved.loaded.recipe.name})
+    stamp = {} if gates.enforced else {"policy_enforced": "false"}
+    staging.finish(metadata={"dataset": resolved.loaded.recipe.name, **stamp})
     rows = _check_accounting(staging, counts, walked)
     captured = _captured(staging)
     publish(
         out,
         staging,
-        texts=_texts(resolved, gates, counts, rows, captured),
+        texts=_texts(resolved, gates, decided, counts, rows, captured),
         manifest={**_manifest(resolved, gates, index, counts), "logprobs": captured},
         phase=phase,
     )
@@ -110,17 +112,18 @@ def _captured(staging: Staging) -> dict[str, JSONValue] | None:
 def _texts(
     resolved: Resolved,
     gates: Gates,
+    decided: GateResult,
     counts: Counts,
     rows: Mapping[str, int],
     captured: Mapping[str, JSONValue] | None,
 ) -> dict[str, bytes]:
-    policy = policy_json(gates.registry, gates.ask, gates.result)
+    policy = policy_json(gates.registry, gates.ask, decided, enforced=gates.enforced)
     texts = {
-        "README.md": dataset_card(_card(resolved, gates, counts, rows, captured)).encode(),
+        "README.md": dataset_card(_card(resolved, gates, decided, counts, rows, captured)).encode(),
         "POLICY.json": orjson.dumps(policy, option=_PRETTY),
-        "NOTICE": ("\n".join(notice_lines(gates.registry, gates.result)) + "\n").encode(),
+        "NOTICE": ("\n".join(notice_lines(gates.registry, decided)) + "\n").encode(),
     }
-    for name, text in licence_texts(gates.registry, gates.result).items():
+    for name, text in licence_texts(gates.registry, decided).items():
         texts[f"LICENSES/{name}"] = text.encode()
     return texts
 
@@ -128,6 +131,7 @@ def _texts(
 def _card(
     resolved: Resolved,
     gates: Gates,
+    decided: GateResult,
     counts: Counts,
     rows: Mapping[str, int],
     captured: Mapping[str, JSONValue] | None,
@@ -146,7 +150,7 @@ def _card(
         test_rows=rows["data/test"],
         rejected_rows=rows["rejected"],
         counts={"planned": counts.planned, **counts.outcomes},
-        license=licence_expression(gates.registry, gates.result),
+        license=licence_expression(gates.registry, decided),
         teachers=tuple(
             CardTeacher(
                 alias=item.part.alias,
@@ -155,15 +159,16 @@ def _card(
                 role=item.part.role,
                 license=" AND ".join(item.decision.licences) or None,
             )
-            for item in gates.result.parts
+            for item in decided.parts
         ),
         prompts=tuple(prompts),
         filters=CardFilters(chain.name, str(chain.version), tuple(step.id for step in chain.steps)),
         policy=CardPolicy(
             uses=gates.ask.uses,
-            decision=gates.result.outcome,
-            obligations=tuple(str(obligation) for obligation in gates.result.obligations),
+            decision=decided.outcome,
+            obligations=tuple(str(obligation) for obligation in decided.obligations),
             registry_date=gates.registry.released.isoformat(),
+            enforced=gates.enforced,
         ),
         rejected_by={"/".join(key): count for key, count in sorted(counts.reasons.items())},
         logprobs=None if captured is None else bool(captured["ids_complete"]),
@@ -181,7 +186,7 @@ def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Cou
         "synthgen": package_version(),
         "recipe": resolved.loaded.digest,
         "policy_registry": gates.registry.version,
-        "policy_enforced": True,
+        "policy_enforced": gates.enforced,
         "evaluated": gates.ask.today.isoformat(),
         "uses": list(gates.ask.uses),
         "chain": {"name": chain.name, "version": chain.version, "digest": chain.digest},

@@ -6,9 +6,8 @@ whose judge score is asked for and missing is rejected as `unjudged`: nothing is
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -20,17 +19,19 @@ from synthgen.dataset import (
     BadRow,
     Batch,
     Staging,
-    check_target,
+    configs_card,
     detect_shape,
     open_inputs,
     publish,
+    write_bytes,
 )
 from synthgen.errors import UsageError
-from synthgen.journal import JournalIndex, lock_run
+from synthgen.journal import JournalIndex
 from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.captured import logprobs_frame
-from synthgen.pipeline.foreign import ForeignPolicy
-from synthgen.pipeline.gates import Gates, open_gates
+from synthgen.pipeline.claim import claim
+from synthgen.pipeline.foreign import Declared, ForeignPolicy
+from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP
 from synthgen.pipeline.publishing import TEXTS, publish_run
 from synthgen.pipeline.records import frames_of
@@ -41,7 +42,8 @@ from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.tree import Ask, Leaf
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
-from synthgen.recipe.model import JudgeConfig, NearConfig
+from synthgen.policy import parse_uses
+from synthgen.recipe.model import Actor, JudgeConfig, NearConfig
 from synthgen.refine import VIEW, Chain, SeenTexts, judge_verdicts, load_chain, run_chain
 from synthgen.schema import RecordShape, record_schema, rejected_schema
 from synthgen.types import digest
@@ -57,7 +59,9 @@ class FilterOptions:
 
     `keep` with `score`: a comparison a stored score must satisfy (`">= 4"`). `use` with `origin`
     (`teacher@route`), or with a column that holds it, lets policy decide on foreign data; without them its output
-    says `policy: unevaluated`.
+    says `policy: unevaluated`; `actor` are facts about who will use it. `on_deny` says what becomes of rows the policy
+    refuses: `fail` stops, `drop` sets them aside, `split` also writes rows that cannot stand together into folders
+    of their own. `report_only` refuses nothing and stamps what it writes.
     `dry_run`: look at the first rows only and write nothing.
     """
 
@@ -69,6 +73,9 @@ class FilterOptions:
     origin: str | None = None
     origin_column: str | None = None
     row_license: str = "own"
+    actor: Actor = field(default_factory=Actor)
+    on_deny: OnDeny = "fail"
+    report_only: bool = False
     rows_per_shard: int = 50_000
     test_share: float = 0.0
     dry_run: int | None = None
@@ -80,32 +87,67 @@ def _today(options: FilterOptions) -> date:
 
 
 def recut(run: Path, out: Path, options: FilterOptions) -> Report:
-    """Refine a run anew from its journal into another folder.
+    """Refine a run anew from its journal into another folder; with `on_deny: split` into folders below it.
 
     Raises:
         SynthgenError: not a run, the recipe's policy forbids the use, or `out` cannot be written.
     """
+    return _each_config(out, options, lambda group, folder: _recut_group(run, folder, options, group))
+
+
+def _each_config(
+    out: Path, options: FilterOptions, refine: Callable[[int, Path], tuple[Report, int]]
+) -> Report:
+    """Refine once, or for `split` once per group of rows that may stand together, each into `config-N`.
+
+    The report counts what was accepted and rejected in all of them; what is set aside stays the same.
+    """
+    if options.on_deny != "split" or options.dry_run is not None:
+        return refine(0, out)[0]
+    first, groups = refine(0, out / "config-0")
+    reports = [first, *(refine(group, out / f"config-{group}")[0] for group in range(1, groups))]
+    counts = dict(first.counts)
+    for outcome in ("accepted", "rejected"):
+        counts[outcome] = sum(report.counts.get(outcome, 0) for report in reports)
+        counts["surplus"] -= counts[outcome] - first.counts.get(outcome, 0)
+    write_bytes(
+        out / "README.md", configs_card(out.name, [f"config-{group}" for group in range(groups)]).encode()
+    )
+    reasons = {key: sum(r.reasons.get(key, 0) for r in reports) for r in reports for key in r.reasons}
+    reasons |= {key: n for key, n in first.reasons.items() if key.startswith("policy/")}
+    return replace(first, out=out, name=out.name, counts=counts, reasons=reasons)
+
+
+def _recut_group(run: Path, out: Path, options: FilterOptions, group: int) -> tuple[Report, int]:
     started = time.monotonic()
     foreign = {
         "--score": options.score != JUDGE_STEP,
         "--origin": options.origin,
         "--row-license": options.row_license != "own",
+        "--actor": options.actor != Actor(),
     }
     foreign["--origin-column"] = options.origin_column
     for name in (name for name, given in foreign.items() if given):
         raise UsageError(f"{name}: is for foreign data; a run knows its scores and origins")
-    if out.resolve() == run.resolve():
+    if run.resolve() in (out.resolve(), out.resolve().parent):
         raise UsageError(f"{out}: is the run itself; choose another folder with -o")
     folder = RunFolder(run)
     resolved = _resolve_again(folder, options)
-    gates = open_gates(resolved, _today(options))
+    gates = open_gates(
+        resolved,
+        _today(options),
+        on_deny=options.on_deny,
+        group=group,
+        enforced=not options.report_only,
+        declared=parse_uses(folder.load_recipe().recipe.use),
+    )
     gates.require()
     index = JournalIndex(folder.journal)
     try:
         counts = _recut(folder, out, resolved, gates, index, options)
     finally:
         index.close()
-    return _report(out, resolved.loaded.recipe.name, counts, index, started)
+    return _report(out, resolved.loaded.recipe.name, counts, index, started), gates.groups
 
 
 def _resolve_again(folder: RunFolder, options: FilterOptions) -> Resolved:
@@ -157,7 +199,7 @@ def _recut(
                 _count(counts, verdicts)
             return counts
         with (
-            _claim(out),
+            claim(out, TEXTS),
             Staging(
                 out,
                 resolved.shape,
@@ -202,7 +244,7 @@ def _waves(
     target = Target(resolved.loaded.recipe.target)
     while block := list(islice(rows, _WAVE)):
         leaves = [leaf for asks in block for leaf in resolved.tree.leaves(asks, reply_of)]
-        verdicts = screen(leaves, gates.mismatch, resolved.chain, seen)
+        verdicts = screen(leaves, gates.objection, resolved.chain, seen)
         judge = resolved.judge
         if judge:
             verdicts = [
@@ -240,19 +282,29 @@ def filter_foreign(inputs: Sequence[Path], out: Path, options: FilterOptions) ->
     Raises:
         SynthgenError: an input cannot be read, policy forbids the use, or `out` cannot be written.
     """
+    return _each_config(out, options, lambda group, folder: _filter_group(inputs, folder, options, group))
+
+
+def _filter_group(
+    inputs: Sequence[Path], out: Path, options: FilterOptions, group: int
+) -> tuple[Report, int]:
     started = time.monotonic()
     for path in inputs:
         if path.resolve() == out.resolve() or out.resolve() in path.resolve().parents:
             raise UsageError(f"{out}: holds the input {path}; choose another folder with -o")
     chain = load_chain(options.chain or "sft_default", Path.cwd())
     shape = detect_shape(inputs)
-    policy = ForeignPolicy(
-        options.use,
-        options.origin,
+    declared = Declared(
+        use=options.use,
+        origin=options.origin,
         by_column=options.origin_column is not None,
         row_license=options.row_license,
-        today=_today(options),
+        actor=options.actor,
+        on_deny=options.on_deny,
+        group=group,
+        enforced=not options.report_only,
     )
+    policy = ForeignPolicy(declared, _today(options))
     rule = _rule(options.keep) if options.keep else None
     near = None if options.near is False else NearConfig()
     counts = Counts()
@@ -266,48 +318,29 @@ def filter_foreign(inputs: Sequence[Path], out: Path, options: FilterOptions) ->
         if options.dry_run is not None:
             for batch in _first(batches, options.dry_run):
                 _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
-            return _report(out, out.name, counts, None, started)
+            return _report(out, out.name, counts, None, started), policy.groups
         with (
-            _claim(out),
+            claim(out, TEXTS),
             Staging(
                 out, shape, rows_per_shard=options.rows_per_shard, test_share=options.test_share
             ) as staging,
         ):
             for batch in batches:
-                accepted, rejected = _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
-                staging.add("accepted", accepted)
-                staging.add("rejected", rejected)
+                refined = _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
+                staging.add("accepted", refined.accepted)
+                staging.add("rejected", refined.rejected)
+                staging.add("quarantine", refined.quarantined)
             if counts.planned == 0:
                 raise UsageError(f"{', '.join(map(str, inputs))}: no rows found")
-            staging.finish(metadata={"policy": policy.outcome})
+            stamp = {} if declared.enforced else {"policy_enforced": "false"}
+            staging.finish(metadata={"policy": policy.outcome, **stamp})
             publish(
                 out,
                 staging,
                 texts=policy.texts(out.name, staging.rows, chain, counts),
                 manifest=policy.manifest(chain, counts),
             )
-    return _report(out, out.name, counts, None, started)
-
-
-@contextmanager
-def _claim(out: Path) -> Iterator[None]:
-    """Hold the lock of an output folder that is not a run; nothing of it stays.
-
-    Raises:
-        UsageError: it is a run: its dataset belongs to `generate`.
-    """
-    if (out / "journal").is_dir():
-        raise UsageError(f"{out}: is a run folder; choose another folder with -o")
-    release = lock_run(out / ".lock")
-    try:
-        check_target(out, TEXTS)
-        yield
-    finally:
-        # Removed while it is held: whoever waits for it must not get hold of a file nobody else sees.
-        (out / ".lock" / "LOCK").unlink(missing_ok=True)
-        release()
-        with suppress(OSError):
-            (out / ".lock").rmdir()
+    return _report(out, out.name, counts, None, started), policy.groups
 
 
 def _first(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
@@ -327,9 +360,12 @@ def _refine(
     score: str,
     policy: ForeignPolicy,
     counts: Counts,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Accepted and rejected rows of one batch, both in input order."""
-    frame = policy.stamp(batch.frame)
+) -> "_Refined":
+    """The rows of one batch by outcome, each in input order."""
+    frame, refused = policy.stamp(batch.frame)
+    quarantined = _set_aside(frame, refused, shape, counts)
+    if refused.height:
+        frame = frame.join(refused, on="id", how="anti", maintain_order="left")
     view = _view(frame)
     seen_by_chain = run_chain(chain, view)
     frame = _with_notes(frame, seen_by_chain)
@@ -349,7 +385,34 @@ def _refine(
     counts.outcomes["rejected"] = counts.outcomes.get("rejected", 0) + rejected.height
     for stage, reason in rejected.select("stage", "reason").iter_rows():
         counts.reasons[stage, reason] = counts.reasons.get((stage, reason), 0) + 1
-    return accepted, rejected
+    return _Refined(accepted, rejected, quarantined)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refined:
+    accepted: pl.DataFrame
+    rejected: pl.DataFrame
+    quarantined: pl.DataFrame
+
+
+def _set_aside(
+    frame: pl.DataFrame, refused: pl.DataFrame, shape: RecordShape, counts: Counts
+) -> pl.DataFrame:
+    """What policy refuses goes to quarantine; what belongs to another config is only counted."""
+    for outcome, reason in refused.select("outcome", "reason").iter_rows():
+        counts.outcomes[outcome] = counts.outcomes.get(outcome, 0) + 1
+        if outcome == "quarantined":
+            counts.reasons["policy", reason] = counts.reasons.get(("policy", reason), 0) + 1
+    told = refused.filter(pl.col("outcome") == "quarantined").select(
+        "id",
+        pl.lit("policy").alias("stage"),
+        "reason",
+        pl.lit(None, dtype=pl.Float64).alias("score"),
+        "detail",
+    )
+    return frame.join(told, on="id", how="inner", maintain_order="left").select(
+        rejected_schema(shape).names()
+    )
 
 
 def _with_notes(frame: pl.DataFrame, seen_by_chain: pl.DataFrame) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from synthgen.errors import RecipeError, UsageError
 from synthgen.pipeline.judging import Judge
 from synthgen.pipeline.tools import check_choice, inline_tools, read_tools
 from synthgen.pipeline.tree import Step, Tree
-from synthgen.policy import Part, default_route, load_registry
+from synthgen.policy import Part, Registry, default_route, load_registry, rule_folders
 from synthgen.recipe.load import LoadedRecipe
 from synthgen.recipe.model import SamplingConfig, StepConfig, TeacherConfig
 from synthgen.refine import Chain, load_chain
@@ -74,6 +74,7 @@ class Resolved:
     judge: Judge | None
     chain: Chain
     shape: RecordShape
+    registry: Registry
     parts: tuple[Part, ...]
 
     def named_files(self) -> dict[str, Path]:
@@ -114,7 +115,8 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
     """
     recipe = loaded.recipe
     files = FilesAt(loaded.base, copies)
-    specs = {alias: _spec(loaded, alias, config) for alias, config in recipe.teachers.items()}
+    registry = load_registry(own=rule_folders(loaded.base))
+    specs = {alias: _spec(loaded, registry, alias, config) for alias, config in recipe.teachers.items()}
     steps = tuple(
         _step(loaded, files, index, step, specs, cap_usd) for index, step in enumerate(recipe.steps)
     )
@@ -129,14 +131,15 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
         judge=judge,
         chain=_chain(loaded, files, recipe.refine.chain),
         shape=shape,
+        registry=registry,
         parts=tuple(_parts(loaded, specs)),
     )
 
 
-def _spec(loaded: LoadedRecipe, alias: str, config: TeacherConfig) -> TeacherSpec:
+def _spec(loaded: LoadedRecipe, registry: Registry, alias: str, config: TeacherConfig) -> TeacherSpec:
     base_url = _base_url(config)
     hosts = config.each_host()
-    route = config.route or _common_route(hosts)
+    route = config.route or _common_route(registry, hosts)
     if route is None:
         where = loaded.where("teachers", alias)
         raise RecipeError(
@@ -164,11 +167,9 @@ def _endpoint(config: TeacherConfig) -> str:
     return urlsplit(_base_url(config)).netloc.rpartition("@")[2] or "in-process"
 
 
-def _common_route(hosts: Sequence[TeacherConfig]) -> str | None:
+def _common_route(registry: Registry, hosts: Sequence[TeacherConfig]) -> str | None:
     """The route that the vendor's own hosts have without being told, if it is the same for all."""
-    routes = {
-        cloud_route(host) or default_route(load_registry(), host.provider, _base_url(host)) for host in hosts
-    }
+    routes = {cloud_route(host) or default_route(registry, host.provider, _base_url(host)) for host in hosts}
     return routes.pop() if len(routes) == 1 else None
 
 
@@ -346,4 +347,5 @@ def _part(loaded: LoadedRecipe, spec: TeacherSpec, role: str) -> Part:
         role=role,  # type: ignore[arg-type]  # one of two literals, above
         row_license=source.license,
         seed_relation=source.relation,
+        upstream=tuple(getattr(spec.config, "upstream", ())),  # hosts behind OpenRouter
     )

@@ -1,7 +1,7 @@
 """The run folder: where things lie, apart from what `dataset` publishes.
 
 In: a path. Out: the files of "a run is a folder": recipe.yaml (effective, exact), recipes/ (earlier ones), what the
-recipe names (recipe_files/, policy.lock.toml), plan.json, journal/, events.jsonl. Writers use temporary name, fsync, rename.
+recipe names (recipe_files/, policy.lock.toml, policy.rules/), plan.json, journal/, events.jsonl. Writers use temporary name, fsync, rename.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from synthgen.journal import JournalIndex, Reply, read_reply
 from synthgen.pipeline.plan import Plan
 from synthgen.pipeline.publishing import TEXTS
 from synthgen.pipeline.resolve import Resolved
-from synthgen.policy import LOCK_NAME
+from synthgen.policy import LOCK_NAME, RULES_DIR
 from synthgen.recipe.load import LoadedRecipe, load_recipe
 from synthgen.recipe.yaml_file import read_yaml
 from synthgen.types import JSONValue, digest
@@ -23,7 +23,16 @@ from synthgen.types import JSONValue, digest
 __all__ = ["RunFolder"]
 
 # What a run keeps beside its journal and what `dataset` publishes.
-WRITTEN = ("recipe.yaml", "recipes", "recipe_files", LOCK_NAME, "plan.json", "usage.json", "events.jsonl")
+WRITTEN = (
+    "recipe.yaml",
+    "recipes",
+    "recipe_files",
+    LOCK_NAME,
+    RULES_DIR,
+    "plan.json",
+    "usage.json",
+    "events.jsonl",
+)
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -81,7 +90,7 @@ class RunFolder:
     def keep_files(self, resolved: Resolved) -> bool:
         """Copy what the recipe leans on, so that this run can be refined again anywhere, with any later version.
 
-        Prompts and chains go to `recipe_files/`, the policy lock beside the stored recipe. Returns whether one of
+        Prompts and chains go to `recipe_files/`, policy lock and rules beside the stored recipe. Returns whether one of
         the prompts or chains differs from the copy of an earlier session.
         """
         changed = False
@@ -92,7 +101,20 @@ class RunFolder:
             self._keep(lock, self.path / LOCK_NAME)
         else:
             (self.path / LOCK_NAME).unlink(missing_ok=True)
+        self._keep_rules(resolved.loaded.base / RULES_DIR)
         return changed
+
+    def _keep_rules(self, rules: Path) -> None:
+        """The user's rule files as they are now, and no earlier ones."""
+        ours = self.path / RULES_DIR
+        if ours.resolve() == rules.resolve():
+            return
+        names = {path.relative_to(rules) for path in rules.rglob("*.toml")}
+        for stale in set(ours.rglob("*.toml")) - {ours / name for name in names}:
+            stale.unlink()
+        for name in names:
+            (ours / name).parent.mkdir(parents=True, exist_ok=True)
+            self._keep(rules / name, ours / name)
 
     @staticmethod
     def _keep(source: Path, copy: Path) -> bool:

@@ -252,7 +252,7 @@ def _verdicts(resolved: Resolved, leaf: Leaf, record: Record | None) -> list[str
         lines.append(f"{leaf.stage}: {leaf.reason}" + (f" ({leaf.detail})" if leaf.detail else ""))
     else:
         gates = open_gates(resolved, date.today())  # noqa: DTZ011  # only names are compared here
-        problem = gates.mismatch(leaf)
+        problem = gates.objection(leaf)
         lines.append(f"policy: {problem or 'served by the teacher that was asked'}")
         with SeenTexts(None, None) as seen:
             verdict = screen([leaf], lambda _: None, resolved.chain, seen)[0]

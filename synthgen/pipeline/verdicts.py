@@ -8,9 +8,18 @@ from synthgen.journal import Reply
 from synthgen.pipeline.tree import Leaf
 from synthgen.types import Message
 
-__all__ = ["Counts", "Outcome", "Target", "Verdict", "prompt_and_answer"]
+__all__ = ["Counts", "Objection", "Outcome", "Target", "Verdict", "prompt_and_answer"]
 
 Outcome = Literal["accepted", "rejected", "failed", "quarantined", "surplus", "pending"]
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What policy holds against a leaf: where it goes, the reason code, and words for people."""
+
+    outcome: Literal["quarantined", "surplus"]
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ with their citations and obligations, and the files that carry them. Nothing her
 
 from synthgen.policy.emit import card_license, licence_expression, licence_texts, notice_lines, policy_json
 from synthgen.policy.evaluate import evaluate
-from synthgen.policy.gate import GateResult, PartDecision, default_route, gate, refusal
+from synthgen.policy.gate import GateResult, PartDecision, default_route, gate, refusal, vetted_hosts
+from synthgen.policy.loading import RULES_DIR, load_registry, rule_folders
 from synthgen.policy.model import (
     Ask,
     Citation,
@@ -19,12 +20,13 @@ from synthgen.policy.model import (
     PartRole,
 )
 from synthgen.policy.overrides import LOCK_NAME, load_lock
-from synthgen.policy.registry import Registry, load_registry
+from synthgen.policy.registry import Registry
 from synthgen.policy.resolve import resolve, same_identity
 from synthgen.policy.uses import USES, parse_uses
 
 __all__ = [
     "LOCK_NAME",
+    "RULES_DIR",
     "USES",
     "Ask",
     "Citation",
@@ -51,5 +53,7 @@ __all__ = [
     "policy_json",
     "refusal",
     "resolve",
+    "rule_folders",
     "same_identity",
+    "vetted_hosts",
 ]

@@ -57,9 +57,11 @@ def _part_json(item: PartDecision) -> JSONValue:
         "model": part.model,
         "hf": part.hf,
         "role": part.role,
+        "upstream": list(part.upstream),
         "row_license": part.row_license,
         "seed_relation": part.seed_relation,
         "licences": list(decision.licences),
+        "generation": decision.generation,
         "obligations": [str(obligation) for obligation in decision.obligations],
         "rules": [citation.as_json() for citation in decision.citations],
     }

@@ -1,22 +1,23 @@
 """One part, one question, one decision: the strictest of route, licence, lineage, seed, role and student.
 
-In: a registry, a `Part`, an `Ask`. Out: a `Decision` that cites every rule that spoke. Pure: no clock, no disk, no
-network. Guarantees: what no rule speaks on is denied; a clause nobody here has read (evidence S or M) gives `review`
-at best and at worst; an old route rule stops allowing, an old deny never softens; adding a rule or a use never
-lowers the outcome. What lowers it has a name: an exception in a rule, a judge that only filters, an attestation, a
-waiver.
+In: a registry, a `Part`, an `Ask`. Out: a `Decision` that cites every rule that spoke. Pure and remembered: no clock,
+no disk, no network. Guarantees: what no rule speaks on is denied; a clause nobody here has read (evidence S or M) gives
+`review` at best and at worst; an old route rule stops allowing, an old deny never softens, a dated licence text
+does not age; adding a rule or a use never lowers the outcome. What lowers it has a name: an exception in a rule, a
+judge that only filters, an attestation, a waiver.
 """
 
-import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from fnmatch import fnmatchcase
+from functools import lru_cache
 
+from synthgen.policy.facts import Facts, declared_as, holds, look_up, narrowed, seed_ids
 from synthgen.policy.model import (
     Ask,
     Citation,
     Decision,
+    Layer,
     Obligation,
     Outcome,
     Override,
@@ -24,25 +25,27 @@ from synthgen.policy.model import (
     rank,
     strictest,
 )
-from synthgen.policy.registry import Condition, ModelFamily, Registry, Rule
-from synthgen.policy.resolve import candidates, resolve
+from synthgen.policy.registry import Registry
+from synthgen.policy.rules import Owed, Rule
 from synthgen.policy.uses import MANNERS, covers
 from synthgen.types import digest
 
-__all__ = ["WARN_AFTER", "Hit", "cite", "evaluate", "lift", "seed_ids"]
+__all__ = ["FILTER_ONLY_ROLES", "STOP_AFTER", "WARN_AFTER", "Hit", "cite", "evaluate", "lift", "seed_ids"]
 
 # Measured 2025-11 to 2026-08: the hosted terms of three of five vendors changed what may be trained within half a
 # year, so half a year warns and a year stops.
 WARN_AFTER = timedelta(days=180)
 STOP_AFTER = timedelta(days=365)
 FILTER_ONLY_ROLES = ("judge-filter", "embedder")
-
-FactValue = bool | int | float | str | None
+SYNTHETIC = "imported-synthetic"  # the seed licence of texts that a model wrote for somebody else
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One rule speaking on one use: what it decides after caps, softening and overrides, and what it asks for."""
+    """One rule speaking on one use: what it decides after caps, softening and overrides, and what it asks for.
+
+    `about_training`: what it denies is learning from output, not using the model at all.
+    """
 
     rule: Rule
     use: str
@@ -51,58 +54,54 @@ class Hit:
     obligations: tuple[Obligation, ...] = ()
     questions: tuple[str, ...] = ()
     override: Override | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """A part and an ask, looked up: what rules are matched against."""
-
-    routes: tuple[str, ...]
-    route_known: bool
-    names: tuple[str, ...]
-    family: ModelFamily | None
-    named_elsewhere: bool
-    seeds: tuple[str, ...]
-    student: ModelFamily | None
-    values: dict[str, FactValue]
-    subjects: frozenset[str]
+    about_training: bool = False
 
 
 def evaluate(registry: Registry, part: Part, ask: Ask) -> Decision:
     """Decide one part for all declared uses; see the module doc for what is guaranteed."""
-    facts = _look_up(registry, part, ask)
-    hits = [hit for use in ask.uses for hit in _hits(registry, part, ask, facts, use)]
+    return _evaluate(registry, part, ask)
+
+
+@lru_cache(maxsize=65536)
+def _evaluate(registry: Registry, part: Part, ask: Ask) -> Decision:
+    facts = look_up(registry, part, ask)
+    about = _about(registry, part, facts)
+    hits = [hit for use in ask.uses for hit in _hits(registry, about, part, ask, facts, use)]
     owed = {obligation for hit in hits for obligation in hit.obligations}
     hits += [lift(hit, ask, facts.subjects) for hit in _conflicts(registry, owed, ask.uses)]
     outcome = strictest(hit.decision for hit in hits)
     owed = {obligation for hit in hits for obligation in hit.obligations}
     applied = [hit.override for hit in hits if hit.override]
-    licences = facts.family.licences if facts.family else ()
     return Decision(
         outcome=outcome,
         citations=cite(hits),
         obligations=() if outcome == "deny" else tuple(sorted(owed)),
-        licences=licences,
+        licences=facts.licences,
         overrides=tuple(dict.fromkeys(applied)),
         questions=tuple(sorted({question for hit in hits for question in hit.questions})),
         warnings=_warnings(hits, ask),
-        policy_id=_policy_id(registry, part, licences),
+        policy_id=_policy_id(registry, part, facts.licences),
+        generation=_generation(part, facts),
     )
 
 
-def seed_ids(row_license: str) -> tuple[str, ...]:
-    """The licences of one row: ids joined by ` AND `."""
-    return tuple(part.strip() for part in row_license.split(" AND "))
-
-
 def cite(hits: Iterable[Hit]) -> tuple[Citation, ...]:
-    """One citation per rule and subject with its strictest decision; strictest first, then by rule id."""
+    """One citation per rule and subject with its strictest decision; strictest first, documents before our own rules."""
     strongest: dict[tuple[str, str], Hit] = {}
     for hit in hits:
         key = (hit.rule.id, hit.subject)
         if key not in strongest or rank(hit.decision) > rank(strongest[key].decision):
             strongest[key] = hit
-    ordered = sorted(strongest.values(), key=lambda hit: (-rank(hit.decision), hit.rule.id, hit.subject))
+    ordered = sorted(
+        strongest.values(),
+        key=lambda hit: (
+            -rank(hit.decision),
+            hit.rule.is_own,
+            hit.rule.layer == "identity",
+            hit.rule.id,
+            hit.subject,
+        ),
+    )
     return tuple(_citation(hit) for hit in ordered)
 
 
@@ -115,125 +114,69 @@ def lift(hit: Hit, ask: Ask, subjects: frozenset[str]) -> Hit:
     return replace(hit, decision="allow_with_obligations", obligations=owed, override=found)
 
 
-def _look_up(registry: Registry, part: Part, ask: Ask) -> _Facts:
-    route = registry.route(part.route)
-    family = resolve(registry, part.model, part.hf, part.route)
-    routes = [route.id] if route else []
-    if route and route.serves == "any" and family and family.weights == "closed":
-        routes += family.routes[:1]  # a router waives nothing: the vendor's terms bind too
-    student = candidates(registry, ask.student_base) if ask.student_base else []
-    names = tuple(name.lower() for name in (part.model, part.hf) if name)
-    subjects = (part.route, part.model, part.hf, part.row_license, ask.student_base, *routes)
-    return _Facts(
-        routes=tuple(routes),
-        route_known=route is not None,
-        names=names,
-        family=family,
-        named_elsewhere=bool(candidates(registry, part.hf or part.model)),
-        seeds=seed_ids(part.row_license),
-        student=student[0] if student else None,
-        values={
-            "territory": _territory(ask.actor.territory),
-            "mau": ask.actor.mau,
-            "revenue12m_usd": ask.actor.revenue12m_usd,
-            "foundation_model_developer": ask.actor.foundation_model_developer,
-            "student_family": student[0].id if student else None,
-        },
-        subjects=frozenset(subject for subject in subjects if subject),
-    )
+@dataclass(frozen=True, slots=True)
+class _About:
+    """A rule that is about the part, what of the part it is about, and its decisions."""
+
+    rule: Rule
+    subject: str
+    by_use: dict[str, Outcome]
 
 
-def _territory(declared: str | None) -> str | None:
-    """The two-letter code (or EU) in capitals; any other spelling counts as not declared, never as elsewhere."""
-    code = (declared or "").upper()
-    return code if len(code) == 2 and code.isalpha() else None
-
-
-def _hits(registry: Registry, part: Part, ask: Ask, facts: _Facts, use: str) -> list[Hit]:
-    """Every rule that speaks on `use`, exceptions taken out, capped, softened and lifted."""
-    spoken = [
-        (rule, subject, decision)
-        for rule in registry.rules.values()
-        if (decision := rule.at(use)) is not None
-        for subject in _subjects(rule, part, facts)
+def _about(registry: Registry, part: Part, facts: Facts) -> list[_About]:
+    """Every rule that is about the part, once per thing it is about."""
+    family = facts.family.id if facts.family else ""
+    places: list[tuple[Layer, str, str]] = [("route", route, route) for route in facts.routes]
+    places += [("route", "*", route) for route in facts.routes[:1]]
+    places += [("licence", licence, licence) for licence in facts.licences]
+    places += [("identity", family, part.hf or part.model), ("role", part.role, part.role)]
+    places += [("seed", seed, seed) for seed in facts.seeds]
+    places += [("student", licence, licence) for licence in facts.student_licences]
+    return [
+        _About(item.rule, subject, dict(item.by_use))
+        for layer, key, subject in places
+        for item in registry.speaking(layer, key)
+        if narrowed(item.rule.match, part, facts)
     ]
-    ids = {rule.id for rule, _, _ in spoken}
-    spoken = [entry for entry in spoken if not ids.intersection(entry[0].except_)]
-    hits = [_decide(rule, subject, use, decision, ask, facts) for rule, subject, decision in spoken]
-    hits += _silences(registry, part, ask, facts, use, hits)
-    return [lift(_soften(registry, hit, part), ask, facts.subjects) for hit in hits]
 
 
-def _subjects(rule: Rule, part: Part, facts: _Facts) -> list[str]:
-    """What of the part the rule is about, one entry per match; empty where it does not apply."""
-    match = rule.match
-    narrowed = (
-        (not match.model or any(fnmatchcase(name, glob) for name in facts.names for glob in match.model))
-        and (not match.relation or part.seed_relation in match.relation)
-        and (not match.role or part.role in match.role)
-        and (not match.student_family or facts.values["student_family"] in match.student_family)
-    )
-    if not narrowed:
-        return []
-    family = facts.family
-    if rule.layer == "route":
-        return [route for route in facts.routes if route in match.route]
-    if rule.layer == "licence":
-        return [licence for licence in (family.licences if family else ()) if licence in match.licence]
-    if rule.layer == "identity":
-        return [part.hf or part.model] if family and family.id in match.family else []
-    if rule.layer == "seed":
-        return [seed for seed in facts.seeds if any(fnmatchcase(seed, glob) for glob in match.seed)]
-    if rule.layer == "student":
-        ours = facts.student.licences if facts.student else ()
-        return [licence for licence in ours if licence in match.licence]
-    return [part.role] if rule.layer == "role" else []
+def _hits(registry: Registry, about: list[_About], part: Part, ask: Ask, facts: Facts, use: str) -> list[Hit]:
+    """Every rule that speaks on `use`, exceptions taken out, capped, softened and lifted."""
+    spoken = [item for item in about if use in item.by_use]
+    ids = {item.rule.id for item in spoken}
+    standing = [item for item in spoken if not ids.intersection(item.rule.except_)]
+    hits = [_decide(item, use, ask, facts) for item in standing]
+    hits += _silences(registry, ask, facts, use, hits, part)
+    return [lift(_soften(hit, part), ask, facts.subjects) for hit in hits]
 
 
-def _decide(rule: Rule, subject: str, use: str, decision: Outcome, ask: Ask, facts: _Facts) -> Hit:
-    questions = []
+def _decide(item: _About, use: str, ask: Ask, facts: Facts) -> Hit:
+    rule, decision = item.rule, item.by_use[use]
+    owed = list(rule.obligations)
+    questions: list[str] = []
+    # A rule that denies even evaluating, or that speaks of who may use the model, is no clause on training.
+    about_training = item.by_use.get("evaluate-only") != "deny"
     for condition in rule.when:
         if not covers(condition.on, use):
             continue
-        value = facts.values[condition.fact]
-        if value is None:
-            decision = strictest((decision, condition.unknown))
-            if rank(condition.unknown) >= rank("review"):
-                questions.append(
-                    f"{_fact_key(condition)} is not declared; {rule.id} depends on it: {rule.clause}"
-                )
-        elif _holds(condition, value):
+        holding = holds(condition, facts)
+        if holding:
             decision = strictest((decision, condition.decision))
-    decision = _capped(rule, decision)
-    if rule.layer == "route" and ask.today - rule.as_of > STOP_AFTER and rank(decision) < rank("review"):
-        decision = "review"
-    owed = () if decision == "deny" else _owed(rule, subject, use)
-    return Hit(rule, use, decision, subject, owed, tuple(questions))
-
-
-def _fact_key(condition: Condition) -> str:
-    return "student_base" if condition.fact == "student_family" else f"actor.{condition.fact}"
-
-
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-}
-
-
-def _holds(condition: Condition, fact: bool | int | float | str) -> bool:
-    value = condition.value
-    if condition.op == "==":
-        return fact == value
-    if condition.op == "!=":
-        return fact != value
-    if isinstance(value, tuple):
-        return (fact in value) == (condition.op == "in")
-    assert isinstance(fact, int | float)  # the registry compares only numbers by size
-    assert isinstance(value, int | float)
-    return _COMPARE[condition.op](fact, value)
+            about_training &= all(one.fact == "student_family" for one in condition.comparisons)
+        elif holding is None:
+            decision = strictest((decision, condition.unknown))
+            owed += condition.owes_unknown
+            if rank(condition.unknown) >= rank("review"):
+                keys = declared_as(condition, facts)
+                verb = "is" if len(keys) == 1 else "are"
+                questions.append(
+                    f"{', '.join(keys)} {verb} not declared; {rule.id} depends on it: {rule.clause}"
+                )
+    decision = _aged(rule, _capped(rule, decision), ask)
+    due = () if decision == "deny" else _owed(owed, item.subject, use)
+    if rank(decision) < rank("review"):
+        decision = "allow_with_obligations" if due else "allow"
+    return Hit(rule, use, decision, item.subject, due, tuple(questions), about_training=about_training)
 
 
 def _capped(rule: Rule, decision: Outcome) -> Outcome:
@@ -242,67 +185,70 @@ def _capped(rule: Rule, decision: Outcome) -> Outcome:
     return "review" if unread else decision
 
 
-def _owed(rule: Rule, subject: str, use: str) -> tuple[Obligation, ...]:
+def _aged(rule: Rule, decision: Outcome, ask: Ask) -> Outcome:
+    """Hosted terms change without notice: what an old reading allowed is to be looked at again."""
+    old = rule.layer == "route" and not rule.is_own and ask.today - rule.as_of > STOP_AFTER
+    return strictest((decision, "review")) if old else decision
+
+
+def _owed(owed: Iterable[Owed], subject: str, use: str) -> tuple[Obligation, ...]:
     return tuple(
-        Obligation(owed.id, owed.arg.replace("$seed", subject))
-        for owed in rule.obligations
-        if covers(owed.on, use)
+        Obligation(item.id, item.arg.replace("$seed", subject)) for item in owed if covers(item.on, use)
     )
 
 
-def _silences(
-    registry: Registry, part: Part, ask: Ask, facts: _Facts, use: str, hits: list[Hit]
-) -> list[Hit]:
+def _silences(registry: Registry, ask: Ask, facts: Facts, use: str, hits: list[Hit], part: Part) -> list[Hit]:
     """Denials for what nothing speaks on: unknown route, model, seed or student, or a purpose without a rule."""
-    missing: list[tuple[str, str]] = []
-    if not facts.route_known:
-        missing.append(("default.unknown-route", part.route))
-    elif facts.family is None:
-        elsewhere = facts.named_elsewhere
-        missing.append(
-            ("default.model-not-on-route" if elsewhere else "default.unknown-model", part.hf or part.model)
-        )
+    spoken_for = {(hit.rule.layer, hit.subject) for hit in hits}
+    missing = [("default.unknown-route", route) for route in facts.unknown_routes]
+    if facts.routes and facts.family is None:
+        rule = "default.model-not-on-route" if facts.named_elsewhere else "default.unknown-model"
+        missing.append((rule, part.hf or part.model))
     if ask.student_base and facts.student is None and use.startswith(("train-", "publish-weights")):
         missing.append(("default.unknown-student", ask.student_base))
-    spoken_for = {(hit.rule.layer, hit.subject) for hit in hits}
     missing += [
         ("default.unknown-seed", seed) for seed in facts.seeds if not _seed_known(registry, part, seed)
     ]
     if use not in MANNERS:
         asked = [("route", route) for route in facts.routes]
-        asked += [("licence", licence) for licence in (facts.family.licences if facts.family else ())]
+        asked += [("licence", licence) for licence in facts.licences]
         missing += [("default.no-rule", name) for layer, name in asked if (layer, name) not in spoken_for]
-    return [Hit(registry.rules[rule], use, "deny", subject) for rule, subject in missing]
+    found = [Hit(registry.rules[rule], use, "deny", subject) for rule, subject in missing]
+    if facts.served_other and part.served is not None:
+        aside = (Obligation("QUARANTINE-ROWS"),)
+        found.append(Hit(registry.rules["default.served-identity"], use, "review", part.served, aside))
+    return found
 
 
 def _seed_known(registry: Registry, part: Part, seed: str) -> bool:
-    return any(
-        rule.layer == "seed"
-        and any(fnmatchcase(seed, glob) for glob in rule.match.seed)
-        and (not rule.match.relation or part.seed_relation in rule.match.relation)
-        for rule in registry.rules.values()
-    )
+    """Whether a rule is about that licence in that relation, for whatever use."""
+    about = (item.rule.match for item in registry.speaking("seed", seed))
+    return any(not match.relation or part.seed_relation in match.relation for match in about)
 
 
-def _soften(registry: Registry, hit: Hit, part: Part) -> Hit:
+def _soften(hit: Hit, part: Part) -> Hit:
     """A model that only selects rows writes none of them: a clause against training on output needs a person."""
-    about_training = hit.use.startswith("train-") and hit.rule.layer in ("route", "licence")
-    if part.role not in FILTER_ONLY_ROLES or hit.decision != "deny" or not about_training:
+    softens = hit.about_training and hit.use.startswith("train-") and hit.rule.layer in ("route", "licence")
+    if part.role not in FILTER_ONLY_ROLES or hit.decision != "deny" or not softens:
         return hit
     return replace(hit, decision="review", obligations=(Obligation("STRIP-JUDGE-COLUMNS"),))
 
 
 def _conflicts(registry: Registry, owed: set[Obligation], uses: tuple[str, ...]) -> list[Hit]:
     """Duties inside one part that no use can satisfy together."""
-    hits = []
+    rules, hits = registry.rules, []
     publishing = [use for use in uses if use.startswith("publish-")]
     if any(obligation.id == "NO-DISTRIBUTE" for obligation in owed):
-        rule = registry.rules["conflict.no-distribute"]
-        hits += [Hit(rule, use, "deny", "NO-DISTRIBUTE") for use in publishing]
-    alike = {obligation.arg for obligation in owed if obligation.id == "SHARE-ALIKE"}
-    limited = {obligation.arg for obligation in owed if obligation.id == "NC-ONLY"}
-    for one, other in sorted((a, b) for a in alike for b in limited if a != b):
-        rule = registry.rules["seed.sa-nc-merge"]
+        spread = [*publishing, *(use for use in uses if use.startswith("train-task-distributed"))]
+        hits += [Hit(rules["conflict.no-distribute"], use, "deny", "NO-DISTRIBUTE") for use in spread]
+    limited = sorted({obligation.arg for obligation in owed if obligation.id == "NC-ONLY"})
+    if limited and "commercial" in uses:
+        hits.append(Hit(rules["conflict.nc-commercial"], "commercial", "deny", " + ".join(limited)))
+    alike = sorted({obligation.arg for obligation in owed if obligation.id == "SHARE-ALIKE"})
+    merged = [(one, other) for one in alike for other in limited if one != other]
+    merged += [(one, other) for one in alike for other in alike if one < other]
+    for one, other in merged:
+        rule = rules["seed.sa-nc-merge" if other in limited else "conflict.share-alike"]
         hits += [Hit(rule, use, "deny", f"{one} + {other}") for use in publishing]
     return hits
 
@@ -327,16 +273,23 @@ def _citation(hit: Hit) -> Citation:
 
 
 def _warnings(hits: list[Hit], ask: Ask) -> tuple[str, ...]:
-    """One line per route rule whose text was last seen long ago."""
-    old = {
-        hit.rule.id: (ask.today - hit.rule.as_of).days
-        for hit in hits
-        if hit.rule.layer == "route" and ask.today - hit.rule.as_of > WARN_AFTER
-    }
-    return tuple(
-        f"{rule}: the terms were last seen {days} days ago, read them again"
-        for rule, days in sorted(old.items())
-    )
+    """One line per cited rule whose text was last seen long ago, or whose review is overdue."""
+    rules = {hit.rule.id: hit.rule for hit in hits if not hit.rule.is_own}
+    lines = []
+    for name, rule in sorted(rules.items()):
+        age = ask.today - rule.as_of
+        if rule.layer == "route" and age > WARN_AFTER:
+            lines.append(f"{name}: the terms were last seen {age.days} days ago, read them again")
+        elif rule.review_by < ask.today:
+            lines.append(f"{name}: a review was due on {rule.review_by}, read the text again")
+    return tuple(lines)
+
+
+def _generation(part: Part, facts: Facts) -> int:
+    """See `Decision.generation`."""
+    behind = facts.family.distilled if facts.family else 0
+    written = SYNTHETIC in facts.seeds and part.seed_relation in ("verbatim", "adapted")
+    return 1 + behind + written
 
 
 def _policy_id(registry: Registry, part: Part, licences: tuple[str, ...]) -> str:

@@ -6,10 +6,10 @@ same function serves before anything is sent (declared names) and before anythin
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from synthgen.policy.evaluate import WARN_AFTER, Hit, cite, evaluate, lift
+from synthgen.policy.evaluate import FILTER_ONLY_ROLES, WARN_AFTER, Hit, cite, evaluate, lift
 from synthgen.policy.model import (
     Ask,
     Citation,
@@ -24,7 +24,7 @@ from synthgen.policy.model import (
 from synthgen.policy.registry import Registry
 from synthgen.policy.resolve import SELF_HOSTED
 
-__all__ = ["GateResult", "PartDecision", "default_route", "gate", "refusal"]
+__all__ = ["GateResult", "PartDecision", "default_route", "gate", "refusal", "vetted_hosts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,11 @@ def gate(registry: Registry, parts: Iterable[Part], ask: Ask) -> GateResult:
         obligations=() if outcome == "deny" else tuple(sorted(owed)),
         overrides=tuple(dict.fromkeys(applied)),
         questions=tuple(sorted({question for d in decisions for question in d.questions})),
-        warnings=(*_age(registry, ask), *sorted({warning for d in decisions for warning in d.warnings})),
+        warnings=(
+            *_age(registry, ask),
+            *sorted({warning for d in decisions for warning in d.warnings}),
+            *_recursion(decided),
+        ),
     )
 
 
@@ -78,6 +82,21 @@ def _age(registry: Registry, ask: Ask) -> list[str]:
     days = (ask.today - registry.released).days
     old = days > WARN_AFTER.days
     return [f"the policy registry of {registry.released} is {days} days old; upgrade synthgen"] if old else []
+
+
+def _recursion(decided: Iterable[PartDecision]) -> list[str]:
+    """Writers that learned from another model's answers.
+
+    Source: Shumailov et al. 2024, "AI models collapse when trained on recursively generated data".
+    """
+    writers = [
+        item for item in decided if item.part.role not in FILTER_ONLY_ROLES and item.decision.generation > 1
+    ]
+    return [
+        f"{item.part.hf or item.part.model}: rows of generation {item.decision.generation}, because a model's answers lie "
+        "behind it; each such round loses some of what the first teacher knew"
+        for item in writers
+    ]
 
 
 def _name_clashes(registry: Registry, owed: set[Obligation], ask: Ask) -> list[Hit]:
@@ -104,6 +123,16 @@ def default_route(registry: Registry, provider: str, base_url: str | None) -> st
     return hosts[0] if hosts and url.scheme == "https" else None
 
 
+def vetted_hosts(registry: Registry, part: Part, ask: Ask) -> tuple[str, ...]:
+    """Slugs of the hosts behind a router whose own terms let the part pass."""
+    hosts = [route for route in registry.routes.values() if route.slug]
+    return tuple(
+        route.slug
+        for route in hosts
+        if rank(evaluate(registry, replace(part, route=route.id, upstream=()), ask).outcome) < rank("review")
+    )
+
+
 def refusal(result: GateResult, uses: Iterable[str]) -> str:
     """Why the gate stops the run and what can be done, for people; several lines."""
     lines = [f"policy: {result.outcome} for use {', '.join(uses)}; nothing was sent"]
@@ -125,6 +154,6 @@ def refusal(result: GateResult, uses: Iterable[str]) -> str:
     lines += [f"  question: {question}" for question in result.questions]
     lines.append(
         "  next: change the teacher, its route or `use`; review is lifted by an [[attestation]], deny by a [[waiver]] "
-        "with a contract, in policy.lock.toml beside the recipe"
+        "with a contract, in policy.lock.toml beside the recipe (`synthgen policy attest` writes them)"
     )
     return "\n".join(lines)

@@ -170,8 +170,8 @@ class Overrides:
 class Part:
     """One model in one role at one place, working on rows of one seed licence.
 
-    `row_license` is `own`, an SPDX id, or several joined by ` AND ` where one row merges texts. At gate 2 `model`
-    is the served name.
+    `row_license` is `own`, an SPDX id, or several joined by ` AND ` where one row merges texts. `upstream` are the
+    hosts a router may hand the request to. `served` is the name in the reply, once there is one.
     """
 
     alias: str
@@ -182,6 +182,8 @@ class Part:
     role: PartRole = "teacher"
     row_license: str = "own"
     seed_relation: SEED_RELATIONS = "adapted"
+    upstream: tuple[str, ...] = ()
+    served: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,9 @@ class Decision:
     """The gate's answer for one part. A denied part owes nothing: it must not be used.
 
     `citations` are strictest first; `questions` name undeclared facts a rule asked for; `policy_id` names the part
-    (teacher, route, licences, seed, role), never the outcome, so it stays while rules or uses change.
+    (teacher, route, licences, seed, role), never the outcome, so it stays while rules or uses change. `generation` is 1
+    for rows whose writer learned from people's texts, as far as is known, and one more for each round of training on
+    another model's answers behind it, or for source texts that a model wrote.
     """
 
     outcome: Outcome
@@ -218,3 +222,4 @@ class Decision:
     questions: tuple[str, ...]
     warnings: tuple[str, ...]
     policy_id: str
+    generation: int = 1

@@ -152,7 +152,7 @@ class CaptureConfig(Strict):
     """
 
     reasoning: bool = False
-    logprobs: Annotated[int, Field(ge=0, le=1024)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=1024, strict=True)] | None = None
 
 
 class StepConfig(Strict):
@@ -242,11 +242,16 @@ class OutputConfig(Strict):
 
 
 class Actor(Strict):
-    """Facts about who will use the data; unknown facts count as the worst value for the rule at hand."""
+    """Facts about who will use the data; unknown facts count as the worst value for the rule at hand.
+
+    `territory` is a country code of two letters, or `EU`; `mau` are monthly users of all products together; `maas`:
+    models are offered to others as a service.
+    """
 
     territory: str | None = None
     mau: Annotated[int, Field(ge=0)] | None = None
     revenue12m_usd: Annotated[float, Field(ge=0)] | None = None
+    maas: bool | None = None
     foundation_model_developer: bool | None = None
 
 

@@ -7,6 +7,7 @@ into verdicts. All of it is a pure function of its input, in plan order.
 from synthgen.refine.chain import RESULT, Chain, ChainStep, load_chain, run_chain
 from synthgen.refine.dedup import SeenTexts
 from synthgen.refine.judge import judge_verdicts, parse_score
+from synthgen.refine.overlap import repeats
 from synthgen.refine.verdict import VIEW, Verdicts
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "judge_verdicts",
     "load_chain",
     "parse_score",
+    "repeats",
     "run_chain",
 ]

@@ -26,9 +26,10 @@ import polars as pl
 from synthgen.errors import StorageError
 from synthgen.keymap import KeyMap
 from synthgen.recipe.model import NearConfig
-from synthgen.refine.shingles import I64, U32, U64, jaccard, shingle, sign
+from synthgen.refine.minhash_rule import bands, permutations
+from synthgen.refine.shingles import I64, U64, band_keys, jaccard, shingle, sign_hashes
 
-__all__ = ["VERDICTS", "SeenTexts", "bands"]
+__all__ = ["VERDICTS", "SeenTexts"]
 
 VERDICTS = pl.Schema(
     {
@@ -40,27 +41,11 @@ VERDICTS = pl.Schema(
     }
 )
 
-RECALL = 0.95
 # A bucket never proposes more than its first rows: a template shared by thousands of distinct rows then costs
 # a constant per row. Near duplicates meet in most of their bands, so a hot band loses them nothing as long as
 # one of the others is not hot.
 BUCKET = 64
 _SLICE = 2048  # rows per inner step: bounds the arrays, changes no verdict
-
-
-def bands(threshold: float, num_perm: int) -> tuple[int, int]:
-    """(bands, rows per band): the longest bands that still find a pair at the threshold with `RECALL`.
-
-    A pair of Jaccard s shares a band with probability 1 - (1 - s^r)^b (Leskovec, Rajaraman & Ullman, "Mining of
-    Massive Datasets", 3.4). At the default 0.8 with 128 permutations this gives 18 bands of 7 rows, recall 0.985
-    at the threshold and above 0.999 from 0.85; datasketch's default chooser gives 9 of 13, recall 0.40 there.
-    Where even single rows do not reach `RECALL` (thresholds below about 0.03), bands are single rows.
-    """
-    for rows in range(num_perm, 1, -1):
-        count = num_perm // rows
-        if 1 - (1 - threshold**rows) ** count >= RECALL:
-            return count, rows
-    return num_perm, 1
 
 
 class SeenTexts:
@@ -84,7 +69,7 @@ class SeenTexts:
         self._index = _BandIndex()
         if near is not None:
             self._bands = bands(near.threshold, near.num_perm)
-            self._permutations = _permutations(near.num_perm)
+            self._permutations = permutations(near.num_perm, 1)
 
     def __enter__(self) -> "SeenTexts":
         return self
@@ -130,7 +115,9 @@ class SeenTexts:
         """Decide on each new text in order: a near duplicate, or stored and indexed."""
         texts = [_chosen(near, prompt, completion) for _, prompt, completion in new.values()]
         shingles = shingle(texts, near.ngram)
-        keys_NB = _band_keys(sign(shingles, self._permutations), *self._bands)
+        upper_S = (shingles.hash_S >> np.uint64(32)).astype(np.uint32)
+        signature_NP = sign_hashes(upper_S, shingles.offset_N1, self._permutations)
+        keys_NB = band_keys(signature_NP, *self._bands).T
         empty_N = np.diff(shingles.offset_N1) == 0
         buckets = self._index.buckets(keys_NB[~empty_N])
         sets = self._read_sets(buckets, near.ngram)
@@ -199,23 +186,6 @@ def _chosen(near: NearConfig, prompt: str, completion: str) -> str:
     if near.fields == "both":
         return f"{prompt}\n{completion}"
     return prompt if near.fields == "prompt" else completion
-
-
-def _permutations(num_perm: int) -> tuple[U32, U32]:
-    from datasketch import MinHash
-
-    factor_P, summand_P = MinHash(num_perm=num_perm, seed=1, scheme="affine32").permutations
-    return factor_P, summand_P
-
-
-def _band_keys(signature_NP: U32, count: int, rows: int) -> U64:
-    """`keys_NB`: one 64-bit key per text and band; the band's number is part of the key."""
-    grouped_NBR = signature_NP[:, : count * rows].reshape(-1, count, rows)
-    keys_NB = np.broadcast_to(np.arange(count, dtype=np.uint64), grouped_NBR.shape[:2]).copy()
-    for r in range(rows):
-        keys_NB = (keys_NB ^ grouped_NBR[:, :, r]) * np.uint64(0x9E3779B97F4A7C15)
-        keys_NB ^= keys_NB >> np.uint64(29)
-    return keys_NB
 
 
 class _BandIndex:

@@ -6,59 +6,54 @@ release of polars and numpy; a text's values do not depend on the texts beside i
 Rejected: one Python call per text or shingle (the measured cost of every MinHash library is exactly that), and
 `polars.Expr.hash` (documented as unstable between versions).
 
-A token is a run of letters, digits, marks and underscores after case folding; in scripts written without spaces
+A token is a run of letters, digits, underscores and the marks on them, after case folding; in scripts written without spaces
 between words (Chinese, Japanese kana, Thai, Lao, Khmer, Burmese, Tibetan) each character is a token.
 
 Axes: C characters of the batch, T tokens, G n-grams, S shingles, N texts, P permutations.
 """
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.refine.alphabet import DIGIT, KIND_SHIFT, MARK, SOLO, SPACE, WORD, Alphabet
+
 __all__ = [
+    "CHAR_BASE",
+    "F64",
     "I64",
+    "TOKEN_BASE",
     "U32",
     "U64",
     "Ngrams",
     "Shingles",
     "Tokens",
+    "band_keys",
     "jaccard",
+    "mix",
     "ngrams",
+    "powers",
     "shingle",
-    "sign",
+    "shingle_hashes",
+    "sign_hashes",
     "tokenise",
+    "words_of",
 ]
 
+F64 = NDArray[np.float64]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_BREAK, _WORD, _SOLO = 0, 1, 2
-_CODE_POINTS = 0x110000
-# CJK radicals to unified ideographs, kana, compatibility and supplementary ideographs; Thai, Lao, Tibetan,
-# Burmese, Khmer; half-width kana.
-_UNSPACED = (
-    (0x0E00, 0x0FFF),
-    (0x1000, 0x109F),
-    (0x1780, 0x17FF),
-    (0x2E80, 0x2FDF),
-    (0x3005, 0x3007),
-    (0x3040, 0x30FF),
-    (0x31F0, 0x31FF),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0xFF66, 0xFF9F),
-    (0x20000, 0x323AF),
-)
-_CHAR_BASE = 0x9E3779B97F4A7C15  # odd, so that powers never vanish mod 2^64; the golden ratio's bits
-_TOKEN_BASE = 0xD1342543DE82EF95  # odd; L'Ecuyer & Steele 2021, a 64-bit multiplier with a good spectral test
+CHAR_BASE = 0x9E3779B97F4A7C15  # odd, so that powers have inverses mod 2^64; the golden ratio's bits
+TOKEN_BASE = 0xD1342543DE82EF95  # odd; L'Ecuyer & Steele 2021, a 64-bit multiplier with a good spectral test
+_ALPHABET = Alphabet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +88,32 @@ class Shingles:
 
 def tokenise(texts: Sequence[str], *, characters: bool = False) -> Tokens:
     """All tokens of all texts, in order. With `characters`, every character but white space is a token."""
-    folded = [text.casefold() for text in texts]
-    char_C = np.frombuffer("".join(folded).encode("utf-32-le", "replace"), dtype=np.uint32)
-    text_C = np.repeat(np.arange(len(folded)), [len(text) for text in folded])
-    kind_C, digit_C = _classify(char_C, characters=characters)
-    kept_K = np.flatnonzero(kind_C != _BREAK)
-    if kept_K.size == 0:
-        return Tokens(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.bool_))
-    start_K = _starts(kind_C[kept_K], text_C[kept_K], kept_K)
-    first_T = np.flatnonzero(start_K)
-    place_K = np.arange(kept_K.size) - np.repeat(first_T, np.diff(first_T, append=kept_K.size))
-    weighted_K = _mix(char_C[kept_K].astype(np.uint64)) * _powers(_CHAR_BASE, int(place_K.max()) + 1)[place_K]
+    char_C, size_N = _folded(texts)
+    entry_C = _look_up(char_C)
+    kind_C = (entry_C >> np.uint32(KIND_SHIFT)).astype(np.uint8) & np.uint8(7)
+    first_T, end_T = _spans(kind_C, size_N, characters=characters)
+    # Prefix sums of c_i * b^i: a token's own sum is the difference at its ends, moved back to b^0.
+    power_C, inverse_C = _charpowers(char_C.size)
+    sum_C1 = np.zeros(char_C.size + 1, np.uint64)
+    np.cumsum(_mixed_points()[char_C] * power_C, out=sum_C1[1:])
+    hash_T = mix((sum_C1[end_T] - sum_C1[first_T]) * inverse_C[first_T])
+    digits_C1 = np.zeros(char_C.size + 1, np.int32)
+    np.cumsum(entry_C & np.uint32(DIGIT) != 0, dtype=np.int32, out=digits_C1[1:])
+    per_text_N = np.diff(np.searchsorted(first_T, np.cumsum([0, *size_N])))
     return Tokens(
-        hash_T=_mix(np.add.reduceat(weighted_K, first_T)),
-        text_T=text_C[kept_K][first_T],
-        numeric_T=np.logical_and.reduceat(digit_C[kept_K], first_T),
+        hash_T=hash_T,
+        text_T=np.repeat(np.arange(len(texts)), per_text_N),
+        numeric_T=digits_C1[end_T] - digits_C1[first_T] == end_T - first_T,
     )
+
+
+def words_of(text: str) -> list[str]:
+    """The folded words of one text, as `tokenise` cuts them."""
+    char_C, size_N = _folded([text])
+    kind_C = (_look_up(char_C) >> np.uint32(KIND_SHIFT)).astype(np.uint8) & np.uint8(7)
+    folded = text.casefold()
+    first_T, end_T = _spans(kind_C, size_N, characters=False)
+    return [folded[a:b] for a, b in zip(first_T.tolist(), end_T.tolist(), strict=True)]
 
 
 def ngrams(tokens: Tokens, n: int) -> Ngrams:
@@ -117,53 +122,72 @@ def ngrams(tokens: Tokens, n: int) -> Ngrams:
     if count <= 0:
         return Ngrams(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
     start_G = np.flatnonzero(tokens.text_T[:count] == tokens.text_T[n - 1 :])
-    power_n = _powers(_TOKEN_BASE, n)
+    power_n = powers(TOKEN_BASE, n)
     hash_G = np.zeros(start_G.size, np.uint64)
     for k in range(n):
         hash_G += tokens.hash_T[start_G + k] * power_n[k]
-    return Ngrams(_mix(hash_G), tokens.text_T[start_G], start_G)
+    return Ngrams(mix(hash_G), tokens.text_T[start_G], start_G)
 
 
-def shingle(texts: Sequence[str], n: int) -> Shingles:
-    """The set of word n-grams of each text, or of character n-grams where it has fewer than `n` words.
+def shingle_hashes(texts: Sequence[str], n: int, *, words: bool = True) -> Ngrams:
+    """The shingles of each text, repeats included: runs of `n` words, or of `n` characters that are no white space.
 
-    A text shorter than `n` characters is one shingle; a text of white space has none.
+    A text with fewer than `n` words has character shingles in their place; NUL pads its end, so that every text with
+    a character has a shingle. Those of words and those of characters never meet.
     """
-    words = ngrams(tokenise(texts), n)
+    found = ngrams(tokenise(texts if words else ()), n)
     covered_N = np.zeros(len(texts), np.bool_)
-    covered_N[words.text_G] = True
+    covered_N[found.text_G] = True
     rest = np.flatnonzero(~covered_N)
-    # NUL pads the end, so that every text with a character has a shingle.
     padded = ["".join(texts[i].split()) for i in rest.tolist()]
     padded = [text + "\0" * (n - 1) if text else "" for text in padded]
     letters = ngrams(tokenise(padded, characters=True), n)
-    hash_G = np.concatenate([words.hash_G, _mix(letters.hash_G ^ np.uint64(_CHAR_BASE))])
-    text_G = np.concatenate([words.text_G, rest[letters.text_G]])
-    order = np.lexsort((hash_G, text_G))
-    hash_G, text_G = hash_G[order], text_G[order]
-    new_G = np.ones(hash_G.size, np.bool_)
-    new_G[1:] = (hash_G[1:] != hash_G[:-1]) | (text_G[1:] != text_G[:-1])
-    offset_N1 = np.searchsorted(text_G[new_G], np.arange(len(texts) + 1))
-    return Shingles(hash_G[new_G], offset_N1.astype(np.int64))
+    if letters.hash_G.size == 0:
+        return found
+    hash_G = np.concatenate([found.hash_G, mix(letters.hash_G ^ np.uint64(CHAR_BASE))])
+    text_G = np.concatenate([found.text_G, rest[letters.text_G]])
+    order = np.argsort(text_G, kind="stable")
+    start_G = np.concatenate([found.start_G, letters.start_G])
+    return Ngrams(hash_G[order], text_G[order], start_G[order])
 
 
-def sign(shingles: Shingles, permutations: tuple[U32, U32]) -> U32:
-    """`signature_NP` of datasketch's `affine32` scheme over the upper half of each shingle hash.
+def shingle(texts: Sequence[str], n: int, *, words: bool = True) -> Shingles:
+    """The set of each text's `shingle_hashes`; a text of white space has none."""
+    found = shingle_hashes(texts, n, words=words)
+    offset_N1 = np.searchsorted(found.text_G, np.arange(len(texts) + 1))
+    sets = [np.unique(found.hash_G[a:b]) for a, b in pairwise(offset_N1.tolist())]
+    ends = np.cumsum([0, *(own.size for own in sets)], dtype=np.int64)
+    return Shingles(np.concatenate(sets) if sets else np.empty(0, np.uint64), ends)
 
-    Equal to `datasketch.MinHash` 2.x fed with the same 32-bit hashes (a test compares them). A text without
-    shingles keeps the maximum in every place.
+
+def sign_hashes(hash_S: U32, offset_N1: I64, permutations: tuple[U32, U32]) -> U32:
+    """`signature_NP` of datasketch's `affine32` scheme over 32-bit hashes, those of text i at `offset_N1[i]`.
+
+    Equal to `datasketch.MinHash` 2.x fed with the same hashes (a test compares them). A text without shingles keeps
+    the maximum in every place.
     """
-    count = shingles.offset_N1.size - 1
     factor_P, summand_P = permutations
-    signature_NP = np.full((count, factor_P.size), np.iinfo(np.uint32).max, np.uint32)
-    filled = np.flatnonzero(np.diff(shingles.offset_N1))
+    signature_NP = np.full((offset_N1.size - 1, factor_P.size), np.iinfo(np.uint32).max, np.uint32)
+    filled = np.flatnonzero(np.diff(offset_N1))
     if filled.size == 0:
         return signature_NP
-    mixed_S = _mix32((shingles.hash_S >> np.uint64(32)).astype(np.uint32))
-    first_N = shingles.offset_N1[filled]
+    mixed_S = _mix32(hash_S)
+    first_N = offset_N1[filled]
+    permuted_S = np.empty_like(mixed_S)
     for p in range(factor_P.size):
-        signature_NP[filled, p] = np.minimum.reduceat(mixed_S * factor_P[p] + summand_P[p], first_N)
+        np.multiply(mixed_S, factor_P[p], out=permuted_S)
+        np.add(permuted_S, summand_P[p], out=permuted_S)
+        signature_NP[filled, p] = np.minimum.reduceat(permuted_S, first_N)
     return signature_NP
+
+
+def band_keys(signature_NP: U32, count: int, rows: int) -> U64:
+    """`key_BN`: one 64-bit key per band and text; the band's number is part of the key."""
+    key_BN = np.repeat(np.arange(count, dtype=np.uint64)[:, None], signature_NP.shape[0], axis=1)
+    for r in range(rows):
+        key_BN = (key_BN ^ signature_NP.T[r : count * rows : rows]) * np.uint64(CHAR_BASE)
+        key_BN ^= key_BN >> np.uint64(29)
+    return key_BN
 
 
 def jaccard(a: U64, b: U64) -> float:
@@ -174,39 +198,72 @@ def jaccard(a: U64, b: U64) -> float:
     return float(both) / float(a.size + b.size - both)
 
 
-def _classify(char_C: U32, *, characters: bool) -> tuple[NDArray[np.uint8], Bools]:
-    present = np.zeros(_CODE_POINTS, np.bool_)
-    present[char_C] = True
-    kind = np.zeros(_CODE_POINTS, np.uint8)
-    digit = np.zeros(_CODE_POINTS, np.bool_)
-    for code in np.flatnonzero(present).tolist():
-        char = chr(code)
-        digit[code] = char.isdigit()
-        if characters:
-            kind[code] = _BREAK if char.isspace() else _SOLO
-        elif char.isalnum() or char == "_" or unicodedata.category(char).startswith("M"):
-            kind[code] = _SOLO if any(low <= code <= high for low, high in _UNSPACED) else _WORD
-    return kind[char_C], digit[char_C]
+def _folded(texts: Sequence[str]) -> tuple[NDArray[np.uint8] | U32, list[int]]:
+    """Case-folded characters of all texts, one array, and how many each text has."""
+    joined = "".join(texts)
+    if joined.isascii():
+        return np.frombuffer(joined.lower().encode(), np.uint8), [len(text) for text in texts]
+    folded = [text.casefold() for text in texts]
+    char_C = np.frombuffer("".join(folded).encode("utf-32-le", "replace"), np.uint32)
+    return char_C, [len(text) for text in folded]
 
 
-def _starts(kind_K: NDArray[np.uint8], text_K: I64, place_K: I64) -> Bools:
-    start_K = np.ones(kind_K.size, np.bool_)
-    start_K[1:] = (
-        (kind_K[1:] == _SOLO)
-        | (kind_K[:-1] == _SOLO)
-        | (text_K[1:] != text_K[:-1])
-        | (place_K[1:] != place_K[:-1] + 1)
-    )
-    return start_K
+def _look_up(char_C: NDArray[np.uint8] | U32) -> U32:
+    """The alphabet's entries of folded characters."""
+    entry_C = _ALPHABET.entry_X[char_C]
+    if unknown := set(char_C[entry_C == 0].tolist()):
+        _ALPHABET.learn(unknown)
+        entry_C = _ALPHABET.entry_X[char_C]
+    return entry_C
 
 
-def _powers(base: int, count: int) -> U64:
+def _spans(kind_C: NDArray[np.uint8], size_N: list[int], *, characters: bool) -> tuple[I64, I64]:
+    """Where each token begins and ends."""
+    if characters:
+        first_T = np.flatnonzero(kind_C != SPACE)
+        return first_T, first_T + 1
+    word_C = (kind_C == WORD) | (kind_C == MARK)
+    solo_C = kind_C == SOLO
+    begins_C, ends_C = word_C.copy(), word_C.copy()
+    begins_C[1:] &= ~word_C[:-1]
+    ends_C[:-1] &= ~word_C[1:]
+    start_N = np.cumsum([0, *size_N])[1:-1]
+    start_N = start_N[(start_N > 0) & (start_N < kind_C.size)]
+    begins_C[start_N] |= word_C[start_N]
+    ends_C[start_N - 1] |= word_C[start_N - 1]
+    first_T, end_T = np.flatnonzero(begins_C | solo_C), np.flatnonzero(ends_C | solo_C) + 1
+    if (kind_C == MARK).any():  # marks alone are no word
+        marks_C1 = np.cumsum(np.append(0, kind_C == MARK))
+        real_T = marks_C1[end_T] - marks_C1[first_T] < end_T - first_T
+        first_T, end_T = first_T[real_T], end_T[real_T]
+    return first_T, end_T
+
+
+@cache
+def _mixed_points() -> U64:
+    """The mixed hash of every code point."""
+    return mix(np.arange(0x110000, dtype=np.uint64))
+
+
+@cache
+def _power_table(size: int) -> tuple[U64, U64]:
+    inverse = pow(CHAR_BASE, -1, 1 << 64)
+    return powers(CHAR_BASE, size), powers(inverse, size)
+
+
+def _charpowers(count: int) -> tuple[U64, U64]:
+    """`CHAR_BASE` and its inverse mod 2^64 to the powers 0..count, from tables of a few sizes."""
+    power_C, inverse_C = _power_table(1 << max(count.bit_length(), 12))
+    return power_C[:count], inverse_C[: count + 1]
+
+
+def powers(base: int, count: int) -> U64:
     factors = np.full(count, base, np.uint64)
     factors[0] = 1
     return np.cumprod(factors, dtype=np.uint64)
 
 
-def _mix(hash_X: U64) -> U64:
+def mix(hash_X: U64) -> U64:
     """MurmurHash3's 64-bit finaliser (Appleby, public domain): every input bit reaches every output bit."""
     hash_X = hash_X ^ (hash_X >> np.uint64(33))
     hash_X = hash_X * np.uint64(0xFF51AFD7ED558CCD)

@@ -1,0 +1,219 @@
+"""Near duplicates: speed against other tools in one run, and quality on labelled pairs.
+
+    python benchmarks/dedup_corpus.py TEXT.jsonl corpus --docs 50000
+    python benchmarks/dedup.py corpus [--rounds 3] [--threshold 0.8] [--tools ours,datasketch] [--docs 50000]
+
+In: a folder with `docs.parquet` (`id`, `text`) and `pairs.parquet` (`a`, `b`: rows; `jaccard`: exact), or any of that form.
+Out: a line per tool: documents a second of wall and of CPU time, both as ratios to datasketch in the same round
+(medians of rounds), peak memory over the loaded texts, and quality: of the pairs at or above the threshold, the share
+where one of the two is removed (`removed`) and that end in one cluster (`cluster`), per bucket of Jaccard; of the removed,
+the share whose exact Jaccard to what they repeat reaches the threshold (`precision`); pairs with 0.3 <= J < 0.6 in one
+cluster (`merged`).
+
+Every tool starts from the same list of texts or series and ends with its clusters. Those that others must build around
+(tokenising, union-find) are built as their own examples do it. Each contestant runs in a process of its own, threads
+limited to what its name says. datasketch and rensa see fewer documents where they would take minutes: rates, not times,
+are compared. rensa is measured where it is installed.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from dedup_corpus import jaccard
+
+WORD = re.compile(r"\w+")
+Clusters = list[tuple[int, int]]  # for each document the cluster it is in, and the one it repeats or -1
+
+
+def ours(threads: int, kernel: bool, hash_name: str, texts: pl.Series, threshold: float) -> Clusters:
+    from synthgen.refine.minhash_rule import MinHashRule
+    from synthgen.refine.near import near_duplicates
+
+    rule = MinHashRule(threshold=threshold, hash=hash_name)  # type: ignore[arg-type]
+    found = near_duplicates(texts, rule, threads=threads, kernel=kernel)
+    return list(zip(found.cluster_N.tolist(), found.of_N.tolist(), strict=True))
+
+
+def shingles(text: str) -> list[str]:
+    words = WORD.findall(text.lower())
+    return [" ".join(words[i : i + 5]) for i in range(len(words) - 4)] or [" ".join(words)]
+
+
+def joined(count: int, edges: list[tuple[int, int]]) -> Clusters:
+    """Transitive closure, as users of the index write it: the smallest of a component stays."""
+    parent = list(range(count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for a, b in edges:
+        a, b = sorted((root(a), root(b)))
+        parent[b] = a
+    return [(root(i), root(i) if root(i) != i else -1) for i in range(count)]
+
+
+def datasketch(texts: pl.Series, threshold: float) -> Clusters:
+    from datasketch import MinHash, MinHashLSH
+
+    sets = [{shingle.encode() for shingle in shingles(text)} for text in texts]
+    lsh = MinHashLSH(threshold=threshold, num_perm=128)
+    sketches = MinHash.bulk(sets, num_perm=128)
+    for i, sketch in enumerate(sketches):
+        lsh.insert(i, sketch, check_duplication=False)
+    edges = [(j, i) for i, sketch in enumerate(sketches) for j in lsh.query(sketch) if j < i]
+    return joined(len(texts), edges)
+
+
+def rensa(texts: pl.Series, threshold: float) -> Clusters:
+    """Its quickest path: a digest matrix and one-shot flags; flags know no clusters."""
+    from rensa import RMinHash, RMinHashLSH
+
+    matrix = RMinHash.digest_matrix_from_token_sets([shingles(text) for text in texts], 128, 42)
+    flags = RMinHashLSH(threshold, 128, 16).query_duplicate_flags_matrix_one_shot(matrix)
+    return [(0, 0 if flag else -1) for flag in flags]
+
+
+TOOLS: dict[str, tuple[Callable[[pl.Series, float], Clusters], int]] = {
+    "ours": (lambda texts, t: ours(1, True, "fast", texts, t), 1 << 62),
+    "ours 2 threads": (lambda texts, t: ours(2, True, "fast", texts, t), 1 << 62),
+    "ours numpy": (lambda texts, t: ours(1, False, "fast", texts, t), 1 << 62),
+    "ours sha1": (lambda texts, t: ours(1, True, "sha1", texts, t), 1 << 62),
+    "ours xxh32": (lambda texts, t: ours(1, True, "xxh32", texts, t), 1 << 62),
+    "datasketch": (datasketch, 20_000),
+    "rensa": (rensa, 50_000),
+}
+
+
+def measure(name: str, corpus: Path, docs: int, threshold: float) -> dict[str, object]:
+    """One contestant, in this process."""
+    run, most = TOOLS[name]
+    texts = pl.read_parquet(corpus / "docs.parquet", n_rows=min(docs, most))["text"].rechunk()
+    run(texts.head(300), threshold)  # imports and first calls
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cpu, wall = time.process_time(), time.perf_counter()
+    found = run(texts, threshold)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    after_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "docs": len(texts),
+        "wall_s": wall,
+        "cpu_s": cpu,
+        "memory_mb": (after_kb - before_kb) / 1024,
+        "removed": sum(of >= 0 for _, of in found),
+        **({} if name == "rensa" else quality(found, texts, corpus, threshold)),
+    }
+
+
+def quality(clusters: Clusters, texts: pl.Series, corpus: Path, threshold: float) -> dict[str, object]:
+    """Against the labels."""
+    cluster, of = zip(*clusters, strict=True)
+    pairs = pl.read_parquet(corpus / "pairs.parquet").filter(pl.max_horizontal("a", "b") < len(of))
+    found: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    merged = distinct = 0
+    for a, b, score in pairs.select("a", "b", "jaccard").iter_rows():
+        together, removed = cluster[a] == cluster[b], of[a] >= 0 or of[b] >= 0
+        if score >= threshold:
+            found["all"].append((removed, together))
+            found[f"{min(int(score * 20), 19) / 20:.2f}"].append((removed, together))
+        elif 0.3 <= score < 0.6:
+            distinct += 1
+            merged += together
+    named = [(i, j) for i, j in enumerate(of) if j >= 0]
+    checked = named[:: max(len(named) // 4000, 1)]
+    right = sum(jaccard(texts[i], texts[j]) >= threshold for i, j in checked)
+    return {
+        "recall": {
+            name: [len(hits), round(statistics.mean(h[0] for h in hits), 4), round(statistics.mean(h[1] for h in hits), 4)]
+            for name, hits in sorted(found.items())
+        },
+        "precision": right / max(len(checked), 1),
+        "merged": f"{merged} of {distinct}",
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--docs", type=int, default=50_000)
+    parser.add_argument("--threshold", type=float, default=0.8)
+    parser.add_argument("--tools", default=",".join(TOOLS))
+    parser.add_argument("--one", help="measure one tool in this process and print JSON")
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one, args.corpus, args.docs, args.threshold)))
+        return
+    names = [name for name in args.tools.split(",") if name != "rensa" or importlib.util.find_spec("rensa")]
+    rounds: list[dict[str, dict[str, object]]] = []
+    for _ in range(args.rounds):
+        results: dict[str, dict[str, object]] = {}
+        for name in names:
+            command = [sys.executable, __file__, str(args.corpus), "--one", name, "--docs", str(args.docs)]
+            command += ["--threshold", str(args.threshold)]
+            env = {
+                **os.environ,
+                "POLARS_MAX_THREADS": "2" if "2 threads" in name else "1",
+                "OMP_NUM_THREADS": "1",
+            }
+            done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+            if done.returncode:
+                print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                continue
+            results[name] = json.loads(done.stdout)
+        rounds.append(results)
+    report(names, rounds)
+
+
+def report(names: list[str], rounds: list[dict[str, dict[str, object]]]) -> None:
+    """Medians over rounds, ratios within them."""
+
+    def rate(result: dict[str, object], clock: str) -> float:
+        return float(str(result["docs"])) / float(str(result[clock]))
+
+    print(f"{'tool':16}{'docs/s':>10}{'docs/CPU-s':>12}{'x wall':>9}{'x CPU':>9}{'MB':>8}{'removed':>9}")
+    for name in (name for name in names if all(name in results for results in rounds)):
+        own = [results[name] for results in rounds]
+        base = [results.get("datasketch") for results in rounds]
+        ratios = [
+            statistics.median(rate(a, clock) / rate(b, clock) for a, b in zip(own, base, strict=True) if b)
+            if all(base)
+            else np.nan
+            for clock in ("wall_s", "cpu_s")
+        ]
+        rates = [statistics.median(rate(result, clock) for result in own) for clock in ("wall_s", "cpu_s")]
+        memory = statistics.median(float(str(result["memory_mb"])) for result in own)
+        print(
+            f"{name:16}{rates[0]:>10,.0f}{rates[1]:>12,.0f}{ratios[0]:>9.1f}{ratios[1]:>9.1f}{memory:>8.0f}"
+            f"{own[0]['removed']:>9}"
+        )
+    for name in names:
+        if "recall" in rounds[0].get(name, {}):
+            result = rounds[0][name]
+            print(
+                f"\n{name}: precision {result['precision']:.4f}, merged {result['merged']}; bucket: pairs, removed, cluster"
+            )
+            print(
+                "  " + "  ".join(f"{bucket}: {values}" for bucket, values in dict(result["recall"]).items())
+            )  # type: ignore[call-overload]
+
+
+if __name__ == "__main__":
+    main()
