@@ -64,7 +64,7 @@ class SeenTexts:
             self._texts = _Spool(spool)
         except OSError as error:
             raise _storage_error(error) from error
-        self._kept = KeyMap()  # numbers in `_texts`
+        self._kept = KeyMap(kept_bytes=10)  # numbers in `_texts`
         self._near_of: dict[bytes, tuple[int, float]] = {}  # a copy of a near duplicate gets its verdict
         self._index = _BandIndex()
         if near is not None:
