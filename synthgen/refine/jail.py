@@ -21,6 +21,8 @@ import socket
 import struct
 import sys
 
+__all__ = ["main"]
+
 _REFUSED = 97
 # Numbers of the kernel's system calls: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
 # socket connect sendto sendmsg bind listen; ptrace process_vm_*; kill tkill tgkill pidfd_*; fork vfork clone3 execve*;

@@ -13,6 +13,8 @@ import sys
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
+__all__ = ["compare", "main"]
+
 _BOXED = re.compile(r"(?s).*(\\boxed\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})")
 _MARKED = re.compile(r"(?s).*####[ \t]*([^\n]+)")
 
