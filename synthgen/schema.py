@@ -124,13 +124,14 @@ def record_schema(shape: RecordShape) -> pl.Schema:
 
 
 def rejected_schema(shape: RecordShape) -> pl.Schema:
-    """A record and why it was dropped or set aside: the stage, its reason code, its score, words for people."""
+    """A record and why it was dropped or set aside: the stage, its reason code, its score, the bound it broke, words for people."""
     return pl.Schema(
         {
             **record_schema(shape),
             "stage": pl.String(),
             "reason": pl.String(),
             "score": pl.Float64(),
+            "threshold": pl.Float64(),
             "detail": pl.String(),
         }
     )

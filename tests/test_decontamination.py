@@ -12,7 +12,7 @@ import pytest
 from synthgen.errors import SourceError, SynthgenError
 from synthgen.pipeline.decontamination import open_decontamination
 from synthgen.recipe.model import ReferenceConfig
-from synthgen.refine import VIEW, index_reference, repeats_of
+from synthgen.refine import index_reference, repeats_of, view_of
 from tests.loopback import Loopback
 from tests.runs import cli, recipe, records, save, save_rows
 
@@ -47,11 +47,8 @@ def loopback() -> Iterator[Loopback]:
 
 def rows(prompts: list[str], completions: list[str] | None = None) -> pl.DataFrame:
     answers = completions or ["I see."] * len(prompts)
-    return pl.DataFrame(
-        [(str(i), *pair, None, None) for i, pair in enumerate(zip(prompts, answers, strict=True))],
-        schema=VIEW,
-        orient="row",
-    )
+    ids = [str(i) for i in range(len(prompts))]
+    return view_of(pl.DataFrame({"id": ids, "prompt": prompts, "completion": answers}))
 
 
 def found(items: list[str], prompts: list[str], **options: int) -> dict[str, str]:

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import get_args
 
+import orjson
 import polars as pl
 
 from synthgen.dataset.files import BadRow, find_inputs, parquet_schema, read_rows
@@ -41,10 +42,14 @@ _TEXT_COLUMNS = ("step", "teacher", "route", "served_model", "row_license", "see
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records with `record_schema(shape)`, in file order, and the bad rows met on the way."""
+    """Records with `record_schema(shape)`, in file order, and the bad rows met on the way.
+
+    `fields`: of every record, its other columns as one JSON object (references, tests, labels), for filters to look at.
+    """
 
     frame: pl.DataFrame
     bad: tuple[BadRow, ...]
+    fields: tuple[str, ...]
 
 
 def detect_shape(paths: Sequence[Path]) -> RecordShape:
@@ -108,6 +113,7 @@ def _batches(files: Iterable[Path], shape: RecordShape, extra: _Extra, batch_row
         while chunk := list(islice(numbered, batch_rows)):
             records: list[dict[str, object]] = []
             bad: list[BadRow] = []
+            fields: list[str] = []
             for where, row in chunk:
                 if isinstance(row, BadRow):
                     bad.append(row)
@@ -115,9 +121,16 @@ def _batches(files: Iterable[Path], shape: RecordShape, extra: _Extra, batch_row
                 assert format is not None  # it has a row
                 try:
                     records.append(_record(row, where, format, shape, ids, extra))
+                    fields.append(_fields(row))
                 except MalformedRow as problem:
                     bad.append(BadRow(where, str(problem)))
-            yield Batch(pl.DataFrame(records, schema=schema), tuple(bad))
+            yield Batch(pl.DataFrame(records, schema=schema), tuple(bad), tuple(fields))
+
+
+def _fields(row: Row) -> str:
+    """What a row says beside its conversation, as JSON; a value JSON has no form for is its text."""
+    others = {key: value for key, value in row.items() if key not in ("messages", "conversations", "tools")}
+    return orjson.dumps(others, default=str).decode()
 
 
 def _record(

@@ -50,7 +50,7 @@ class Decontamination:
         )
 
     def verdicts(self, view: pl.DataFrame) -> pl.DataFrame:
-        """`id stage reason score detail` of the rows that repeat an item; the first reference that has one counts.
+        """`id stage reason score threshold detail` of the rows that repeat an item; the first reference that has one counts.
 
         Raises:
             SynthgenError: the planted item was not found: nothing that was let pass can be believed.

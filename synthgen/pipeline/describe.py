@@ -170,7 +170,7 @@ def _attribution(result: GateResult, rows: Rows) -> list[str]:
 def about(entries: Entries, rows: Rows, decided: Decided | None) -> CardInfo:
     """What there is to say, as plain values. `entries` are the manifest's own."""
     chain = cast(Mapping[str, JSONValue], entries["chain"])
-    steps = cast(list[str], chain.get("steps") or [])
+    steps = cast(list[Mapping[str, str]], chain.get("steps") or [])
     counts = cast(Mapping[str, int], entries["counts"])
     captured = cast(Mapping[str, JSONValue] | None, entries.get("logprobs"))
     seeds = {
@@ -192,7 +192,9 @@ def about(entries: Entries, rows: Rows, decided: Decided | None) -> CardInfo:
         if decided
         else (),
         prompts=tuple(_prompts(entries)),
-        filters=CardFilters(cast(str, chain["name"]), str(chain["version"]), tuple(steps)),
+        filters=CardFilters(
+            cast(str, chain["name"]), str(chain["version"]), tuple(step["id"] for step in steps)
+        ),
         policy=_policy(decided) if decided else None,
         generations=rows.generations,
         seeds=seeds,

@@ -213,12 +213,7 @@ class ForeignPolicy:
             "policy_registry": self.registry.version,
             "policy": self.outcome,
             "policy_enforced": self.declared.enforced,
-            "chain": {
-                "name": chain.name,
-                "version": chain.version,
-                "digest": chain.digest,
-                "steps": [step.id for step in chain.steps],
-            },
+            "chain": chain.as_json(),
             "decontamination": against.said() if against else [],
             "counts": {"planned": counts.planned, **counts.outcomes},
             "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},

@@ -121,12 +121,7 @@ def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Cou
         "policy_enforced": gates.enforced,
         "evaluated": gates.ask.today.isoformat(),
         "uses": list(gates.ask.uses),
-        "chain": {
-            "name": chain.name,
-            "version": chain.version,
-            "digest": chain.digest,
-            "steps": [step.id for step in chain.steps],
-        },
+        "chain": chain.as_json(),
         "dedup": recipe.refine.dedup.model_dump(mode="json"),
         "judge": _judge_entry(resolved),
         "target": recipe.target,

@@ -57,6 +57,7 @@ def frames_of(
                 "stage": verdict.stage,
                 "reason": verdict.reason,
                 "score": verdict.score,
+                "threshold": verdict.threshold,
                 "detail": verdict.detail,
             }
         by_outcome[verdict.outcome].append(row)

@@ -12,6 +12,7 @@ from datetime import date
 from itertools import islice
 from pathlib import Path
 
+import orjson
 import polars as pl
 from pydantic import ValidationError
 
@@ -46,13 +47,14 @@ from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
 from synthgen.policy import parse_uses
 from synthgen.recipe.model import Actor, JudgeConfig, NearConfig, ReferenceConfig
-from synthgen.refine import VIEW, Chain, SeenTexts, judge_verdicts, load_chain, run_chain
+from synthgen.refine import Chain, SeenTexts, judge_verdicts, load_chain, run_chain, view_of
 from synthgen.schema import RecordShape, record_schema, rejected_schema
 from synthgen.types import digest
 
 __all__ = ["FilterOptions", "filter_foreign", "recut"]
 
 _WAVE = 1024
+_SAID = ("id", "stage", "reason", "score", "threshold", "detail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +356,7 @@ def _filter_group(
 
 def _first(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
     for batch in batches:
-        yield replace(batch, frame=batch.frame.head(rows))
+        yield replace(batch, frame=batch.frame.head(rows), fields=batch.fields[:rows])
         rows -= batch.frame.height
         if rows <= 0:
             return
@@ -376,14 +378,17 @@ def _refine(
     quarantined = _set_aside(frame, refused, shape, counts)
     if refused.height:
         frame = frame.join(refused, on="id", how="anti", maintain_order="left")
-    view = _view(frame)
+    fields = pl.DataFrame({"id": batch.frame["id"], "fields": pl.Series(batch.fields, dtype=pl.String)})
+    view = _view(frame, fields)
     seen_by_chain = run_chain(chain, view)
     frame = _with_notes(frame, seen_by_chain)
-    judged = seen_by_chain.select("id", "stage", "reason", "score", "detail")
+    judged = seen_by_chain.select(_SAID)
     alive = view.filter(judged["reason"].is_null())
-    dups = seen.add(alive).select("id", "stage", "reason", "score", pl.col("dup_of").alias("detail"))
+    exact = pl.col("reason") == "exact_duplicate"
+    bound = pl.when(exact).then(1.0).when(pl.col("reason").is_not_null()).then(seen.threshold)
+    dups = seen.add(alive).with_columns(threshold=bound.cast(pl.Float64), detail="dup_of").select(_SAID)
     if against is not None:
-        copies = against.verdicts(alive.filter(dups["reason"].is_null()))
+        copies = against.verdicts(alive.filter(dups["reason"].is_null())).select(_SAID)
         dups = pl.concat([dups.join(copies, on="id", how="anti", maintain_order="left"), copies])
     verdicts = pl.concat([judged.filter(pl.col("reason").is_not_null()), dups])
     if rule is not None:
@@ -421,6 +426,7 @@ def _set_aside(
         pl.lit("policy").alias("stage"),
         "reason",
         pl.lit(None, dtype=pl.Float64).alias("score"),
+        pl.lit(None, dtype=pl.Float64).alias("threshold"),
         "detail",
     )
     return frame.join(told, on="id", how="inner", maintain_order="left").select(
@@ -457,23 +463,40 @@ def _threshold(
         maintain_order="left",
     )
     judged = judge_verdicts(scores, rule)
-    return judged.select("id", "stage", "reason", "score", pl.lit(None, dtype=pl.String).alias("detail"))
+    broken = pl.when(pl.col("reason") == "judge_below").then(rule[1])
+    detail = pl.lit(None, dtype=pl.String)
+    return judged.with_columns(threshold=broken.cast(pl.Float64), detail=detail).select(_SAID)
 
 
-def _view(frame: pl.DataFrame) -> pl.DataFrame:
-    """The filters' view of records: everything before the last assistant turn, and that turn."""
-    turns = frame.select("id", "finish_reason", "messages")
+def _view(frame: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
+    """The filters' view of records: everything before the last assistant turn, and that turn.
+
+    Samples of one question may lie in different batches, so no group is named.
+    """
     element = pl.element().struct
     content, role = element.field("content").fill_null(""), element.field("role")
     asked = pl.col("messages").list.eval(content.filter(role != "assistant"))
     answered = pl.col("messages").list.eval(content.filter(role == "assistant"))
-    return turns.select(
+    texts = frame.select(
         "id",
         asked.list.join("\n\n").alias("prompt"),
         answered.list.last().fill_null("").alias("completion"),
         "finish_reason",
-        pl.lit(None, dtype=pl.String).alias("response_schema"),
-    ).cast(VIEW)
+        "scores",
+        *(["tools", _calls(frame)] if "tools" in frame.columns else []),
+    )
+    return view_of(texts.join(fields, on="id", how="left", maintain_order="left"))
+
+
+def _calls(frame: pl.DataFrame) -> pl.Series:
+    """The tool calls of the last assistant turn as JSON text."""
+    element = pl.element().struct
+    answers = pl.element().filter(element.field("role") == "assistant")
+    last = pl.col("messages").list.eval(answers).list.last().struct.field("tool_calls")
+    calls = [
+        orjson.dumps(made).decode() if made else None for made in frame.select(last)["tool_calls"].to_list()
+    ]
+    return pl.Series("tool_calls", calls, pl.String)
 
 
 def _bad_rows(bad: Sequence[BadRow], shape: RecordShape) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from synthgen.refine.decontaminate import Reference, index_reference, repeats_of
 from synthgen.refine.dedup import SeenTexts
 from synthgen.refine.judge import judge_verdicts, parse_score
 from synthgen.refine.overlap import repeats
-from synthgen.refine.verdict import VIEW, Verdicts
+from synthgen.refine.verdict import VIEW, Verdicts, view_of
 
 __all__ = [
     "RESULT",
@@ -26,4 +26,5 @@ __all__ = [
     "repeats",
     "repeats_of",
     "run_chain",
+    "view_of",
 ]

@@ -44,6 +44,7 @@ _LEAST_PIECE = 5  # words of an item that may be one sentence of many
 _PIECES = re.compile(r"[\n.!?。！？]+")
 _WORD_CHARS = 30  # a piece longer than so many for each word of the longest short item is none
 _SPAN_WORDS = 40
+_THRESHOLDS = {"shared_run": None, "near_copy": NEAR, "exact_match": 1.0}
 
 FOUND = pl.Schema(
     {
@@ -51,6 +52,7 @@ FOUND = pl.Schema(
         "stage": pl.String,  # decontaminate:<reference>
         "reason": pl.String,  # shared_run | near_copy | exact_match
         "score": pl.Float64,  # share of the item's shingles in the row, 0..1
+        "threshold": pl.Float64,  # what the score had to stay below; null for a run, whose length convicts
         "detail": pl.String,  # the item's number and the words that are shared
     }
 )
@@ -127,14 +129,14 @@ def index_reference(name: str, texts: Sequence[str], *, ngram: int = RUN) -> Ref
 def repeats_of(reference: Reference, view: pl.DataFrame) -> pl.DataFrame:
     """`FOUND` for the rows of the view that repeat an item, in the view's order."""
     ids = view["id"].to_list()
-    found: dict[int, tuple[str, float, str]] = {}
+    found: dict[int, tuple[str, float, float | None, str]] = {}
     for column in ("prompt", "completion"):
         texts = view[column].fill_null("").to_list()
         for text, match in _matches(reference, texts).items():
             if text not in found or match.score > found[text][1]:
                 words = " ".join(match.words[:_SPAN_WORDS]) + (" …" if len(match.words) > _SPAN_WORDS else "")
                 detail = f"item {match.item}, {column}, {len(match.words)} words: {words}"
-                found[text] = (match.reason, match.score, detail)
+                found[text] = (match.reason, match.score, _THRESHOLDS[match.reason], detail)
     stage = f"decontaminate:{reference.name}"
     return pl.DataFrame(
         [(ids[text], stage, *found[text]) for text in sorted(found)], schema=FOUND, orient="row"
