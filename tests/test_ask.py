@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tenacity import stop_after_attempt, wait_fixed, wait_none
 
-from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
+from synthgen.asking.ask import Asker, NotAsked, TeacherSpec, _Attempt
 from synthgen.asking.budget import Budget
 from synthgen.asking.connect import connect
 from synthgen.asking.outcome import Answer, Gate, Outcome, Teacher
@@ -206,7 +206,7 @@ async def test_rows_that_wait_hold_no_place(tmp_path: Path) -> None:
 
     async with (
         Loopback(script=script, latency_s=0.01) as server,
-        asking(tmp_path, spec_of(server.url, concurrency=3)) as asker,
+        asking(tmp_path, spec_of(server.url, concurrency=3, give_up_after_s=8000)) as asker,
     ):
         waiting = [asyncio.ensure_future(end_of(ask(asker, text))) for text in ("q0", "q1")]
         await until(lambda: asker.lanes["big"].counts.rate_limited == 2)
@@ -282,6 +282,34 @@ async def test_a_server_that_fails_everybody_makes_no_failures(tmp_path: Path) -
     assert "F" not in kinds(tmp_path)
 
 
+@pytest.mark.parametrize("status", [429, 503, 500])
+async def test_a_time_beyond_patience_ends_the_lane_at_once(tmp_path: Path, status: int) -> None:
+    later = refuse(status, retry_after="Mon, 01 Jan 2035 12:00:00 GMT")
+    async with (
+        Loopback(script=lambda _number, _body: later) as server,
+        asking(tmp_path, spec_of(server.url, give_up_after_s=8000, concurrency=1)) as asker,
+    ):
+        ends = await ends_of(asker, 3)
+        stopped = asker.queues["big"].stopped
+
+    assert (ends, len(server.requests)) == (["not asked: given_up"] * 3, 3)
+    assert "asks to come back at 2035-01-01" in str(stopped)
+    assert "F" not in kinds(tmp_path)
+
+
+async def test_a_lane_that_answers_others_is_not_ended_by_one_far_time(tmp_path: Path) -> None:
+    async with asking(tmp_path, spec_of()) as asker:
+        queue = asker.queues["big"]
+        lane, place = await queue.enter(1)
+        _, other = await queue.enter(1)
+        lane.succeeded(other)
+        queue.leave(lane, other)
+        attempt = _Attempt([question()], ["k"], "answer", spec_of(), queue)
+        asker._learn(attempt, Gate("rate_limit", 9000.0), lane, place)
+
+        assert not lane.ended
+
+
 async def test_a_server_that_dies_makes_no_failures_of_what_was_under_way(tmp_path: Path) -> None:
     async with Loopback() as server, asking(tmp_path, spec_of(server.url, give_up_after_s=8000)) as asker:
         await ask(asker, "first")
@@ -346,7 +374,10 @@ async def test_a_lane_without_credit_key_or_model_stops_at_once(
 
 async def test_a_stopped_lane_sends_away_who_waits_for_a_retry(tmp_path: Path) -> None:
     script = [refuse(429, retry_after="3000"), QUOTA]
-    async with Loopback(script=script) as server, asking(tmp_path, spec_of(server.url)) as asker:
+    async with (
+        Loopback(script=script) as server,
+        asking(tmp_path, spec_of(server.url, give_up_after_s=8000)) as asker,
+    ):
         waiting = asyncio.ensure_future(end_of(ask(asker, "first")))
         await until(lambda: asker.lanes["big"].counts.rate_limited == 1)
         await end_of(ask(asker, "second"))

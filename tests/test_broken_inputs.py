@@ -62,6 +62,8 @@ steps:
         (("prompt: answer", "prompt: anser"), "r.yaml:7: steps[0].prompt: no bundled prompt named 'anser'; did you mean 'answer'?"),
         (("prompt: answer", "prompt: ./mine.yaml"), "r.yaml:7: steps[0].prompt: prompt file not found"),
         (("teacher: qwen", "teacher: quen"), "r.yaml:7: steps[0].teacher: no teacher 'quen' under `teachers`; did you mean 'qwen'?"),
+        (("model: qwen3", "model: qwen3, samples_per_request: 0"), "r.yaml:5: teachers.qwen.samples_per_request: input should be 'auto', or greater than or equal to 1 (got 0)"),
+        (("model: qwen3", "model: qwen3, mode: batch"), "r.yaml:5: teachers.qwen.mode: vllm has no batches (anthropic and openai have them); remove the key"),
         (("provider: vllm", "provider: vlm"), "r.yaml:5: teachers.qwen.provider: unknown provider 'vlm'; did you mean 'vllm'?"),
         (("use: [train-general]", "use: [train-generl]"), "r.yaml:2: use: unknown use 'train-generl'; did you mean 'train-general'?"),
         (("use: [train-general]\n", ""), "r.yaml:1: use: is required"),

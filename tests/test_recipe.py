@@ -49,6 +49,24 @@ def test_logprobs_is_a_number_and_true_does_not_stand_for_one(tmp_path: Path) ->
         load(tmp_path, TEXT.replace("teacher: qwen}", "teacher: qwen, capture: {logprobs: true}}"))
 
 
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("n", "write `samples` in the step"),
+        ("messages", "the prompt says it"),
+        ("max_tokens", "write `sampling.max_tokens`"),
+        ("temperature", "write `sampling.temperature`"),
+        ("logprobs", "write `capture: {logprobs: ...}` in the step"),
+    ],
+)
+def test_extra_holds_nothing_that_synthgen_sets_itself(tmp_path: Path, name: str, way_out: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load(tmp_path, TEXT.replace("temperature: 0.5", f"extra: {{min_tokens: 3, {name}: 2}}"))
+
+    said = f"r.yaml:5: teachers.qwen.sampling.extra.{name}: synthgen sets this itself; {way_out}"
+    assert str(error.value).endswith(said)
+
+
 def test_the_digest_ignores_comments_and_the_environment(tmp_path: Path) -> None:
     commented = load(tmp_path, TEXT.replace("a comment", "another one"), env={"MODEL": "other"})
 

@@ -131,6 +131,18 @@ def structured(tmp_path: Path, server: Loopback, **changes: object) -> Path:
     return save(tmp_path / "r.yaml", content)
 
 
+def test_a_response_format_of_ones_own_does_not_go_with_a_schema(tmp_path: Path) -> None:
+    own = {"sampling": {"max_tokens": 200, "extra": {"response_format": {"type": "json_object"}}}}
+    server = Loopback()
+    path = structured(tmp_path, server, teachers={"qwen": teacher(server, **own)})
+
+    result = cli("plan", path)
+
+    assert result.code == 2
+    assert "r.yaml:" in result.err
+    assert "steps[0].structured: sends a `response_format` of its own" in " ".join(result.err.split())
+
+
 def test_a_server_that_ignores_the_schema_is_asked_no_further(tmp_path: Path) -> None:
     with Loopback(ignores=["response_format"]) as server:
         result = cli("generate", structured(tmp_path, server), "-o", tmp_path / "o")

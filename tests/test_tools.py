@@ -144,6 +144,24 @@ def test_a_call_that_does_not_fit_is_rejected_with_the_reason(tmp_path: Path) ->
     assert records(tmp_path / "o", "rejected")[0]["detail"] == "weather: city breaks `pattern`"
 
 
+@pytest.mark.parametrize(
+    ("choice", "detail"),
+    [
+        ("required", "no tool was called, though tool_choice is required"),
+        ("clock", "clock was not called, though tool_choice names it"),
+    ],
+)
+def test_an_answer_in_words_where_a_call_was_demanded_is_rejected(
+    tmp_path: Path, choice: str, detail: str
+) -> None:
+    with Loopback(ignores=["tool_choice"]) as server:
+        content = save(tmp_path / "r.yaml", offering(server, [WEATHER, CLOCK], choice))
+        result = cli("generate", content, "-o", tmp_path / "o", "--json")
+
+    assert result.json["reasons"] == {"parse/no_tool_call": 2}
+    assert records(tmp_path / "o", "rejected")[0]["detail"] == detail
+
+
 def test_tools_and_choice_belong_to_the_key(tmp_path: Path) -> None:
     plans = [([WEATHER], "auto"), ([WEATHER], "required"), ([WEATHER, CLOCK], "auto"), ([WEATHER], "auto")]
     with Loopback() as server:
@@ -156,22 +174,22 @@ def test_tools_and_choice_belong_to_the_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tools", "choice", "said"),
     [
-        ([], None, "tools: list should have at least 1 item"),
-        ([{"type": "function"}], None, "tools[0].function: is required"),
-        ([{**CLOCK, "name": "x"}], None, "tools[0].name: unknown key"),
+        ([], None, ": steps[0].tools: list should have at least 1 item"),
+        ([{"type": "function"}], None, ": steps[0].tools[0].function: is required"),
+        ([{**CLOCK, "name": "x"}], None, ": steps[0].tools[0].name: unknown key"),
         (
             [{"type": "function", "function": {"name": "a b"}}],
             None,
-            "tools[0].function.name: string should match",
+            ": steps[0].tools[0].function.name: string should match",
         ),
-        ([CLOCK, CLOCK], None, "tools[1].function.name: 'clock' is there twice"),
+        ([CLOCK, CLOCK], None, ": steps[0].tools[1].function.name: 'clock' is there twice"),
         (
             [{"type": "function", "function": {"name": "f", "parameters": {"type": "nothing"}}}],
             None,
-            "tools[0].function.parameters: not a JSON Schema",
+            ": steps[0].tools[0].function.parameters: not a JSON Schema",
         ),
-        ([CLOCK], "weather", "tool_choice: 'weather' is none of auto, none, required, clock"),
-        (None, "auto", "tool_choice: there are no `tools` to choose from"),
+        ([CLOCK], "weather", ": steps[0].tool_choice: 'weather' is none of auto, none, required, clock"),
+        (None, "auto", ": steps[0].tool_choice: there are no `tools` to choose from"),
         ("gone.json", None, "steps[0].tools: tools file not found"),
     ],
 )

@@ -20,7 +20,7 @@ from synthgen.asking.outcome import (
 )
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
-from synthgen.asking.wire.waits import MAX_WAIT_S, Wait, read_limits, read_wait
+from synthgen.asking.wire.waits import Wait, read_limits, read_wait
 from synthgen.types import Completion, JSONValue, Message, Request, Sampling, TeacherIdentity, ToolCall, Usage
 
 NOW = 1_700_000_000.0
@@ -88,14 +88,6 @@ def test_extra_fields_go_to_the_top_level() -> None:
 
     assert body["chat_template_kwargs"] == {"thinking": False}
     assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (5, 0.1, 1.1)
-
-
-@pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES)
-@pytest.mark.parametrize("name", ["model", "messages", "stream", "max_tokens"])
-def test_extra_cannot_change_what_was_reserved_or_keyed(wire: Wire, name: str) -> None:
-    plain = wire.body(request())
-
-    assert wire.body(request(sampling=Sampling(extra={name: 99}))) == plain
 
 
 def test_openai_tool_turns_keep_their_calls() -> None:
@@ -526,7 +518,7 @@ def test_a_gate_whose_headers_say_nothing_remains_is_exhausted() -> None:
         ({"retry-after": "0.25"}, 0.25),
         ({"retry-after": "0"}, 0.0),
         ({"retry-after": "-5"}, 0.0),
-        ({"retry-after": "1e9"}, MAX_WAIT_S),
+        ({"retry-after": "1e9"}, 1e9),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
         ({"retry-after": "soon"}, None),
@@ -551,7 +543,7 @@ def test_retry_after_in_every_spelling(headers: dict[str, str], seconds: float |
     [
         ("6m0s", 360.0),
         ("12ms", 0.012),
-        ("1h0m2.5s", MAX_WAIT_S),
+        ("1h0m2.5s", 3602.5),
         ("2m59.56s", 179.56),
         ("4", 4.0),
         ("2023-11-14T22:13:30Z", 10.0),

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
 
 from synthgen.asking.budget import Budget
@@ -30,7 +31,7 @@ from synthgen.asking.outcome import (
     Teacher,
 )
 from synthgen.asking.prices import cost_usd
-from synthgen.asking.retry import RetryPolicy
+from synthgen.asking.retry import MAX_WAIT_S, RetryPolicy
 from synthgen.asking.samples import Samples
 from synthgen.asking.structured import SchemaWatch
 from synthgen.errors import BudgetReached, StorageError
@@ -336,8 +337,10 @@ class Asker:
                 attempt.with_lane = not wait_s
                 attempt.turn = "gated"
                 lane.saw(place, limits, refused=True)
-                lane.was_limited(place, wait_s, exhausted=exhausted, overloaded=reason == "overloaded")
+                pause_s = min(wait_s, MAX_WAIT_S) if wait_s else None
+                lane.was_limited(place, pause_s, exhausted=exhausted, overloaded=reason == "overloaded")
                 self._give_up_if_dead(attempt, reason)
+                self._give_up_if_far(attempt, lane, place, wait_s)
             case Retry(reason, message, wait_s):
                 attempt.turn = "gated" if reason == "connect" else "retry"
                 if reason == "connect":
@@ -350,6 +353,7 @@ class Asker:
                 attempt.with_lane = False
                 lane.failed(place, f"{reason}: {message}")
                 self._give_up_if_dead(attempt, f"{reason}: {message}")
+                self._give_up_if_far(attempt, lane, place, wait_s)
 
     def _settle(self, attempt: _Attempt, outcome: Outcome, reserved: Sequence[float]) -> list[Entry]:
         """Book what the attempt cost; the entries to store where it ends, none where it goes on.
@@ -429,6 +433,25 @@ class Asker:
             for lane in queue.lanes:
                 queue.stop(lane, "given_up", f"no success for {silent_s:.0f} s; last: {what}")
 
+    @staticmethod
+    def _give_up_if_far(attempt: _Attempt, lane: Lane, place: Place, wait_s: float | None) -> None:
+        """Stop a lane that names a time beyond its patience, once that is not about single requests.
+
+        Some servers refuse a few and answer the rest: it counts where the whole lane waits or nobody else is to be asked.
+        """
+        patience_s = attempt.spec.config.give_up_after_s
+        if wait_s is None or wait_s <= patience_s or lane.last_success > place.sent_at:
+            return
+        if not lane.probing and (attempt.queue.waiting or lane.counts.in_flight > 1):
+            return
+        attempt.wait_s = 0.0  # another lane may take it
+        attempt.queue.stop(
+            lane,
+            "given_up",
+            f"the server asks to come back {_when(wait_s)}, later than give_up_after_s ({patience_s:.0f} s) allows; "
+            "run the same command then, or raise give_up_after_s",
+        )
+
     def _drop(self, keys: Sequence[str], reserved: Sequence[float], reason: str, *, lost: bool) -> None:
         """Close an attempt that brought no answer; a lost one keeps its money."""
         reserved_usd = sum(reserved)
@@ -500,6 +523,13 @@ class Asker:
         """Release the teachers; nothing may be in flight."""
         for teacher in self._teachers.values():
             await teacher.close()
+
+
+def _when(wait_s: float) -> str:
+    try:
+        return f"at {datetime.fromtimestamp(time.time() + wait_s).astimezone():%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError, OSError):  # beyond the calendar
+        return f"in {wait_s:.0f} s"
 
 
 def _entry(key: str, kind: Literal["I", "A"], usd: float, **more: JSONValue) -> Entry:

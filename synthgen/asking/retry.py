@@ -11,7 +11,10 @@ from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-__all__ = ["RetryPolicy"]
+__all__ = ["MAX_WAIT_S", "RetryPolicy"]
+
+# An hour: longer limits (daily quotas) are probed once an hour, and a wrong header cannot park a run for years.
+MAX_WAIT_S = 3600.0
 
 
 class _Unused:
@@ -35,12 +38,12 @@ class RetryPolicy:
     stop: stop_base = field(default_factory=lambda: stop_after_attempt(6))
 
     def backoff_s(self, attempt: int, server_wait_s: float | None = None) -> float:
-        """Seconds before the attempt after the `attempt`-th (1-based): the server's time where it named one.
+        """Seconds before the attempt after the `attempt`-th (1-based): the server's time where it named one, at most an hour.
 
         A server that names no time, or says "now", is not hammered: then jitter decides.
         """
         if server_wait_s is not None and server_wait_s > 0:
-            return server_wait_s
+            return min(server_wait_s, MAX_WAIT_S)
         return self.wait(_state(attempt))
 
     def exhausted(self, attempt: int) -> bool:

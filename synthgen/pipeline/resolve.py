@@ -214,6 +214,9 @@ def _step(
     if step.structured and prompt.reply.schema is None:
         where = loaded.where("steps", index, "structured")
         raise RecipeError(f"{where}: the prompt {prompt.name!r} asks for no JSON")
+    if step.structured and any("response_format" in one.extra for one in sampling.values()):
+        where = loaded.where("steps", index, "structured")
+        raise RecipeError(f"{where}: sends a `response_format` of its own; take it out of `sampling.extra`")
     tools = _tools(loaded, files, index, step, specs)
     return Step(
         name=step.name,

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from synthgen.errors import RecipeError, UsageError
 from synthgen.recipe.model import StepConfig, Strict
-from synthgen.recipe.yaml_file import Document, parse_yaml, validate
+from synthgen.recipe.yaml_file import Document, Loc, dotted, parse_yaml, validate
 from synthgen.types import JSONValue, ToolCall
 
-__all__ = ["broken_call", "check_choice", "inline_tools", "read_tools"]
+__all__ = ["broken_call", "check_choice", "inline_tools", "missing_call", "read_tools"]
 
 _WORDS = ("auto", "none", "required")
 
@@ -48,10 +48,9 @@ def inline_tools(document: Document, index: int, step: StepConfig) -> str:
     Raises:
         RecipeError: they are not OpenAI's tool definitions.
     """
-    at = ("steps", index)
-    lines = {loc[2:]: line for loc, line in document.lines.items() if loc[:2] == at}
-    value: JSONValue = {"tools": list(step.tools) if isinstance(step.tools, list) else None}
-    return _checked(replace(document, value=value, lines=lines, overridden=frozenset(), expanded=frozenset()))
+    own: JSONValue = {"tools": list(step.tools) if isinstance(step.tools, list) else None}
+    value: JSONValue = {"steps": [*[None] * index, own]}
+    return _checked(replace(document, value=value), ("steps", index))
 
 
 def read_tools(text: str, path: str) -> str:
@@ -65,22 +64,20 @@ def read_tools(text: str, path: str) -> str:
     return _checked(replace(document, value={"tools": document.value}, lines=lines))
 
 
-def _checked(document: Document) -> str:
-    tools = validate(_Tools, document).tools
+def _checked(document: Document, step: Loc = ()) -> str:
+    tools = validate(_Tools, document, at=step).tools
     seen: set[str] = set()
     for number, tool in enumerate(tools):
-        function, at = tool.function, ("tools", number, "function")
+        function, at = tool.function, (*step, "tools", number, "function")
         if function.name in seen:
             where = document.where((*at, "name"))
-            raise RecipeError(f"{where}: tools[{number}].function.name: {function.name!r} is there twice")
+            raise RecipeError(f"{where}: {dotted((*at, 'name'))}: {function.name!r} is there twice")
         seen.add(function.name)
         try:
             jsonschema_rs.validator_for(function.parameters, offline=True)
         except ValueError as error:
             where, why = document.where((*at, "parameters")), str(error).splitlines()[0]
-            raise RecipeError(
-                f"{where}: tools[{number}].function.parameters: not a JSON Schema: {why}"
-            ) from error
+            raise RecipeError(f"{where}: {dotted((*at, 'parameters'))}: not a JSON Schema: {why}") from error
     return orjson.dumps([tool.model_dump(exclude_unset=True) for tool in tools]).decode()
 
 
@@ -119,6 +116,16 @@ def broken_call(tools: str, calls: Iterable[ToolCall]) -> str | None:
         if not isinstance(arguments, dict):
             return f"{call.name}: the arguments are no object"
     return None
+
+
+def missing_call(choice: str | None, calls: Iterable[ToolCall]) -> str | None:
+    """What `tool_choice` demanded and the calls lack; None for nothing. Some servers take it and ignore it."""
+    if choice in (None, "auto", "none"):
+        return None
+    called = {call.name for call in calls}
+    if choice == "required":
+        return None if called else "no tool was called, though tool_choice is required"
+    return None if choice in called else f"{choice} was not called, though tool_choice names it"
 
 
 @lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ from typing import Literal
 from synthgen.asking import TeacherSpec
 from synthgen.journal import Reply
 from synthgen.pipeline.rows import Counter, Row
-from synthgen.pipeline.tools import broken_call
+from synthgen.pipeline.tools import broken_call, missing_call
 from synthgen.templates import (
     Parsed,
     Prompt,
@@ -181,6 +181,10 @@ class Tree:
         broken = broken_call(ask.step.tools, completion.tool_calls) if ask.step.tools else None
         if broken is not None:
             return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", "tool_call", broken)]
+        uncalled = missing_call(ask.step.tool_choice, completion.tool_calls)
+        if uncalled is not None:
+            code = "truncated" if completion.finish_reason == "length" else "no_tool_call"
+            return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", code, uncalled)]
         grown: list[Node | Leaf] = []
         for item, values in enumerate(parsed.items):
             path = node.path if ask.step.prompt.reply.kind != "list" else (*node.path, f"[{item}]")

@@ -206,6 +206,13 @@ def _teacher(document: Document, alias: str) -> TeacherConfig:
         raise RecipeError(
             f"{document.where((*at, 'provider'))}: teachers.{alias}.provider: {error}"
         ) from error
+    if "mode" in given and "mode" not in model.model_fields:
+        plugins = {name: load_plugin("provider", name) for name in plugin_names("provider")}
+        able = " and ".join(name for name, plugin in plugins.items() if "mode" in plugin.params.model_fields)
+        raise RecipeError(
+            f"{document.where((*at, 'mode'))}: teachers.{alias}.mode: {provider} has no batches ({able} have them); "
+            "remove the key"
+        )
     teacher = validate(model, document, at=at)
     assert isinstance(teacher, TeacherConfig)  # what the provider kind promises
     return teacher

@@ -8,7 +8,7 @@ providers extend `TeacherConfig`. `load_recipe` resolves those models, so that t
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
 from synthgen.types import JSONValue, Sampling
 
@@ -44,8 +44,32 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
 
 
+# What synthgen sets in a request itself -> where a recipe says it; wires send `sampling.extra` as it is.
+_NOT_EXTRA = {
+    **dict.fromkeys(("messages", "system"), "the prompt says it"),
+    "model": "write `model` in the teacher",
+    **dict.fromkeys(("n", "best_of"), "write `samples` in the step"),
+    **dict.fromkeys(("stream", "stream_options"), "replies are read whole"),
+    **dict.fromkeys(("max_completion_tokens", "max_output_tokens"), "write `sampling.max_tokens`"),
+    "stop_sequences": "write `sampling.stop`",
+    **dict.fromkeys(("logprobs", "top_logprobs"), "write `capture: {logprobs: ...}` in the step"),
+    **dict.fromkeys(("tools", "functions"), "write `tools` in the step"),
+    **dict.fromkeys(("tool_choice", "function_call"), "write `tool_choice` in the step"),
+}
+
+
+def _is_extra(name: str) -> str:
+    way_out = f"write `sampling.{name}`" if name in SamplingConfig.model_fields else _NOT_EXTRA.get(name)
+    if way_out and name != "extra":
+        raise ValueError(f"synthgen sets this itself; {way_out}")
+    return name
+
+
 class SamplingConfig(Strict):
-    """How a teacher draws tokens; absent means the teacher's own default."""
+    """How a teacher draws tokens; absent means the teacher's own default.
+
+    `extra` is sent as it is, beside what synthgen sets itself.
+    """
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -57,7 +81,7 @@ class SamplingConfig(Strict):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    extra: dict[str, JSONValue] = {}
+    extra: dict[Annotated[str, AfterValidator(_is_extra)], JSONValue] = {}
 
     def over(self, base: "SamplingConfig | None") -> Sampling:
         """These settings laid over `base` (a step's over its teacher's)."""

@@ -19,7 +19,7 @@ from synthgen.assets import suggest
 from synthgen.errors import RecipeError
 from synthgen.types import JSONValue
 
-__all__ = ["Document", "dotted", "parse_yaml", "read_yaml", "validate"]
+__all__ = ["Document", "Loc", "dotted", "parse_yaml", "read_yaml", "validate"]
 
 Loc = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -137,7 +137,7 @@ def validate(model: type[M], document: Document, *, at: Loc = ()) -> M:
 
 
 def _explain(model: type[BaseModel], document: Document, at: Loc, error: ValidationError) -> list[str]:
-    messages = []
+    messages: dict[str, str] = {}  # of a union each alternative says what it takes
     for problem in error.errors(include_url=False):
         loc = (*at, *problem["loc"])
         known_at = _in_document(document, loc)
@@ -151,11 +151,15 @@ def _explain(model: type[BaseModel], document: Document, at: Loc, error: Validat
         else:
             text = problem["msg"].removeprefix("Value error, ")
             text = text[:1].lower() + text[1:]
-            given = problem["input"]
+            given = None if loc[-1:] == ("[key]",) else problem["input"]  # a key is in the path already
             if isinstance(given, bool | int | float | str) and known_at not in document.expanded:
                 text += f" (got {given!r})"
-        messages.append(f"{document.where(known_at)}: {dotted(known_at)}: {text}")
-    return messages
+        place = f"{document.where(known_at)}: {dotted(known_at)}"
+        if place in messages:
+            before = messages[place].partition(" (got ")[0]
+            text = f"{before}, or {text.removeprefix('input should be ')}"
+        messages[place] = text
+    return [f"{place}: {text}" for place, text in messages.items()]
 
 
 def _in_document(document: Document, loc: Loc) -> Loc:

@@ -24,6 +24,7 @@ from tenacity import (
 
 from synthgen.asking.batch.vendor import Pace, Problem, Refused, State, Ticket, Undecided, Vendor
 from synthgen.asking.outcome import Gate, LaneStop, Outcome, Retry, RowFailure, TransportFailure, Wire
+from synthgen.asking.retry import MAX_WAIT_S
 from synthgen.types import JSONValue, Request
 
 __all__ = ["Calls", "Stopped", "Unanswered"]
@@ -176,7 +177,7 @@ class Calls:
     def _wait_s(self, state: RetryCallState) -> float:
         trouble = state.outcome.exception() if state.outcome else None
         named_s = trouble.wait_s if isinstance(trouble, _Temporary) else 0.0
-        return max(named_s, self._growing(state))
+        return max(min(named_s, MAX_WAIT_S), self._growing(state))
 
     async def _judged(self, call: Callable[[], Awaitable[T]]) -> T:
         try:

@@ -23,8 +23,6 @@ __all__ = ["DEFAULT_MAX_TOKENS", "AnthropicMessagesWire"]
 
 DEFAULT_MAX_TOKENS = 4096
 
-# Never taken from `sampling.extra`: they change what is asked, or spend more than was reserved.
-_NOT_EXTRA = {"max_tokens", "messages", "model", "stream"}
 _FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -49,7 +47,7 @@ class AnthropicMessagesWire:
 
         The dialect knows one sample a request.
         """
-        body = {name: value for name, value in request.sampling.extra.items() if name not in _NOT_EXTRA}
+        body = dict(request.sampling.extra)  # the recipe refuses what is set here
         body["model"] = request.teacher.model
         body["messages"] = _turns(request.messages)
         body.update(_sampling(request))

@@ -27,20 +27,6 @@ __all__ = ["OpenAIChatWire"]
 
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 
-# Never taken from `sampling.extra`: they change what is asked, or spend more than was reserved.
-_NOT_EXTRA = {
-    "best_of",
-    "logprobs",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "max_tokens",
-    "messages",
-    "model",
-    "n",
-    "stream",
-    "stream_options",
-    "top_logprobs",
-}
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
@@ -81,7 +67,7 @@ class OpenAIChatWire:
 
     def body(self, request: Request, samples: int = 1) -> dict[str, JSONValue]:
         """Only what is set is sent. `sampling.extra` goes to the top level, under what synthgen itself sets."""
-        body = {name: value for name, value in request.sampling.extra.items() if name not in _NOT_EXTRA}
+        body = dict(request.sampling.extra)  # the recipe refuses what is set here
         body["model"] = request.teacher.model
         body["messages"] = [_message(message) for message in request.messages]
         body.update(self._sampling(request))

@@ -1,8 +1,8 @@
 """How long the server asks us to wait: retry-after in all its spellings, and the rate-limit headers.
 
 In: reply headers with lower-case names, and the time now (the reply's own `date` header where it has one, so that
-a wrong clock here does not matter). Out: seconds in 0..`MAX_WAIT_S`, or None where nothing usable is said.
-Guarantee: garbage is ignored, never raised. Rejected: trusting any number (a proxy once said 1e9 seconds).
+a wrong clock here does not matter). Out: seconds, or None where nothing usable is said. Guarantee: garbage is ignored,
+never raised. Whoever waits decides how long a wait is believed (a proxy once said 1e9 seconds).
 
 Sources: RFC 9110 10.2.3 (`retry-after`); OpenAI and Anthropic rate-limit guides for the vendor headers.
 """
@@ -16,10 +16,7 @@ from email.utils import parsedate_to_datetime
 
 from synthgen.asking.outcome import LimitKind, SeenLimit
 
-__all__ = ["MAX_WAIT_S", "Wait", "read_limits", "read_wait"]
-
-# An hour: longer limits (daily quotas) are probed once an hour, and a wrong header cannot park a run for years.
-MAX_WAIT_S = 3600.0
+__all__ = ["Wait", "read_limits", "read_wait"]
 
 _UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = r"(\d{1,15}(?:\.\d{1,15})?)(ms|us|µs|ns|d|h|m|s)"
@@ -57,7 +54,7 @@ def read_wait(headers: Mapping[str, str], now: float) -> Wait:
     if named is None:
         resets = [wait for reset in spent if (wait := _reset(reset, now)) is not None]
         named = max(resets, default=None)
-    return Wait(None if named is None else min(max(named, 0.0), MAX_WAIT_S), bool(spent))
+    return Wait(None if named is None else max(named, 0.0), bool(spent))
 
 
 def read_limits(headers: Mapping[str, str], now: float) -> tuple[SeenLimit, ...]:
