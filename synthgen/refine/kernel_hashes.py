@@ -1,6 +1,6 @@
 """The shingles as text, hashed like datasketch hashes them: SHA-1 and xxHash32, compiled.
 
-In: the buffers of `synthgen.refine.kernel`. Out: MinHash signatures that equal `datasketch.MinHash(scheme="affine32")`
+In: the buffers of `synthgen.refine.kernel_shingles`. Out: MinHash signatures that equal `datasketch.MinHash(scheme="affine32")`
 fed with the UTF-8 of the same shingles. Sixteen shingles go through SHA-1 side by side, because one alone leaves most
 of a vector unit idle; shingles of one text differ little in length, so few lanes wait.
 
@@ -11,7 +11,8 @@ Axes: C bytes, X code points, T tokens, S shingles, N texts, P permutations, B b
 import numpy as np
 
 from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD
-from synthgen.refine.kernel import U8, compiled, decode, sign
+from synthgen.refine.kernel import sign
+from synthgen.refine.kernel_shingles import U8, compiled, decode
 from synthgen.refine.shingles import I64, U32
 
 __all__ = ["text_signatures"]
@@ -195,9 +196,11 @@ def _sha1_rounds(w_WL: U32, state_5L: U32, active_L: U32, v_5L: U32) -> None:
             x = w_WL[t - 3, lane] ^ w_WL[t - 8, lane] ^ w_WL[t - 14, lane] ^ w_WL[t - 16, lane]
             w_WL[t, lane] = x << np.uint32(1) | x >> np.uint32(31)
     v_5L[:] = state_5L
-    for t in range(80):
+    for t in range(80):  # the five rows change roles, so that a round writes two of them and not five
+        a_L, b_L, c_L = v_5L[(80 - t) % 5], v_5L[(81 - t) % 5], v_5L[(82 - t) % 5]
+        d_L, e_L, w_L = v_5L[(83 - t) % 5], v_5L[(84 - t) % 5], w_WL[t]
         for lane in range(_LANES):
-            a, b, c, d, e = v_5L[0, lane], v_5L[1, lane], v_5L[2, lane], v_5L[3, lane], v_5L[4, lane]
+            a, b, c, d = a_L[lane], b_L[lane], c_L[lane], d_L[lane]
             if t < 20:
                 f = np.uint32((b & c | ~b & d) + _K0)
             elif t < 40:
@@ -206,11 +209,8 @@ def _sha1_rounds(w_WL: U32, state_5L: U32, active_L: U32, v_5L: U32) -> None:
                 f = np.uint32((b & c | b & d | c & d) + _K2)
             else:
                 f = np.uint32((b ^ c ^ d) + _K3)
-            v_5L[0, lane] = (a << np.uint32(5) | a >> np.uint32(27)) + f + e + w_WL[t, lane]
-            v_5L[1, lane] = a
-            v_5L[2, lane] = b << np.uint32(30) | b >> np.uint32(2)
-            v_5L[3, lane] = c
-            v_5L[4, lane] = d
+            e_L[lane] += (a << np.uint32(5) | a >> np.uint32(27)) + f + w_L[lane]
+            b_L[lane] = b << np.uint32(30) | b >> np.uint32(2)
     for k in range(5):
         for lane in range(_LANES):
             state_5L[k, lane] += v_5L[k, lane] & active_L[lane]

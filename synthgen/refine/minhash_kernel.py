@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 
 from synthgen.refine.alphabet import KIND_SHIFT, POINT, WORD, Alphabet
-from synthgen.refine.kernel import U8, band_keys, count_common, shingle_sets, signatures, unknown_points
+from synthgen.refine.kernel import band_keys, count_common, shingle_sets, signatures
 from synthgen.refine.kernel_hashes import text_signatures
+from synthgen.refine.kernel_shingles import U8, unknown_points
 from synthgen.refine.minhash_rule import BandKeys, MinHashRule
 from synthgen.refine.shingles import I64, TOKEN_BASE, U32, U64, Shingles, mix, powers
 
