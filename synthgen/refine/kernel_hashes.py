@@ -196,11 +196,9 @@ def _sha1_rounds(w_WL: U32, state_5L: U32, active_L: U32, v_5L: U32) -> None:
             x = w_WL[t - 3, lane] ^ w_WL[t - 8, lane] ^ w_WL[t - 14, lane] ^ w_WL[t - 16, lane]
             w_WL[t, lane] = x << np.uint32(1) | x >> np.uint32(31)
     v_5L[:] = state_5L
-    for t in range(80):  # the five rows change roles, so that a round writes two of them and not five
-        a_L, b_L, c_L = v_5L[(80 - t) % 5], v_5L[(81 - t) % 5], v_5L[(82 - t) % 5]
-        d_L, e_L, w_L = v_5L[(83 - t) % 5], v_5L[(84 - t) % 5], w_WL[t]
+    for t in range(80):
         for lane in range(_LANES):
-            a, b, c, d = a_L[lane], b_L[lane], c_L[lane], d_L[lane]
+            a, b, c, d, e = v_5L[0, lane], v_5L[1, lane], v_5L[2, lane], v_5L[3, lane], v_5L[4, lane]
             if t < 20:
                 f = np.uint32((b & c | ~b & d) + _K0)
             elif t < 40:
@@ -209,8 +207,11 @@ def _sha1_rounds(w_WL: U32, state_5L: U32, active_L: U32, v_5L: U32) -> None:
                 f = np.uint32((b & c | b & d | c & d) + _K2)
             else:
                 f = np.uint32((b ^ c ^ d) + _K3)
-            e_L[lane] += (a << np.uint32(5) | a >> np.uint32(27)) + f + w_L[lane]
-            b_L[lane] = b << np.uint32(30) | b >> np.uint32(2)
+            v_5L[0, lane] = (a << np.uint32(5) | a >> np.uint32(27)) + f + e + w_WL[t, lane]
+            v_5L[1, lane] = a
+            v_5L[2, lane] = b << np.uint32(30) | b >> np.uint32(2)
+            v_5L[3, lane] = c
+            v_5L[4, lane] = d
     for k in range(5):
         for lane in range(_LANES):
             state_5L[k, lane] += v_5L[k, lane] & active_L[lane]
