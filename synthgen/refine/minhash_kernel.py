@@ -16,6 +16,7 @@ from synthgen.refine.shingles import I64, TOKEN_BASE, U32, U64, Shingles, mix, p
 __all__ = ["KernelBackend"]
 
 _ASCII = 128
+_USUAL = (range(_ASCII, 0x600), range(0x2000, 0x2800))  # Latin, Greek, Cyrillic, Hebrew; punctuation, symbols
 
 
 class KernelBackend:
@@ -27,6 +28,10 @@ class KernelBackend:
         self._rule = rule
         self._permutations = (factor_P, summand_P)
         self._alphabet = Alphabet()
+        for (
+            points
+        ) in _USUAL:  # a batch is done again for each new character: not for dashes, quotes and accents
+            self._alphabet.learn(points)
         self._power_T = powers(TOKEN_BASE, rule.n)
         entry_A = self._alphabet.entry_X[:_ASCII]
         mixed_A = mix((entry_A & np.uint32(POINT)).astype(np.uint64))
