@@ -434,6 +434,18 @@ async def test_a_halt_sends_away_who_waits_and_stores_what_is_in_flight(tmp_path
     assert kinds(tmp_path).count("R") == 3
 
 
+async def test_a_halt_sends_away_who_waits_for_money(tmp_path: Path) -> None:
+    with Loopback() as server:
+        async with asking(tmp_path, spec_of(server.url), cap_usd=1.0) as asker:
+            asker.budget.hold(1.0)  # of a batch that may take a day
+            waiting = asyncio.ensure_future(end_of(ask(asker)))
+            await until(lambda: asker.lanes["big"].counts.in_flight == 1)
+
+            asker.halt("interrupted")
+
+            assert (await waiting, server.requests) == ("not asked: interrupted", [])
+
+
 async def test_a_full_disk_halts_the_asker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_file: int, _rest: memoryview) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -295,6 +295,16 @@ def test_what_is_under_way_is_not_bought_live_when_the_recipe_changes_its_mode(t
     assert (report.exit_code, server.live_requests, len(server.payments)) == (0, 0, 5)
 
 
+def test_no_wait_ends_also_where_more_rows_are_under_way_than_a_live_teacher_may_hold(tmp_path: Path) -> None:
+    with BatchLoopback(polls=1000) as server:
+        run(batch_recipe(tmp_path, server, rows=100), tmp_path / "run", wait=False)
+        live = batch_recipe(tmp_path, server, rows=100, mode="live", limits={"concurrency": 1})
+
+        report = run(live, tmp_path / "run", wait=False)
+
+    assert (report.exit_code, report.counts["pending"], server.live_requests) == (3, 100, 0)
+
+
 @VENDORS
 def test_cancel_keeps_what_was_answered_and_the_rest_is_asked_later(tmp_path: Path, provider: str) -> None:
     def row(number: int, _body: object) -> str | None:
@@ -440,6 +450,28 @@ def test_what_is_under_way_at_a_server_the_recipe_has_left_is_not_bought_at_anot
     assert "no teacher of the recipe" in waiting.warnings[-1]
     assert "possibly paid" in str(given_up.problem)
     assert (report.exit_code, len(server.payments)) == (0, 5)
+
+
+def test_money_at_a_server_the_recipe_has_left_ends_a_capped_run_instead_of_stalling_it(
+    tmp_path: Path,
+) -> None:
+    with BatchLoopback() as left, BatchLoopback() as server:
+        run(batch_recipe(tmp_path, left), tmp_path / "run", wait=False)
+        moved = batch_recipe(tmp_path, server, rows=6, mode="live", recipe={"budget_usd": 1.3})
+
+        report = run(moved, tmp_path / "run")
+
+    assert (report.exit_code, report.counts["pending"], server.live_requests) == (5, 6, 0)
+
+
+def test_no_wait_ends_where_the_cap_leaves_no_room_for_another_batch(tmp_path: Path) -> None:
+    with BatchLoopback() as server:
+        path = batch_recipe(tmp_path, server, rows=6, recipe={"budget_usd": 0.6})
+
+        report = run(path, tmp_path / "run", wait=False)
+
+    assert (report.exit_code, report.counts["pending"], len(server.batches)) == (5, 6, 1)
+    assert "under way" in str(report.problem)
 
 
 def test_a_live_teacher_goes_on_while_another_waits_for_its_batch(tmp_path: Path) -> None:

@@ -41,10 +41,10 @@ from tests.test_cli import started, wait_for
 from tests.test_client import KEY, Client, ask
 
 
-@pytest.fixture(params=["openai-aiohttp", "openai-sdk", "anthropic-aiohttp", "anthropic-sdk"])
+@pytest.fixture(params=["openai-auto", "openai-aiohttp", "openai-sdk", "anthropic-aiohttp", "anthropic-sdk"])
 def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Client:
     monkeypatch.setenv("LOOPBACK_KEY", KEY)
-    for module in ("aiohttp_transport", "sdk"):
+    for module in ("direct", "aiohttp_transport", "sdk"):
         monkeypatch.setattr(f"synthgen.asking.transport.{module}.BODY_CAP_BYTES", 4 * 2**20)
     provider, _, transport = str(request.param).partition("-")
     return Client(provider, transport)

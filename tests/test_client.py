@@ -1,4 +1,4 @@
-"""Remote teachers against a loopback server: every test runs over both transports and all three providers."""
+"""Remote teachers against a loopback server: every test runs over all transports and all three providers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +34,7 @@ KEY_HEADERS = {
 
 @dataclass(frozen=True)
 class Client:
-    """One of the six combinations."""
+    """One of the nine combinations."""
 
     provider: str
     transport: str
@@ -61,7 +61,7 @@ def provider(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["aiohttp", "sdk"])
+@pytest.fixture(params=["auto", "aiohttp", "sdk"])
 def client(request: pytest.FixtureRequest, provider: str, monkeypatch: pytest.MonkeyPatch) -> Client:
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -283,7 +283,7 @@ async def test_the_transport_has_no_queue_of_its_own(client: Client) -> None:
 
 
 async def test_a_reply_above_the_cap_is_given_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("aiohttp_transport", "sdk"):
+    for module in ("direct", "aiohttp_transport", "sdk"):
         monkeypatch.setattr(f"synthgen.asking.transport.{module}.BODY_CAP_BYTES", 1000)
 
     async with Loopback(words=2000) as server, client.teacher(server.url) as teacher:

@@ -21,9 +21,12 @@ from synthgen.asking.doctor.caller import Caller
 from synthgen.asking.doctor.logprobs import K_LIMIT, next_k
 from synthgen.asking.doctor.questions import CHAT, LOGPROBS
 from synthgen.asking.providers import RemoteTeacher
-from synthgen.errors import BudgetReached
+from synthgen.errors import BudgetReached, RunLocked
+from synthgen.journal import lock_run
 from synthgen.pipeline import resolve
+from synthgen.pipeline.abilities import read_record
 from synthgen.pipeline.doctor import DoctorOptions, diagnose
+from synthgen.pipeline.runfolder import RunFolder
 from tests.doctored import VLLM_PAGES, Doctored, models, page
 from tests.loopback import ECHO_KEY, HANG, Act, Body, Loopback, refuse
 from tests.runs import Result, cli, recipe, save, teacher
@@ -99,7 +102,7 @@ ANTHROPIC_PAGES = {
 }
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
+@pytest.mark.parametrize("transport", ["auto", "aiohttp", "sdk"])
 @pytest.mark.parametrize("provider", OF_PROVIDER)
 def test_an_able_server_is_proved_able(provider: str, transport: str, tmp_path: Path) -> None:
     def strict(_number: int, body: Body) -> Act | None:
@@ -519,6 +522,43 @@ def test_what_the_doctor_spent_counts_against_the_cap_of_the_run(tmp_path: Path)
         assert len(server.requests) == asked
 
 
+def test_what_a_killed_run_spent_is_no_longer_the_doctors_to_spend(tmp_path: Path) -> None:
+    with Doctored().server() as server:
+        path = save(tmp_path / "r.yaml", recipe(server, teachers={"qwen": teacher(server, price=PRICE)}))
+        spent = cli("generate", path, "-o", tmp_path / "run", "--json").json["usage"]["spent_usd"]
+        (tmp_path / "run" / "usage.json").unlink()  # it is written at the end of a session
+        asked = len(server.requests)
+        bound = examine(server, tmp_path / "other", price=PRICE).json["bound"]["usd"]
+        sent = len(server.requests) - asked
+
+        result = cli("doctor", path, "-o", tmp_path / "run", "--max-cost", bound + spent / 2)
+
+    assert (result.code, len(server.requests) - asked - sent) == (BudgetReached.exit_code, 0)
+
+
+def test_the_doctor_stays_out_of_a_run_that_is_going_on(tmp_path: Path) -> None:
+    with Doctored().server() as server:
+        release = lock_run(tmp_path / "run" / "journal")
+        result = examine(server, tmp_path)
+        release()
+
+    assert (result.code, server.requests) == (RunLocked.exit_code, [])
+
+
+def test_of_a_doctor_that_is_killed_the_bound_counts_as_spent(tmp_path: Path) -> None:
+    while_asking = []
+
+    def tell(_alias: str, _finding: Finding) -> None:
+        while_asking.append(read_record(RunFolder(tmp_path / "run")).spent_usd)
+
+    with Doctored().server() as server:
+        path = save(tmp_path / "r.yaml", recipe(server, teachers={"qwen": teacher(server, price=PRICE)}))
+        found = api.doctor(path, tmp_path / "run", options=DoctorOptions(tell=tell))
+
+    assert set(while_asking) == {found.bound.usd}
+    assert read_record(RunFolder(tmp_path / "run")).spent_usd == found.spent_usd
+
+
 def test_a_missing_key_is_found_before_anything_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -613,6 +653,43 @@ def test_a_bare_url_says_what_else_it_needs(words: tuple[str, ...], said: str) -
 
     assert result.code == 2
     assert said in result.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--model", "other"),
+        ("--provider", "openai"),
+        ("--route", "groq"),
+        ("--hf", "a/b"),
+        ("--use", "commercial"),
+    ],
+)
+def test_a_recipe_is_not_examined_with_words_that_only_a_url_takes(
+    tmp_path: Path, words: tuple[str, str]
+) -> None:
+    with Loopback() as server:
+        result = cli("doctor", save(tmp_path / "recipe.yaml", recipe(server)), *words)
+
+    assert result.code == 2
+    assert words[0] in result.err
+    assert "--set" in result.err
+    assert server.requests == server.pages_read == []
+
+
+def test_the_folder_for_a_url_is_refused_as_nothing_is_kept_of_it(tmp_path: Path) -> None:
+    result = cli("doctor", "http://127.0.0.1:1/v1", "--model", "qwen3", "--yes", "-o", tmp_path / "run")
+
+    assert result.code == 2
+    assert "--out" in result.err
+
+
+def test_a_url_that_is_not_http_is_not_taken_for_a_file() -> None:
+    result = cli("doctor", "ftp://127.0.0.1/v1", "--model", "qwen3", "--yes")
+
+    assert result.code == 2
+    assert "ftp://127.0.0.1/v1" in result.err
+    assert "http://" in result.err
 
 
 def test_a_credential_in_a_url_is_refused_and_not_repeated() -> None:

@@ -147,6 +147,7 @@ def test_every_room_of_asking_exists() -> None:
     ("library", "homes"),
     [
         ("aiohttp", {"synthgen.asking.transport.aiohttp_transport"}),
+        ("httptools", {"synthgen.asking.transport.direct"}),
         ("openai", SDK_USERS | {"synthgen.asking.batch.openai_batches"}),
         ("anthropic", SDK_USERS | {"synthgen.asking.batch.anthropic_batches"}),
         ("openvino_genai", {"synthgen.asking.local_worker"}),

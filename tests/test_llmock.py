@@ -41,7 +41,7 @@ def dialect(request: pytest.FixtureRequest, llmock: LLMock, tmp_path: Path) -> D
     return Dialect(request.param, "aiohttp", llmock.base_url(request.param), tmp_path)
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
+@pytest.mark.parametrize("transport", ["auto", "aiohttp", "sdk"])
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 def test_every_temporary_fault_is_outlived(
     llmock: LLMock, tmp_path: Path, provider: str, transport: str

@@ -207,7 +207,7 @@ async def test_other_hosts_get_no_provider_pin() -> None:
 def test_importing_providers_loads_no_http_client() -> None:
     probe = (
         "import sys, synthgen.asking.providers, synthgen.asking.prices;"
-        "print(sorted({'aiohttp', 'openai', 'anthropic', 'httpx', 'httpx2'} & set(sys.modules)))"
+        "print(sorted({'aiohttp', 'httptools', 'openai', 'anthropic', 'httpx', 'httpx2'} & set(sys.modules)))"
     )
 
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

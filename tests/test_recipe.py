@@ -44,6 +44,11 @@ def test_one_use_may_be_written_without_a_list(tmp_path: Path) -> None:
     assert load(tmp_path).recipe.use == ["train-general"]
 
 
+def test_logprobs_is_a_number_and_true_does_not_stand_for_one(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"r\.yaml:7: steps\[0\]\.capture\.logprobs: .*integer"):
+        load(tmp_path, TEXT.replace("teacher: qwen}", "teacher: qwen, capture: {logprobs: true}}"))
+
+
 def test_the_digest_ignores_comments_and_the_environment(tmp_path: Path) -> None:
     commented = load(tmp_path, TEXT.replace("a comment", "another one"), env={"MODEL": "other"})
 

@@ -10,7 +10,7 @@ from tests.runs import Result, cli, recipe, save, teacher
 KEY = "sk-very-secret-0123456789abcdef"
 
 
-@pytest.fixture(params=["aiohttp", "sdk"])
+@pytest.fixture(params=["auto", "aiohttp", "sdk"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("LAB_KEY", KEY)
     return str(request.param)

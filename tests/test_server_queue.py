@@ -9,6 +9,7 @@ from aiohttp import web
 
 from synthgen.asking.lanes import Lane, Place
 from synthgen.asking.server_queue import follow_queue, read_queue
+from synthgen.asking.transport.endpoint import beside
 from synthgen.recipe.model import Limits
 from synthgen.types import Usage
 from tests.simulated import OneLane, simulate
@@ -96,6 +97,30 @@ async def test_a_page_without_end_is_left() -> None:
 
 async def test_nobody_at_the_door_ends_the_following() -> None:
     await follow_queue("http://127.0.0.1:9/v1", Told(), every_s=0.001)
+
+
+async def test_the_page_is_asked_for_through_the_proxy_that_requests_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with metrics(lambda _: web.Response(status=404)) as (proxy, asked):
+        monkeypatch.setenv("http_proxy", proxy.removesuffix("/v1"))
+        monkeypatch.setenv("no_proxy", "")
+        await follow_queue("http://teacher.invalid/v1", Told(), every_s=0.001)
+
+    assert asked == ["/metrics"]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "page"),
+    [
+        ("http://h:8000/v1", "http://h:8000/metrics"),
+        ("http://h/qwen/v1", "http://h/qwen/metrics"),
+        ("http://h/v1/openai", "http://h/metrics"),
+        ("http://h/v2", "http://h/metrics"),
+    ],
+)
+def test_a_servers_own_pages_stand_beside_its_api(base_url: str, page: str) -> None:
+    assert beside(base_url, "/metrics") == page
 
 
 async def test_an_idle_lane_asks_nobody() -> None:

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from synthgen import api
 from synthgen.asking.structured import SchemaWatch
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.schemas import narrowed
 from synthgen.types import Completion, FinishReason, ToolCall
+from tests.batch_server import BatchLoopback
 from tests.loopback import Body, Loopback
-from tests.runs import cli, questions, recipe, save, save_prompt
+from tests.runs import cli, questions, recipe, save, save_prompt, teacher
 from tests.test_ask import question
+from tests.test_batches import PACE
 
 SCHEMA = {
     "type": "object",
@@ -137,6 +140,16 @@ def test_a_server_that_ignores_the_schema_is_asked_no_further(tmp_path: Path) ->
     assert "teacher qwen: schema_ignored: 127.0.0.1" in said
     assert "use a server that supports `response_format: json_schema`" in said
     assert 6 <= len(server.payments) <= 8 + 4
+
+
+def test_a_vendor_that_ignores_the_schema_in_batches_gets_no_second_one(tmp_path: Path) -> None:
+    with BatchLoopback(ignores=["response_format"]) as server:
+        batched = teacher(server, provider="openai", mode="batch")
+        path = structured(tmp_path, server, teachers={"qwen": batched}, target=8)
+        report = api.generate(path, tmp_path / "o", options=api.Options(pace=PACE))
+
+    assert (report.exit_code, len(server.batches)) == (3, 1)
+    assert "schema_ignored" in str(report.problem)
 
 
 def test_what_was_paid_before_is_kept(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from synthgen.asking.outcome import (
 from synthgen.asking.prices import cost_usd
 from synthgen.asking.retry import RetryPolicy
 from synthgen.asking.samples import Samples
-from synthgen.asking.structured import FIRST, SchemaWatch
+from synthgen.asking.structured import SchemaWatch
 from synthgen.errors import BudgetReached, StorageError
 from synthgen.journal import Circumstances, Entry, Journal, Reply, answer_entry, failure_entry, read_reply
 from synthgen.recipe.model import Price, TeacherConfig
@@ -166,7 +166,7 @@ class Asker:
         self._open: dict[str, asyncio.Event] = {}  # keys in flight, set when they are over
         self._halted: str | None = None
         self._first_refusals = dict.fromkeys(self.lanes, 0)  # of lanes that have not answered yet
-        self._schemas = SchemaWatch()
+        self.schemas = SchemaWatch()
         self._samples = Samples(self.ask, self._ask_new, self._is_missing)
 
     @property
@@ -189,6 +189,7 @@ class Asker:
             self._halted = reason
             for queue in self.queues.values():
                 queue.end(reason, reason)
+            self.budget.send_away(reason)
             if self.batches is not None:
                 self.batches.halt(reason)
 
@@ -409,20 +410,10 @@ class Asker:
         )
 
     def _watch_schema(self, attempt: _Attempt, answer: Answer, lane: Lane) -> None:
-        if attempt.request.response_schema is None:
-            return
-        model, host = attempt.spec.identity.model, attempt.endpoint
         for completion in answer.completions:
-            broken = self._schemas.broken_by(lane.name, attempt.request, completion)
-            if broken is not None:
-                attempt.queue.stop(
-                    lane,
-                    "schema_ignored",
-                    f"{host}: {broken} of the first {FIRST} structured answers of {model!r} do "
-                    "not follow the JSON schema they were asked for, so the server seems to ignore it; use a server that "
-                    "supports `response_format: json_schema`, or write `structured: false` in the step and let the "
-                    "prompt ask for JSON",
-                )
+            said = self.schemas.objection(lane.name, attempt.request, completion, host=attempt.endpoint)
+            if said is not None:
+                attempt.queue.stop(lane, "schema_ignored", said)
 
     def _note_refusal(self, queue: Queue, lane: Lane, message: str) -> None:
         if lane.name in self._first_refusals:

@@ -2,12 +2,13 @@
 
 In: the worst price of each request, then what it cost. Out: permission, or `BudgetReached`. Guarantee: spent plus
 reserved never exceeds the cap (but for the rounding of sums, below 1e-12 USD), as long as no reply costs more than its
-worst price. A reply that never came keeps its reservation.
+worst price. A reply that never came keeps its reservation. Nobody waits for money that nothing of this session can free.
 """
 
 import asyncio
 from collections import deque
 
+from synthgen.asking.outcome import NotAsked
 from synthgen.errors import BudgetReached
 
 __all__ = ["Budget"]
@@ -20,8 +21,10 @@ class Budget:
         self.cap_usd = cap_usd
         self.spent_usd = spent_usd
         self.reserved_usd = 0.0
+        self.aside_usd = 0.0  # of batches whose end this session will not see
         self.reached: BudgetReached | None = None
         self._reservations = 0
+        self._closed: str | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def reserve(self, usd: float, *, final: bool = True) -> None:
@@ -30,20 +33,24 @@ class Budget:
         Raises:
             BudgetReached: it does not fit even with nothing in flight. Where that is `final`, later calls raise it
                 too. What costs nothing always fits.
+            NotAsked: there is no room, and `send_away` was called.
         """
         if usd <= 0:
             return
         while self.reached is None and not self._fits(usd):
             if not self._reservations:
+                aside = f", {self.aside_usd:.6f} reserved for batches under way," if self.aside_usd else ""
                 reached = BudgetReached(
-                    f"budget reached: {self.spent_usd:.6f} of {self.cap_usd:.6f} USD spent and the next request may cost "
-                    f"{usd:.6f}; raise budget_usd (or --max-cost) and run the same command to go on"
+                    f"budget reached: {self.spent_usd:.6f} of {self.cap_usd:.6f} USD spent{aside} and the next request "
+                    f"may cost {usd:.6f}; raise budget_usd (or --max-cost) and run the same command to go on"
                 )
                 if not final:
                     raise reached
                 self.reached = reached
                 self._wake()
                 break
+            if self._closed is not None:
+                raise NotAsked(self._closed)
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             await turn
@@ -80,8 +87,19 @@ class Budget:
         self.spent_usd += cost_usd
         self._wake()
 
+    def set_aside(self, usd: float) -> None:
+        """Keep a reservation that nobody settles in this session: it counts against the cap, nobody waits for it."""
+        self.aside_usd += max(usd, 0.0)
+        self.settle(usd, 0.0)
+
+    def send_away(self, reason: str) -> None:
+        """From now on nobody waits for room."""
+        self._closed = reason
+        self._wake()
+
     def _fits(self, usd: float) -> bool:
-        return self.cap_usd is None or self.spent_usd + self.reserved_usd + usd <= self.cap_usd + 1e-12
+        committed_usd = self.spent_usd + self.reserved_usd + self.aside_usd
+        return self.cap_usd is None or committed_usd + usd <= self.cap_usd + 1e-12
 
     def _wake(self) -> None:
         while self._waiting:

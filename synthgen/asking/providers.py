@@ -59,7 +59,8 @@ class RemoteTeacherConfig(TeacherConfig):
 
     `base_urls` instead of it name several servers of the same model, a pool with a name; `base_url` is then the first
     of them. `limits` hold for each. What is asked goes to whichever can take it, and moving servers re-asks nothing.
-    `timeout_s` is the time one attempt may take in all; the lane's patience is `give_up_after_s`.
+    `timeout_s` is the time one attempt may take in all; the lane's patience is `give_up_after_s`. `transport: auto` asks
+    plain HTTP without a proxy directly, and everything else through aiohttp.
     """
 
     vendor_host: ClassVar[str | None] = None
@@ -68,7 +69,7 @@ class RemoteTeacherConfig(TeacherConfig):
     base_url: str = Field(validate_default=True)
     base_urls: tuple[str, ...] = ()
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    transport: Literal["aiohttp", "sdk"] = "aiohttp"
+    transport: Literal["auto", "aiohttp", "sdk"] = "auto"
     timeout_s: float = Field(default=900.0, gt=0)
     connect_timeout_s: float = Field(default=10.0, gt=0)
 
@@ -370,6 +371,11 @@ def _transport(config: RemoteTeacherConfig, endpoint: Endpoint) -> Transport:
         from synthgen.asking.transport.sdk import SdkTransport
 
         return SdkTransport(endpoint)
+    if config.transport == "auto":
+        from synthgen.asking.transport.direct import DirectTransport, is_direct
+
+        if is_direct(endpoint.base_url):
+            return DirectTransport(endpoint)
     from synthgen.asking.transport.aiohttp_transport import AiohttpTransport
 
     return AiohttpTransport(endpoint)

@@ -1,8 +1,9 @@
 """What vLLM tells of its own queue, for the lanes that find out how much their server bears.
 
 In: the resolved teachers and their lanes. Out: `Lane.saw_queue`, once a second while something is in flight. Guarantees:
-one GET at a time, without credential, on a connection of its own; a server that does not tell is asked once; nothing
-here can fail or hold up a run. Lanes whose `concurrency` the recipe fixes are left alone.
+one GET at a time, without credential, on a connection of its own, through the proxy that requests go through; a server
+that does not tell is asked once; nothing here can fail or hold up a run. Lanes whose `concurrency` the recipe fixes are
+left alone.
 Rejected: latency alone (it cannot tell longer answers from a queue), and a metrics client library for two numbers.
 
 Source: vLLM, "Production Metrics": `vllm:num_requests_waiting`, `vllm:num_requests_running`, one line an engine.
@@ -10,14 +11,16 @@ Source: vLLM, "Production Metrics": `vllm:num_requests_waiting`, `vllm:num_reque
 
 import asyncio
 import re
+import ssl
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.lanes import Lane
 from synthgen.asking.providers import VllmConfig
+from synthgen.asking.transport.endpoint import beside
+from synthgen.asking.transport.proxy import proxy_for
 
 if TYPE_CHECKING:
     import httpx
@@ -59,10 +62,13 @@ async def follow_queue(base_url: str, lane: Lane, *, every_s: float = _EVERY_S) 
     await asyncio.to_thread(import_module, "httpx")  # a tenth of a second, not on the loop
     import httpx
 
-    parts = urlsplit(base_url)
-    url = f"{parts.scheme}://{parts.netloc}{parts.path.rpartition('/')[0]}/metrics"  # beside the API version
-    told, wait_s = False, every_s
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+    url, told, wait_s = beside(base_url, "/metrics"), False, every_s
+    tls = await asyncio.to_thread(
+        ssl.create_default_context
+    )  # what the data plane trusts, not httpx's own list
+    async with httpx.AsyncClient(
+        timeout=_TIMEOUT_S, verify=tls, trust_env=False, proxy=proxy_for(base_url)
+    ) as client:
         while not lane.ended:
             if lane.counts.in_flight:
                 queue = read_queue(await _page(client, url))

@@ -1,7 +1,7 @@
 """Does a server keep to the schema it was sent? Asked of the first answers of a lane, so that one that accepts and
 ignores it costs a few answers and not a run.
 
-In: structured answers as they come. Out: nothing, or why their lane has to stop. Counted are the first eight that were
+In: structured answers as they come, live or in a batch. Out: nothing, or why their lane has to stop. Counted are the first eight that were
 not cut off, refused or spent on tool calls; six that hold no object of the schema are too many. Constrained decoding
 gets none wrong, whatever the model; a model that only reads the prompt's words gets some right, and one that gets more
 than a quarter right may as well go on: its wrong ones are rejected one by one. Six of eight by chance: at a true error
@@ -18,7 +18,7 @@ import orjson
 from synthgen.templates import Reply, Unusable
 from synthgen.types import Completion, Request
 
-__all__ = ["FIRST", "SchemaWatch"]
+__all__ = ["SchemaWatch"]
 
 FIRST, TOO_MANY = 8, 6
 
@@ -39,6 +39,17 @@ class SchemaWatch:
         self._seen[lane] += 1
         self._broken[lane] += isinstance(_reader(request.response_schema).read(completion.text), Unusable)
         return self._broken[lane] if self._broken[lane] >= TOO_MANY else None
+
+    def objection(self, lane: str, request: Request, completion: Completion, *, host: str) -> str | None:
+        """Note an answer of `host`; why its lane has to stop, in words, else None."""
+        broken = self.broken_by(lane, request, completion)
+        if broken is None:
+            return None
+        return (
+            f"{host}: {broken} of the first {FIRST} structured answers of {request.teacher.model!r} do not follow the JSON "
+            "schema they were asked for, so the server seems to ignore it; use a server that supports `response_format: "
+            "json_schema`, or write `structured: false` in the step and let the prompt ask for JSON"
+        )
 
 
 @lru_cache(maxsize=16)

@@ -73,8 +73,10 @@ def generate(
     """Ask the teachers, refine, and publish the dataset. The same command again resumes, or has nothing to do."""
     from synthgen import api
     from synthgen.cli.live import watching
+    from synthgen.cli.memory import give_back_memory
     from synthgen.cli.output import print_report
 
+    give_back_memory()
     loaded = api.load_recipe(recipe, overrides or ())
     with watching(quiet=as_json) as (progress, say):
         options = api.Options(

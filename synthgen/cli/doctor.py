@@ -27,7 +27,9 @@ def doctor(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Run folder that keeps the result. Default: runs/<name>."),
+        typer.Option(
+            "-o", "--out", help="Recipe only: run folder that keeps the result. Default: runs/<name>."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key of the recipe: a.b=c. May be repeated.")
@@ -37,7 +39,9 @@ def doctor(
         typer.Option("--max-cost", "--max-cost-usd", help="Cap in USD; overrides budget_usd.", min=0),
     ] = None,
     model: Annotated[str | None, typer.Option(help="URL only: the model to ask.")] = None,
-    provider: Annotated[str, typer.Option(help="URL only: openai, vllm or anthropic.")] = "openai",
+    provider: Annotated[
+        str | None, typer.Option(help="URL only: openai, vllm or anthropic. Default: openai.")
+    ] = None,
     route: Annotated[
         str | None, typer.Option(help="URL only: whose terms hold there, like self-hosted.")
     ] = None,
@@ -48,7 +52,9 @@ def doctor(
         str | None,
         typer.Option("--api-key-env", help="URL only: the environment variable that holds the key."),
     ] = None,
-    use: Annotated[str, typer.Option(help="URL only: what policy decides on.")] = "evaluate-only",
+    use: Annotated[
+        str | None, typer.Option(help="URL only: what policy decides on. Default: evaluate-only.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="URL only: ask without further consent.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
@@ -61,11 +67,30 @@ def doctor(
     if bare:
         if model is None:
             raise UsageError("doctor: a URL needs --model: which one is to be asked?")
+        if out is not None:
+            raise UsageError(
+                "doctor: --out is for a recipe: of a URL nothing is kept; --json prints the result"
+            )
         made = endpoint_recipe(
-            target, model, provider=provider, route=route, hf=hf, api_key_env=key_env, use=use
+            target,
+            model,
+            provider=provider or "openai",
+            route=route,
+            hf=hf,
+            api_key_env=key_env,
+            use=use or "evaluate-only",
         )
         loaded = api.load_recipe(made, overrides or ())
     else:
+        of_url = {
+            "--model": model,
+            "--provider": provider,
+            "--route": route,
+            "--hf": hf,
+            "--api-key-env": key_env,
+            "--use": use,
+        }
+        _refuse_for_recipe(target, [option for option, value in of_url.items() if value is not None])
         loaded = api.load_recipe(Path(target), overrides or ())
 
     def agree(bound: "Bound") -> None:
@@ -81,6 +106,16 @@ def doctor(
         _print_tables(found)
     if found.problem is not None:
         raise found.problem
+
+
+def _refuse_for_recipe(target: str, given: list[str]) -> None:
+    """What only a URL takes would be ignored, and another teacher asked and paid than the one that was named."""
+    if "://" in target:
+        raise UsageError(f"doctor: {target}: expected a recipe, or a URL with http:// or https://")
+    if given:
+        raise UsageError(
+            f"doctor: {', '.join(given)}: only for a URL; override a key of the recipe with --set"
+        )
 
 
 def _promise(bound: "Bound") -> str:

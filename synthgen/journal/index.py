@@ -1,8 +1,8 @@
 """Reading a journal: which keys are answered, where, and what has been spent.
 
 In: a run's `journal/` folder. Out: `JournalIndex`: point reads by key, the ledger of money and tokens, damage found.
-Guarantees: memory is 20 bytes a key of a sealed segment and one small entry a key of the others, of which there are two
-while a run goes on; opening reads no line of a sealed segment; a reply is only found once its line is whole; damage is
+Guarantees: memory is 20 bytes a key of a sealed segment and 30 a key of the others, of which there are two while a run
+goes on; opening reads no line of a sealed segment; a reply is only found once its line is whole; damage is
 reported and costs only the entry it hit (in a sealed segment: its frame). Opening never writes: cutting a torn tail and
 sealing are the writer's business. Reading is safe from any thread; `note` belongs to one.
 """
@@ -33,6 +33,7 @@ from synthgen.journal.sealed import (
     sealed_path,
 )
 from synthgen.journal.system import read_at
+from synthgen.keymap import KeyMap
 from synthgen.types import JSONValue
 
 __all__ = ["JournalIndex", "segment_numbers", "segment_paths"]
@@ -382,7 +383,11 @@ def _find(tables: tuple[KeyTable, ...], key: bytes) -> int | None:
     return None
 
 
-def _distinct(tables: tuple[KeyTable, ...], recent: list[dict[bytes, int]]) -> int:
+def _distinct(tables: tuple[KeyTable, ...], recent: list[KeyMap]) -> int:
     heads = [table.heads() for table in tables]
-    heads += [np.frombuffer(b"".join(keys), ">u8")[::2].astype(np.uint64) for keys in recent if keys]
+    heads += [
+        np.frombuffer(b"".join(key for key, _ in keys.items()), ">u8")[::2].astype(np.uint64)
+        for keys in recent
+        if keys
+    ]
     return int(np.unique(np.concatenate(heads)).size) if heads else 0

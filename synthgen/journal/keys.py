@@ -14,6 +14,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from synthgen.keymap import KeyMap
+
 __all__ = ["U64", "KeyTable", "SortedKeys"]
 
 U64 = npt.NDArray[np.uint64]
@@ -31,11 +33,15 @@ class SortedKeys:
     place: U64
 
     @classmethod
-    def of(cls, places: Mapping[bytes, int]) -> Self:
-        """Sort a dict."""
-        halves = np.frombuffer(b"".join(places), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+    def of(cls, places: Mapping[bytes, int] | KeyMap) -> Self:
+        """Sort a map."""
+        halves = (
+            np.frombuffer(b"".join(key for key, _ in places.items()), dtype=">u8")
+            .reshape(-1, 2)
+            .astype(np.uint64)
+        )
         order = np.lexsort((halves[:, 1], halves[:, 0]))
-        place = np.fromiter(places.values(), dtype=np.uint64, count=len(places))
+        place = np.fromiter((place for _, place in places.items()), dtype=np.uint64, count=len(places))
         return cls(halves[order, 0], halves[order, 1], place[order])
 
     def __len__(self) -> int:

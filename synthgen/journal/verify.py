@@ -27,6 +27,7 @@ from synthgen.journal.sealed import (
     read_index,
     sealed_path,
 )
+from synthgen.keymap import KeyMap
 from synthgen.types import JSONValue
 
 __all__ = ["BatchUnderWay", "DoublePayment", "PossiblyPaid", "Segment", "Verification", "verify"]
@@ -232,7 +233,7 @@ class _Reader:
         return found
 
 
-def _same(stored: SortedKeys, places: dict[bytes, int]) -> bool:
+def _same(stored: SortedKeys, places: KeyMap) -> bool:
     found = SortedKeys.of(places)
     columns = ((stored.high, found.high), (stored.low, found.low), (stored.place, found.place))
     return all(np.array_equal(one, other) for one, other in columns)

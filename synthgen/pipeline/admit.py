@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
+import orjson
 import polars as pl
 
 from synthgen.journal import Reply
@@ -16,6 +17,7 @@ from synthgen.pipeline.judging import Judge
 from synthgen.pipeline.tree import Leaf
 from synthgen.pipeline.verdicts import Objection, Outcome, Target, Verdict, prompt_and_answer
 from synthgen.refine import VIEW, Chain, SeenTexts, run_chain
+from synthgen.templates import split_thinking
 
 __all__ = ["screen", "settle"]
 
@@ -35,7 +37,9 @@ def screen(
     alive = [leaf_id for leaf_id, verdict in verdicts.items() if verdict.outcome is None]
     survivors = view.filter(pl.col("id").is_in(pl.Series(alive, dtype=pl.String).implode()))
     for row in seen.add(survivors).drop_nulls("reason").iter_rows(named=True):
-        verdicts[row["id"]] = _after(verdicts[row["id"]], {**row, "detail": row["dup_of"]})
+        bound = 1.0 if row["reason"] == "exact_duplicate" else seen.threshold
+        said_of = {**row, "threshold": bound, "detail": row["dup_of"]}
+        verdicts[row["id"]] = _after(verdicts[row["id"]], said_of)
     return list(verdicts.values())
 
 
@@ -76,6 +80,7 @@ def _after(verdict: Verdict, row: Mapping[str, object]) -> Verdict:
         stage=cast(str, row["stage"]),
         reason=cast(str, row["reason"]),
         score=cast(float | None, row["score"]),
+        threshold=cast(float | None, row.get("threshold")),
         detail=cast(str | None, row["detail"]),
     )
 
@@ -83,10 +88,26 @@ def _after(verdict: Verdict, row: Mapping[str, object]) -> Verdict:
 def _view(leaves: Sequence[Leaf]) -> pl.DataFrame:
     rows = []
     for leaf in leaves:
-        completion = leaf.asked[-1].reply.completion
+        last = leaf.asked[-1]
+        completion, request = last.reply.completion, last.ask.request
         prompt, answer = prompt_and_answer(leaf.messages)
-        rows.append((leaf.id, prompt, answer, completion.finish_reason if completion else None, None))
-    return pl.DataFrame(rows, schema=VIEW, orient="row")
+        calls = leaf.messages[-1].tool_calls
+        rows.append(
+            {
+                "id": leaf.id,
+                "prompt": prompt,
+                "completion": answer,
+                "finish_reason": completion.finish_reason if completion else None,
+                "response_schema": request.response_schema,
+                "reply": split_thinking(completion.text)[1] if completion else None,
+                "tools": request.tools,
+                "tool_calls": orjson.dumps([call.as_json() for call in calls]).decode() if calls else None,
+                "fields": orjson.dumps(dict(leaf.fields), default=str).decode(),
+                "group": "/".join((leaf.row.id, *last.ask.node.path, last.ask.step.name)),
+                "scores": None,
+            }
+        )
+    return pl.DataFrame(rows, schema=VIEW)
 
 
 def settle(

@@ -4,13 +4,14 @@
 
 In: a loaded recipe (or one made up for a bare URL), and a run folder. Out: an `Examination`. Guarantees: nothing is sent
 before policy, budget and consent have passed, and never more is spent than the bound that was announced; what was
-proved and what it cost is stored, also when the doctor is interrupted. `generate` counts that cost against the cap.
+proved and what it cost is stored, also when the doctor is interrupted (if it is killed, the bound counts as its cost).
+`generate` counts that cost against the cap; the two never work on one run at a time.
 Rejected: the run's journal for the answers (they are no part of any dataset), and asking only what the recipe needs
 (a proof that costs a few cents once also says what the recipe could use).
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import date
@@ -18,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
-
-import orjson
 
 from synthgen.asking import Budget, TeacherSpec
 from synthgen.asking.connect import connect
@@ -32,6 +31,7 @@ from synthgen.asking.providers import RemoteTeacher, RemoteTeacherConfig, endpoi
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.assets import package_version
 from synthgen.errors import BudgetReached, RecipeError, StoppedShort, SynthgenError, UsageError
+from synthgen.journal import JournalIndex, lock_run
 from synthgen.pipeline.abilities import Record, read_record, require_abilities, teacher_digest
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.resolve import Resolved, resolve
@@ -134,16 +134,35 @@ async def diagnose(loaded: LoadedRecipe, out: Path, options: DoctorOptions) -> E
     """Examine every endpoint that a recipe asks.
 
     Raises:
-        SynthgenError: it could not begin (recipe, policy, keys, budget, consent, storage).
+        SynthgenError: it could not begin (recipe, policy, keys, budget, consent, storage, a run that is going on).
     """
     cap_usd = loaded.recipe.budget_usd if options.max_cost_usd is None else options.max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
     today = options.today or date.today()  # noqa: DTZ011  # the user's calendar day, as in their lock file
     gates = open_gates(resolved, today)
     gates.require()
-    folder, earlier, spent_usd = RunFolder(out), Record(), 0.0
-    if options.store:
-        folder.require_free()
+    if not options.store:
+        return await _examine(resolved, gates, None, cap_usd, today, options)
+    folder = RunFolder(out)
+    folder.require_free()
+    release = lock_run(folder.journal)  # a run beside us would spend against the same cap
+    try:
+        return await _examine(resolved, gates, folder, cap_usd, today, options)
+    finally:
+        release()
+
+
+async def _examine(
+    resolved: Resolved,
+    gates: Gates,
+    folder: RunFolder | None,
+    cap_usd: float | None,
+    today: date,
+    options: DoctorOptions,
+) -> Examination:
+    """Examine and store in `folder`, whose lock is held."""
+    earlier, spent_usd = Record(), 0.0
+    if folder is not None:
         earlier = read_record(folder)
         spent_usd = _spent_by_run(folder) + earlier.spent_usd
     patients, skipped = _patients(resolved, gates, today)
@@ -152,6 +171,8 @@ async def diagnose(loaded: LoadedRecipe, out: Path, options: DoctorOptions) -> E
     try:
         _require_budget(total, cap_usd, spent_usd)
         options.agree(total)
+        if folder is not None:  # if this process is killed, what it may have spent counts
+            earlier.updated((), total.usd or 0.0).write(folder)
         try:
             async with asyncio.TaskGroup() as group:
                 for patient in patients:
@@ -159,7 +180,7 @@ async def diagnose(loaded: LoadedRecipe, out: Path, options: DoctorOptions) -> E
         finally:
             diagnoses = tuple(patient.diagnosis() for patient in patients)
             record = earlier.updated(diagnoses, budget.spent_usd)
-            if options.store:
+            if folder is not None:
                 record.write(folder)
     finally:
         for patient in patients:
@@ -229,14 +250,12 @@ def _patients(resolved: Resolved, gates: Gates, today: date) -> tuple[list[_Pati
 
 
 def _spent_by_run(folder: RunFolder) -> float:
-    """What the run itself has spent, as its last session wrote it down."""
-    path = folder.path / "usage.json"
+    """What the run itself has spent, and what its batches may still cost."""
+    index = JournalIndex(folder.journal)
     try:
-        usage = orjson.loads(path.read_bytes()) if path.is_file() else {}
-    except (OSError, orjson.JSONDecodeError):
-        return 0.0
-    spent = usage.get("spent_usd") if isinstance(usage, Mapping) else None
-    return float(spent) if isinstance(spent, int | float) else 0.0
+        return index.ledger.spent_usd + sum(batch.reserved_usd for batch in index.open_batches.values())
+    finally:
+        index.close()
 
 
 def _require_budget(total: Bound, cap_usd: float | None, spent_usd: float) -> None:

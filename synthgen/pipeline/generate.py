@@ -28,12 +28,13 @@ from synthgen.journal import Journal, lock_run
 from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.captured import logprobs_frame
+from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP, Judge
 from synthgen.pipeline.modes import with_modes
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
 from synthgen.pipeline.progress import EventLog, Progress
-from synthgen.pipeline.publishing import TEXTS, publish_run
+from synthgen.pipeline.publishing import publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import Report, make_report
 from synthgen.pipeline.resolve import Resolved, resolve

@@ -86,7 +86,7 @@ def make_report(
     elif interrupted:
         problem = Interrupted(f"interrupted; the same command goes on where it stopped{under_way}")
     elif asker.budget.reached is not None and counts["pending"]:
-        problem = BudgetReached(str(asker.budget.reached))
+        problem = BudgetReached(f"{asker.budget.reached}{under_way}")
     elif stopped and counts["pending"]:
         reasons = "; ".join(f"teacher {alias}: {stop.reason}: {stop}" for alias, stop in stopped.items())
         problem = StoppedShort(f"stopped: {reasons}; {counts['pending']} candidates are pending{under_way}")

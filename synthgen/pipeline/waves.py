@@ -1,8 +1,8 @@
 """Asking, wave by wave: rows are read lazily, grown through their steps, and handed on when their wave is closed.
 
 In: root rows in source order. Out: closed waves in that order. Guarantees: at most `AHEAD` waves are open, or as many
-as fill a batch; with a target only as many rows are admitted as the acceptance rate so far calls for; a row's reply leads to its next step as
-soon as it is there; a row that cannot be asked now is simply left pending.
+as fill a batch; with a target only as many rows are admitted as the acceptance rate so far calls for; a row's reply
+leads to its next step as soon as it is there; a row that cannot be asked now is simply left pending.
 """
 
 import asyncio
@@ -78,7 +78,9 @@ class Waves:
         # With a target: how many may be open beside the wave that is being settled.
         self._ahead_of_target = self._ahead if batch_rows else 1
         live = 64 + 4 * sum(lane.concurrency for lane in asker.lanes.values())
-        self._window = asyncio.Semaphore(max(live, self._ahead * size if batch_rows else 0))
+        # Rows that wait for a batch, also one of an earlier session, must not keep out the others.
+        in_batches = self._ahead * size if batch_rows or batches.under_way else 0
+        self._window = asyncio.Semaphore(max(live, in_batches))
         self._queue: asyncio.Queue[Wave | None] = asyncio.Queue()
         self._started_rows = 0
         self._settled_rows = 0

@@ -152,7 +152,7 @@ class CaptureConfig(Strict):
     """
 
     reasoning: bool = False
-    logprobs: Annotated[int, Field(ge=0, le=1024)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=1024, strict=True)] | None = None
 
 
 class StepConfig(Strict):

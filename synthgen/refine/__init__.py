@@ -8,7 +8,7 @@ from synthgen.refine.chain import RESULT, Chain, ChainStep, load_chain, run_chai
 from synthgen.refine.dedup import SeenTexts
 from synthgen.refine.judge import judge_verdicts, parse_score
 from synthgen.refine.overlap import repeats
-from synthgen.refine.verdict import VIEW, Verdicts
+from synthgen.refine.verdict import VIEW, Verdicts, view_of
 
 __all__ = [
     "RESULT",
@@ -22,4 +22,5 @@ __all__ = [
     "parse_score",
     "repeats",
     "run_chain",
+    "view_of",
 ]

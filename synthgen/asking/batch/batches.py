@@ -25,6 +25,7 @@ from synthgen.asking.batch.desk import Collected, Desk, UnderWay, prepared_batch
 from synthgen.asking.batch.harvest import Harvest, Missing
 from synthgen.asking.batch.vendor import Pace, ResultsGone, State
 from synthgen.asking.lanes import Lane, LaneStopped
+from synthgen.asking.outcome import Answer, LaneStop
 from synthgen.journal import (
     Circumstances,
     Entry,
@@ -47,6 +48,7 @@ _QUEUE_FULL = "token_limit_exceeded"
 
 @dataclass(slots=True)
 class _Waiter:
+    request: Request
     done: asyncio.Future[Entry | Missing]
     tries: int
 
@@ -109,9 +111,15 @@ class Batches:
         fitting.sort(key=lambda host: host.alias != batch.teacher)
         if not fitting:
             self.orphans.append(batch)
+            self._set_aside(batch)
             return
         way = self.under_way[batch.name] = UnderWay(batch, self._desk(fitting[0]))
         self._lane(way).counts.in_flight += len(batch.requests)
+
+    def _set_aside(self, batch: OpenBatch) -> None:
+        """This session does not see its end: nobody is to wait for its money."""
+        for _, usd in batch.requests.values():
+            self._asker.budget.set_aside(usd)
 
     def _lane(self, way: UnderWay) -> Lane:
         return self._asker.lanes[way.desk.spec.alias]
@@ -154,7 +162,7 @@ class Batches:
                     return None
                 self._queues[spec.alias].require_open()
                 self._desks[spec.alias].collect(request, key, step)
-            result = await self._result(key, tries)
+            result = await self._result(request, key, tries)
             if not isinstance(result, Missing):
                 return result
             if not result.again:
@@ -170,8 +178,8 @@ class Batches:
                 await self._asker.commit(entry)
                 return entry
 
-    async def _result(self, key: str, tries: int) -> Entry | Missing:
-        waiter = self._waiting[key] = _Waiter(asyncio.get_running_loop().create_future(), tries)
+    async def _result(self, request: Request, key: str, tries: int) -> Entry | Missing:
+        waiter = self._waiting[key] = _Waiter(request, asyncio.get_running_loop().create_future(), tries)
         self.moved()
         try:
             return await waiter.done
@@ -295,6 +303,8 @@ class Batches:
         way.looked_at = not self._wait
         if self._wait:
             group.create_task(self._follow(way))
+        else:
+            self._set_aside(way.batch)
         return True
 
     async def _require_money(self, desk: Desk) -> None:
@@ -323,6 +333,7 @@ class Batches:
         except Stopped as stop:
             self._stop(way, stop.reason, str(stop))
             if stop.created:
+                self._set_aside(way.batch)
                 self._send_away(way.batch.requests, stop.reason)
             else:
                 unsent = Missing(stop.reason)
@@ -341,7 +352,10 @@ class Batches:
             state = await self._state(way)
             if state.over:
                 await self.harvest(way, state)
+            else:
+                self._set_aside(way.batch)
         except Stopped as stop:
+            self._set_aside(way.batch)
             self._stop(way, stop.reason, str(stop))
             self._send_away(way.batch.requests, stop.reason)
         except NotAsked as refused:  # the disk takes nothing more
@@ -400,8 +414,16 @@ class Batches:
         async with aclosing(way.desk.calls.outcomes(state, way.question)) as outcomes:
             async for key, outcome in outcomes:
                 harvest.add(key, outcome, self._tries(key))
+                if isinstance(outcome, Answer) and key in self._waiting:
+                    self._watch_schema(way, self._waiting[key].request, outcome, harvest)
                 if len(harvest.ready) >= _CHUNK:
                     await self._store(way, harvest)
+
+    def _watch_schema(self, way: UnderWay, request: Request, answer: Answer, harvest: Harvest) -> None:
+        host = way.desk.spec.endpoint
+        said = self._asker.schemas.objection(self._lane(way).name, request, answer.completion, host=host)
+        if said is not None and harvest.stop is None:
+            harvest.stop = LaneStop("schema_ignored", said)
 
     async def _store(self, way: UnderWay, harvest: Harvest) -> None:
         """Make a chunk durable, then hand it out."""
@@ -483,8 +505,6 @@ class Batches:
         """Count what nobody of this recipe can collect as possibly paid, so that it may be asked again."""
         while self.orphans:
             batch = self.orphans.pop()
-            for _, usd in batch.requests.values():
-                self._asker.budget.settle(usd, usd)
             await self._asker.commit(lost_entry(batch.name, "orphan"))
 
     async def close(self) -> None:

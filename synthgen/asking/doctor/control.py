@@ -22,7 +22,7 @@ import httpx
 
 from synthgen.asking.doctor.findings import Finding
 from synthgen.asking.outcome import HttpReply, TransportFailure
-from synthgen.asking.transport.endpoint import Endpoint
+from synthgen.asking.transport.endpoint import Endpoint, beside
 from synthgen.asking.transport.proxy import proxy_for
 from synthgen.asking.wire.loose import as_list, as_object, as_text, parse_object, shorten
 from synthgen.types import JSONValue
@@ -101,8 +101,7 @@ class ControlPlane:
         Raises:
             TransportFailure: no whole reply came back.
         """
-        prefix = self.endpoint.base_url.rpartition("/v1")[0] or self.endpoint.base_url
-        return await self._send("GET", prefix + path)
+        return await self._send("GET", beside(self.endpoint.base_url, path))
 
     async def post(self, path: str, body: dict[str, JSONValue]) -> HttpReply:
         """The reply to a POST that costs nothing.

@@ -1,4 +1,4 @@
-"""The default transport: aiohttp and orjson, 10 to 22 times less CPU than the vendor SDKs for the same request.
+"""The transport for TLS and proxies: aiohttp and orjson, 10 to 22 times less CPU than the vendor SDKs for the same request.
 
 In: a path below the endpoint's base URL and a JSON body. Out: `HttpReply`, or `TransportFailure` that says whether the
 request may have been paid. Guarantees: no retries, no redirects (they would carry the key elsewhere), no cookies,

@@ -1,4 +1,4 @@
-"""One endpoint and its credential: what both transports need to know, and the one place where secrets are scrubbed.
+"""One endpoint and its credential: what every transport needs to know, and the one place where secrets are scrubbed.
 
 In: a base URL, a dialect, a key. Out: request headers, replies without the key. Guarantee: nothing that leaves a
 transport (body, header, error text) holds the key, also where a server echoes it in its 401. Rejected: scrubbing
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from synthgen.asking.outcome import HttpReply, TransportFailure
 
-__all__ = ["BODY_CAP_BYTES", "SCRUBBED", "Dialect", "Endpoint", "too_large"]
+__all__ = ["BODY_CAP_BYTES", "SCRUBBED", "Dialect", "Endpoint", "beside", "too_large"]
 
 Dialect = Literal["openai", "anthropic"]
 
@@ -66,6 +66,13 @@ def _scrubbed(text: str, spellings: Iterable[str]) -> str:
     for spelling in spellings:
         text = text.replace(spelling, SCRUBBED)
     return text
+
+
+def beside(base_url: str, page: str) -> str:
+    """The URL of a page that a server keeps outside its versioned API, like `/metrics`."""
+    parts = urlsplit(base_url)
+    root, version, _ = parts.path.rpartition("/v1")
+    return f"{parts.scheme}://{parts.netloc}{root if version else parts.path.rpartition('/')[0]}{page}"
 
 
 def too_large() -> TransportFailure:
