@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         plan,
         policy_attest,
         policy_check,
+        policy_export,
+        policy_student,
         recipe_schema,
         show,
     )
@@ -44,6 +46,8 @@ __all__ = [
     "plan",
     "policy_attest",
     "policy_check",
+    "policy_export",
+    "policy_student",
     "recipe_schema",
     "show",
 ]

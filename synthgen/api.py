@@ -21,6 +21,7 @@ from synthgen.pipeline import (
     Cancelled,
     DedupOptions,
     DedupReport,
+    Export,
     FilterOptions,
     OnDeny,
     Options,
@@ -35,6 +36,7 @@ from synthgen.pipeline import (
     cancel_run,
     check_recipe,
     check_rows,
+    export,
     filter_foreign,
     first_questions,
     make_plan,
@@ -44,6 +46,7 @@ from synthgen.pipeline import (
     require_abilities,
     resolve,
     row_story,
+    student_allowed,
     summarise,
 )
 from synthgen.pipeline import dedup as _dedup
@@ -78,6 +81,8 @@ __all__ = [
     "plan",
     "policy_attest",
     "policy_check",
+    "policy_export",
+    "policy_student",
     "preview",
     "recipe_schema",
     "show",
@@ -240,6 +245,44 @@ def policy_attest(
         raise UsageError(f"{document}: cannot be read: {error.strerror}") from error
     decided = Attestation(use, because, who, expires, tuple(rules), subject, contract, digest)
     return attest(load_recipe(recipe), decided, date.today())  # noqa: DTZ011  # the user's calendar day
+
+
+def policy_export(
+    folder: str | Path,
+    what: Export,
+    *,
+    use: Sequence[str] = (),
+    student: str | None = None,
+    today: date | None = None,
+) -> bytes:
+    """A published dataset's card, `croissant`, `spdx`, `ai-act` block, `obligations` or `policy`, decided anew.
+
+    `use` takes the place of the declared uses; `student` is a model trained on the rows, for `spdx`; without `today`
+    the day of the publication counts.
+
+    Raises:
+        SynthgenError: not a published dataset, the use is not permitted, or the student's name breaks a duty.
+    """
+    return export(Path(folder), what, use=use, student=student, today=today)
+
+
+def policy_student(
+    folder: str | Path,
+    name: str,
+    *,
+    use: Sequence[str] = (),
+    distributed: bool = True,
+    today: date | None = None,
+) -> tuple[str, ...]:
+    """Check the name of a student trained on a published dataset, before it is saved; returns what is then owed.
+
+    `distributed`: its weights leave the organisation.
+
+    Raises:
+        PolicyError: the rows may not be used so, or the name breaks a duty such as `NAME-PREFIX:Llama`.
+        SynthgenError: not a published dataset.
+    """
+    return student_allowed(Path(folder), name, use=use, distributed=distributed, today=today)
 
 
 def cancel(

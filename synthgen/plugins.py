@@ -9,6 +9,7 @@ is resolved directly. Nothing is imported before it is asked for.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isfunction
 from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -67,6 +68,15 @@ _BUILT_IN: dict[Kind, tuple[EntryPoint, ...]] = {
         language="synthgen.refine.filters.language:LANGUAGE",
         secrets="synthgen.refine.filters.private:SECRETS",
         pii="synthgen.refine.filters.private:PII",
+        one_of="synthgen.refine.filters.form:ONE_OF",
+        sections="synthgen.refine.filters.form:SECTIONS",
+        symbols="synthgen.refine.filters.form:SYMBOLS",
+        tool_calls="synthgen.refine.filters.form:TOOL_CALLS",
+        consistency="synthgen.refine.filters.compared:CONSISTENCY",
+        grounded="synthgen.refine.filters.compared:GROUNDED",
+        score="synthgen.refine.filters.compared:SCORE",
+        math_answer="synthgen.refine.filters.math_answer:MATH_ANSWER",
+        code_tests="synthgen.refine.filters.code_tests:CODE_TESTS",
     ),
 }
 
@@ -81,8 +91,13 @@ def plugin_names(kind: Kind) -> list[str]:
     return sorted(_entries(kind))
 
 
-def load_plugin(kind: Kind, name: str) -> Plugin[Callable[..., object]]:
-    """The plug-in of that name, imported now.
+def load_plugin(
+    kind: Kind,
+    name: str,
+    *,
+    adapt: Callable[[str, Callable[..., object]], Plugin[Callable[..., object]]] | None = None,
+) -> Plugin[Callable[..., object]]:
+    """The plug-in of that name, imported now. `adapt` makes one of a plain function, where the kind has a way to.
 
     Raises:
         UsageError: unknown name (with the nearest known one), or the target is not a `Plugin`.
@@ -97,6 +112,8 @@ def load_plugin(kind: Kind, name: str) -> Plugin[Callable[..., object]]:
         plugin = entry.load()
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{kind} {name!r} cannot be imported from {entry.value}: {error}") from error
+    if adapt is not None and isfunction(plugin):
+        return adapt(name, plugin)
     if not isinstance(plugin, Plugin):
         raise UsageError(f"{kind} {name!r}: {entry.value} is not a synthgen.plugins.Plugin")
     return plugin

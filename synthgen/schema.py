@@ -94,7 +94,9 @@ def record_schema(shape: RecordShape) -> pl.Schema:
     `tools` is the JSON text of the tool list. `source` says where the root row came from (`file:line`), `row` is
     the root row's id, `step` the last step it passed, `sample` its sample index there, `parents` the keys of the
     requests that led to it, first asked first. `teacher` is the recipe's alias, `served_model` the name in the
-    reply. `policy_id` digests teacher, route, licence, seed and role; decisions live in POLICY.json.
+    reply. `policy_id` digests teacher, route, licence, seed and role; decisions live in POLICY.json. `generation` is 1
+    where models that learned from people's texts wrote the row, and one more for each round of training on a model's
+    answers that is known to lie behind its writers or its source text.
     """
     optional: dict[str, pl.DataType] = {"tools": pl.String()} if shape.tools else {}
     return pl.Schema(
@@ -116,18 +118,20 @@ def record_schema(shape: RecordShape) -> pl.Schema:
             "row_license": pl.String(),
             "seed_relation": pl.String(),
             "policy_id": pl.String(),
+            "generation": pl.Int32(),
         }
     )
 
 
 def rejected_schema(shape: RecordShape) -> pl.Schema:
-    """A record and why it was dropped or set aside: the stage, its reason code, its score, words for people."""
+    """A record and why it was dropped or set aside: the stage, its reason code, its score, the bound it broke, words for people."""
     return pl.Schema(
         {
             **record_schema(shape),
             "stage": pl.String(),
             "reason": pl.String(),
             "score": pl.Float64(),
+            "threshold": pl.Float64(),
             "detail": pl.String(),
         }
     )

@@ -56,7 +56,7 @@ def full_record(number: int) -> dict[str, object]:
 
 
 def rejected(first: int, last: int) -> pl.DataFrame:
-    why = {"stage": "length", "reason": "too_short", "score": 3.0, "detail": None}
+    why = {"stage": "length", "reason": "too_short", "score": 3.0, "threshold": 20.0, "detail": None}
     return pl.DataFrame([{**record(n), **why} for n in range(first, last)], schema=rejected_schema(PLAIN))
 
 

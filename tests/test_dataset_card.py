@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from synthgen.dataset.card import (
+from synthgen.dataset.about import (
     CardFilters,
     CardInfo,
     CardPolicy,
     CardPrompt,
     CardTeacher,
-    dataset_card,
+    CardTerms,
+    CardUse,
 )
+from synthgen.dataset.card import dataset_card
 
 INFO = CardInfo(
     name="support-triage",
@@ -23,11 +25,27 @@ INFO = CardInfo(
     counts={"planned": 1040, "accepted": 1000, "rejected": 40},
     description="Tickets and their labels.",
     license="Apache-2.0",
+    hub_license="apache-2.0",
     languages=("en", "no"),
-    teachers=(CardTeacher("big", "qwen3", "self-hosted", "teacher", "Apache-2.0", ("qwen3", "Qwen3-8B")),),
+    teachers=(
+        CardTeacher("big", "qwen3", "self-hosted", "teacher", "Apache-2.0", ("qwen3", "Qwen3-8B"), 1000),
+    ),
     prompts=(CardPrompt("label", "answer", "1"),),
     filters=CardFilters("sft_default", "2", ("length (min_chars: 20)", "refusal")),
-    policy=CardPolicy(("train-general",), "allow_with_obligations", ("DISCLOSE-AI",), "2026-08-22"),
+    policy=CardPolicy(
+        ("train-general",),
+        "allow_with_obligations",
+        ("DISCLOSE-AI",),
+        "2026-08-22",
+        evaluated="2026-11-21",
+        downstream=(
+            CardUse("train-general", "allow_with_obligations", "DISCLOSE-AI"),
+            CardUse("publish-weights", "deny", "big.1 (Terms 1)"),
+        ),
+        terms=(CardTerms("route", "Terms, 2026-01-01 (seen 2026-08-22, V)", "https://example.org/terms"),),
+    ),
+    generations={1: 990, 2: 10},
+    seeds={("own", "adapted"): 1000},
     rejected_by={"length/too_short": 10, "dedup/near": 30},
 )
 
@@ -55,7 +73,11 @@ task_categories:
 tags:
 - synthetic
 - synthgen
+- synthgen:teacher:qwen3
+- synthgen:policy:allow_with_obligations
 language_creators:
+- machine-generated
+annotations_creators:
 - machine-generated
 size_categories:
 - 1K<n<10K
@@ -77,8 +99,7 @@ configs:
 
 Tickets and their labels.
 
-Synthetic conversations for supervised fine-tuning, written by language models and collected with synthgen 0.1.0. \
-The text is machine-generated; nobody has checked every record.
+Synthetic conversations for supervised fine-tuning, written by language models and collected with synthgen 0.1.0. The text is machine-generated; nobody has checked every record.
 
 ## Load
 
@@ -89,14 +110,28 @@ data = load_dataset("path/to/this/folder")
 dropped = load_dataset("path/to/this/folder", "rejected")  # with stage and reason
 ```
 
-Splits: train 980 rows, test 20 rows. Each row has `messages` (role, content) and its lineage; `lineage/*.parquet` \
-joins by `id` and tells of every request that led to a record.
+Splits: train 980 rows, test 20 rows. Each row has `messages` (role, content) and its lineage; `lineage/*.parquet` joins by `id` and tells of every request that led to a record.
 
 ## Teachers
 
-| teacher | role | model | route | served as | licence |
-| --- | --- | --- | --- | --- | --- |
-| big | teacher | qwen3 | self-hosted | qwen3, Qwen3-8B | Apache-2.0 |
+| teacher | role | model | route | served as | licence | rows | generation |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| big | teacher | qwen3 | self-hosted | qwen3, Qwen3-8B | Apache-2.0 | 1,000 | 1 |
+
+## Source texts
+
+| licence | relation to the rows | rows |
+| --- | --- | --- |
+| own | adapted | 1,000 |
+
+## Generations
+
+| generation | rows |
+| --- | --- |
+| 1 | 990 |
+| 2 | 10 |
+
+Generation 1: the writers learned from people's texts, as far as is known. Each number above it is a round of training on a model's answers behind the writer, or a source text that a model wrote. **Each round loses some of what the first teacher knew, rare things first; mix in rows of generation 1 or people's texts.**
 
 ## Prompts
 
@@ -134,10 +169,45 @@ Chain sft_default, version 2.
 | decision | allow_with_obligations |
 | obligations | DISCLOSE-AI |
 | rules as of | 2026-08-22 |
+| decided for | 2026-11-21 |
 
 Licence expression: Apache-2.0.
 
-Engineering evidence, not legal advice; `POLICY.json` holds rules, sources and grades.
+Engineering evidence, not legal advice; `POLICY.json` holds rules, sources and grades, `OBLIGATIONS.md` what is owed, `NOTICE` and `LICENSES/` whose texts bind.
+
+### Texts decided by
+
+| what | text | address |
+| --- | --- | --- |
+| route | Terms, 2026-01-01 (seen 2026-08-22, V) | https://example.org/terms |
+
+### Permitted downstream uses
+
+| use | decision | because |
+| --- | --- | --- |
+| train-general | allow_with_obligations | DISCLOSE-AI |
+
+### Barred downstream uses, `review` until a person has decided
+
+| use | decision | because |
+| --- | --- | --- |
+| publish-weights | deny | big.1 (Terms 1) |
+
+### Summary of training content: synthetic data
+
+For the public summary that Article 53(1)(d) of Regulation (EU) 2024/1689 asks of providers of general-purpose models, which lists synthetic data as a category of its own.
+
+| what | value |
+| --- | --- |
+| data category | synthetic data, generated by models for training |
+| modality | text |
+| size | 1,000 records |
+| languages | en, no |
+| models that generated it | qwen3 by self-hosted |
+| generated by a model trained on model output | 10 records (generation 2 or above) |
+| aim | train-general |
+| method | supervised fine-tuning data: prompts answered by the models above, then filtered |
+| source texts | own (adapted) |
 """
     )
 
@@ -155,7 +225,7 @@ def test_configs_name_only_files_that_exist() -> None:
 
 
 def test_a_licence_the_hub_does_not_know_is_other_with_a_name() -> None:
-    front = _front(replace(INFO, license="Apache-2.0 AND LicenseRef-llama3.3"))
+    front = _front(replace(INFO, license="Apache-2.0 AND LicenseRef-llama3.3", hub_license="other"))
 
     assert front["license"] == "other"
     assert front["license_name"] == "apache-2.0-and-licenseref-llama3.3"
@@ -182,7 +252,9 @@ def test_user_text_cannot_break_a_table_or_bring_markup() -> None:
 
     card = dataset_card(replace(INFO, teachers=(teacher,)))
 
-    assert "| a\\|b c | \\`teacher\\` | &lt;img src=x&gt; | \\[x\\](http://y) |  | not stated |" in card
+    assert (
+        "| a\\|b c | \\`teacher\\` | &lt;img src=x&gt; | \\[x\\](http://y) |  | not stated |  | 1 |" in card
+    )
 
 
 def test_user_text_cannot_break_the_front_matter() -> None:

@@ -7,7 +7,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from synthgen.dataset.card import CardInfo, dataset_card
+from synthgen.dataset.about import CardInfo
+from synthgen.dataset.card import dataset_card
 from synthgen.dataset.publish import publish
 from synthgen.dataset.staging import Staging
 from synthgen.schema import record_schema

@@ -1,6 +1,7 @@
 """Every built-in filter against its hand-written examples, and what all filters have in common."""
 
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +19,17 @@ MARK = "{~}"
 FILTERS = sorted(path.stem for path in EXAMPLES.glob("*.jsonl") if path.stem != "good_answers")
 
 
+# Filters that nothing can be said of without parameters, and those whose examples stand in a test of their own:
+# one compares rows, the other starts a process for each frame.
+NEEDED: dict[str, dict[str, object]] = {
+    "one_of": {"labels": ["billing", "bug", "other"]},
+    "sections": {"required": ["Summary", "Steps"]},
+    "score": {"of": "quality", "keep": ">= 3"},
+}
+ELSEWHERE = ["consistency", "math_answer"]
+IN_DEFAULT = sorted({step.filter for step in load_chain("sft_default").steps})
+
+
 def rows(name: str) -> list[dict[str, object]]:
     lines = (EXAMPLES / f"{name}.jsonl").read_text(encoding="utf-8").replace(MARK, "").splitlines()
     return [json.loads(line) for line in lines]
@@ -33,7 +45,7 @@ def view(*given: dict[str, object]) -> pl.DataFrame:
 
 def judge(name: str, frame: pl.DataFrame, params: object = None) -> Verdicts:
     plugin = load_plugin("filter", name)
-    verdicts = plugin.run(frame, plugin.params.model_validate(params or {}))
+    verdicts = plugin.run(frame, plugin.params.model_validate(params or NEEDED.get(name, {})))
     assert isinstance(verdicts, Verdicts)
     return verdicts
 
@@ -48,7 +60,7 @@ def examples(*, good: bool) -> list[pytest.param]:
 
 
 def test_every_built_in_filter_has_examples() -> None:
-    assert plugin_names("filter") == FILTERS
+    assert plugin_names("filter") == sorted([*FILTERS, *ELSEWHERE])
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -141,7 +153,24 @@ def test_scores_of_repetition_are_shares() -> None:
     verdicts = judge("repetition", view(*rows("repetition")))
 
     assert verdicts.score is not None
-    assert all(0 <= score <= 1 for score in verdicts.score)
+    shares = [
+        score
+        for score, reason in zip(verdicts.score, verdicts.reason, strict=True)
+        if reason != "repeated_chars"
+    ]
+    assert shares
+    assert all(0 <= score <= 1 for score in shares)
+
+
+@pytest.mark.parametrize(
+    "text", ["Words, and (more) words!", "\x1c\x1d tab\tand\x0bline\r\n", "a1_b2-c3 ~~~ ..."]
+)
+def test_letters_are_counted_alike_in_ascii_and_in_other_text(text: str) -> None:
+    verdicts = judge("symbols", view({"completion": text}, {"completion": f"{text}é"}), {"min_chars": 1})
+
+    solid, letters = len(re.findall(r"[^\t-\r ]", text)), len(re.findall(r"[A-Za-z0-9]", text))
+    assert verdicts.score is not None
+    assert verdicts.score.to_list() == pytest.approx([letters / solid, (letters + 1) / (solid + 1)])
 
 
 def test_pii_kinds_choose_what_rejects() -> None:
@@ -170,7 +199,7 @@ def test_good_answers_pass_the_default_chain() -> None:
     assert rejected.height <= 0.03 * len(good), rejected.rows(named=True)
 
 
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("name", IN_DEFAULT)
 def test_the_default_chain_rejects_the_bad_examples_of_each_filter(name: str) -> None:
     bad = [row for row in rows(name) if row["reason"] is not None and "params" not in row]
     flagged_only = {"pii_email", "pii_phone", "pii_ip"}
@@ -182,7 +211,9 @@ def test_the_default_chain_rejects_the_bad_examples_of_each_filter(name: str) ->
         assert reason is not None or f"contact:{row['reason']}" in flags
 
 
-@pytest.mark.parametrize("name", ["sft_default", "strict", "code"])
+@pytest.mark.parametrize(
+    "name", ["sft_default", "strict", "code", "reasoning", "math", "chat_multiturn", "tool_use"]
+)
 def test_bundled_chains_load(name: str) -> None:
     chain = load_chain(name)
 
@@ -304,3 +335,92 @@ def test_the_digest_follows_the_parameters_and_not_the_writing(tmp_path: Path) -
 
     assert first == same
     assert first != other
+
+
+# --- why a row went -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_every_rejection_has_step_reason_score_and_threshold(name: str, tmp_path: Path) -> None:
+    bad = [row for row in rows(name) if row["reason"] is not None and "params" not in row]
+
+    judged = run_chain(
+        load_chain(chain_file(tmp_path, f"  - {name}: {json.dumps(NEEDED.get(name, {}))}\n"), tmp_path),
+        view(*bad),
+    )
+
+    assert judged.select("stage", "reason", "score", "threshold").null_count().row(0) == (0, 0, 0, 0)
+
+
+def test_a_broken_bound_is_the_threshold_and_the_score_is_in_its_unit(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, "  - length: {min_words: 3, max_chars: 40}\n")
+    frame = view({"completion": "Two words"}, {"completion": "y " * 30})
+
+    judged = run_chain(load_chain(name, tmp_path), frame)
+
+    assert judged.select("score", "threshold").rows() == [(2.0, 3.0), (59.0, 40.0)]
+
+
+def test_a_fact_counts_as_one_where_none_is_allowed(tmp_path: Path) -> None:
+    judged = run_chain(
+        load_chain(chain_file(tmp_path, "  - truncation\n"), tmp_path),
+        view({"completion": "cut", "finish_reason": "length"}),
+    )
+
+    assert judged.select("score", "threshold").rows() == [(1.0, 0.0)]
+    assert judged["scores"].to_list() == [[]]
+
+
+# --- filters of one's own -------------------------------------------------------------------------------------
+
+
+def polite(completion: str, *, word: str = "please") -> tuple[str | None, float]:
+    """A row filter of a user's."""
+    said = completion.lower().count(word)
+    return (None if said else "rude"), said
+
+
+def short(frame: pl.DataFrame, *, most: int) -> Verdicts:
+    """A frame filter of a user's."""
+    size = frame["completion"].str.len_chars().cast(pl.Float64)
+    return Verdicts(
+        (size > most).replace_strict({True: "too_much", False: None}, return_dtype=pl.String), size
+    )
+
+
+def broken(completion: str) -> str | None:
+    """A row filter that cannot count to three."""
+    return None if completion[2] else "odd"
+
+
+def test_a_function_of_a_row_is_a_filter(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, f"  - {__name__}:polite: {{word: bitte}}\n")
+
+    judged = run_chain(load_chain(name, tmp_path), view({"completion": "Bitte sehr."}, {"completion": "Da."}))
+
+    assert judged["reason"].to_list() == [None, "rude"]
+    assert judged["stage"].to_list() == [None, "filter:polite"]
+    assert judged["scores"][0].to_list() == [{"name": "polite", "score": 1.0}]
+
+
+def test_a_function_of_a_frame_is_a_filter(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, f"  - {__name__}:short: {{most: 4, id: brief}}\n")
+
+    judged = run_chain(load_chain(name, tmp_path), view({"completion": "four"}, {"completion": "five!"}))
+
+    assert judged["stage"].to_list() == [None, "filter:brief"]
+
+
+def test_a_row_on_which_a_users_filter_fails_is_rejected_alone(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, f"  - {__name__}:broken\n")
+
+    judged = run_chain(load_chain(name, tmp_path), view({"completion": "fine"}, {"completion": ""}))
+
+    assert judged.select("reason", "detail").rows() == [(None, None), ("filter_error", "IndexError")]
+
+
+def test_parameters_of_a_users_filter_are_checked_at_their_line(tmp_path: Path) -> None:
+    name = chain_file(tmp_path, f"  - {__name__}:short: {{most: many}}\n")
+
+    with pytest.raises(RecipeError, match=r"mine\.yaml:4: steps\[0\]\..*most: .*integer"):
+        load_chain(name, tmp_path)

@@ -81,6 +81,8 @@ def test_the_public_names_of_the_package() -> None:
         "plan",
         "policy_attest",
         "policy_check",
+        "policy_export",
+        "policy_student",
         "recipe_schema",
         "show",
     ]

@@ -26,6 +26,15 @@ def test_it_answers_as_a_dict_does(small: bool, pairs: list[tuple[bytes, int]], 
     assert keys.get(other) == expected.get(other)
 
 
+def test_keys_alike_in_what_is_kept_of_them_are_one() -> None:
+    keys = KeyMap(kept_bytes=10)
+    keys.set(bytes(10) + b"before", 1)
+
+    assert keys.get(bytes(10) + b"behind") == 1
+    assert keys.get(bytes(9) + b"another") is None
+    assert list(keys.items()) == [(bytes(10), 1)]
+
+
 def test_a_number_too_large_is_refused_and_the_key_stays_unknown() -> None:
     keys = KeyMap(number_bytes=2)
 

@@ -73,7 +73,7 @@ def test_every_licence_gets_a_pointer_with_its_address() -> None:
 def test_notice_names_teacher_licence_line_and_obligations() -> None:
     lines = notice_lines(REGISTRY, result(LLAMA))
 
-    assert lines[0] == "teacher meta-llama/Llama-3.3-70B-Instruct on self-hosted: llama3.3"
+    assert lines[1] == "teacher meta-llama/Llama-3.3-70B-Instruct on self-hosted: llama3.3"
     assert any(line.startswith("Llama 3.3 is licensed under") for line in lines)
     assert "Obligation: AUP:llama3.3" in lines
 

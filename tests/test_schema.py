@@ -69,7 +69,7 @@ def test_full_shape_adds_its_fields_in_order() -> None:
 def test_rejected_is_a_record_with_its_reason() -> None:
     names = list(rejected_schema(RecordShape()))
 
-    assert names == [*record_schema(RecordShape()), "stage", "reason", "score", "detail"]
+    assert names == [*record_schema(RecordShape()), "stage", "reason", "score", "threshold", "detail"]
 
 
 def test_labels_of_shapes_are_distinct() -> None:

@@ -89,7 +89,7 @@ def test_the_story_of_a_rejected_record_says_why(run: Path) -> None:
     told = story(run, record["id"]).json
 
     assert told["outcome"] == "rejected"
-    assert f"judge: judge_below, score {record['score']}" in told["verdicts"]
+    assert f"judge: judge_below, score {record['score']}, threshold {record['threshold']}" in told["verdicts"]
 
 
 def test_the_story_of_a_failed_candidate_is_read_from_the_journal(run: Path) -> None:

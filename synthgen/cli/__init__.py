@@ -73,8 +73,10 @@ def generate(
     """Ask the teachers, refine, and publish the dataset. The same command again resumes, or has nothing to do."""
     from synthgen import api
     from synthgen.cli.live import watching
+    from synthgen.cli.memory import give_back_memory
     from synthgen.cli.output import print_report
 
+    give_back_memory()
     loaded = api.load_recipe(recipe, overrides or ())
     with watching(quiet=as_json) as (progress, say):
         options = api.Options(
@@ -152,6 +154,10 @@ def filter_(
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Refuse nothing; stamp the output policy_enforced=false.")
     ] = False,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="A benchmark (Parquet, JSONL, text) no row may repeat. May be repeated."),
+    ] = None,
     dry_run: Annotated[
         int | None, typer.Option(help="Look at the first N rows only, write nothing.", min=1)
     ] = None,
@@ -176,6 +182,7 @@ def filter_(
         actor=actor_facts(actor or ()),
         on_deny=on_deny_choice(on_deny),
         report_only=report_only,
+        against=tuple(against or ()),
         dry_run=dry_run,
     )
     report = api.filter(inputs, out or Path("dry-run"), options=options)

@@ -200,6 +200,9 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
         )
     if summary.counts:
         _print_funnel(out, summary.counts, summary.reasons, summary.examples, summary.flags)
+    if set(summary.generations) - {"1"}:
+        told = ", ".join(f"{count:,} of generation {number}" for number, count in summary.generations.items())
+        out.print(f"rows: {told}; each round of distillation loses some of what the first teacher knew")
     _print_usage(out, summary.usage)
     for said in summary.batches:
         out.print(Text(said))

@@ -198,6 +198,36 @@ def attest(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A run, or what `filter` wrote.", show_default=False)],
+    what: Annotated[
+        str,
+        typer.Argument(help="card, croissant, spdx, ai-act, obligations or policy.", show_default=False),
+    ],
+    use: Uses = None,
+    student: Annotated[
+        str | None, typer.Option(help="A model trained on the rows: its name is checked, and SPDX lists it.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")
+    ] = None,
+    today: Today = None,
+) -> None:
+    """Describe a published dataset: for its declared uses or wider ones, as documents other tools read."""
+    from synthgen import api
+    from synthgen.cli.policy_given import export_choice
+    from synthgen.dataset import write_bytes
+
+    document = api.policy_export(
+        folder, export_choice(what), use=use or (), student=student, today=_day(today) if today else None
+    )
+    if output is None:
+        print(document.decode(), end="")
+    else:
+        write_bytes(output, document)
+
+
+@app.command()
 def cases(
     table: Annotated[Path, typer.Argument(help="A CSV of cases.", show_default=False)],
     rules: Rules = None,

@@ -7,11 +7,11 @@ from pydantic import ValidationError
 
 from synthgen.assets import suggest
 from synthgen.errors import UsageError
-from synthgen.pipeline import OnDeny
+from synthgen.pipeline import Export, OnDeny
 from synthgen.policy import Part, PartRole
 from synthgen.recipe.model import SEED_RELATIONS, Actor
 
-__all__ = ["actor_facts", "on_deny_choice", "part_given"]
+__all__ = ["actor_facts", "export_choice", "on_deny_choice", "part_given"]
 
 
 def actor_facts(given: Sequence[str]) -> Actor:
@@ -41,6 +41,15 @@ def on_deny_choice(word: str) -> OnDeny:
         UsageError: it is none of them.
     """
     return cast(OnDeny, _one_of("--on-deny", word, get_args(OnDeny)))
+
+
+def export_choice(word: str) -> Export:
+    """What `policy export` can write.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    return cast(Export, _one_of("export", word, get_args(Export)))
 
 
 def part_given(

@@ -7,47 +7,17 @@ Rejected: a Jinja template. Half of the text is tables and the front matter, whi
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import yaml
 
+from synthgen.dataset.about import CardInfo, CardPolicy
+from synthgen.dataset.ai_act import ai_act_rows
 from synthgen.types import JSONValue
 
-__all__ = [
-    "CardFilters",
-    "CardInfo",
-    "CardPolicy",
-    "CardPrompt",
-    "CardTeacher",
-    "configs_card",
-    "dataset_card",
-]
+__all__ = ["configs_card", "dataset_card"]
 
-# SPDX -> the hub's id, where the hub has one for data or code licences we meet.
-_HUB_LICENSES = {
-    "Apache-2.0": "apache-2.0",
-    "MIT": "mit",
-    "BSD-2-Clause": "bsd-2-clause",
-    "BSD-3-Clause": "bsd-3-clause",
-    "CC0-1.0": "cc0-1.0",
-    "CC-BY-2.0": "cc-by-2.0",
-    "CC-BY-3.0": "cc-by-3.0",
-    "CC-BY-4.0": "cc-by-4.0",
-    "CC-BY-SA-3.0": "cc-by-sa-3.0",
-    "CC-BY-SA-4.0": "cc-by-sa-4.0",
-    "CC-BY-NC-4.0": "cc-by-nc-4.0",
-    "CC-BY-NC-SA-4.0": "cc-by-nc-sa-4.0",
-    "CC-BY-ND-4.0": "cc-by-nd-4.0",
-    "CC-BY-NC-ND-4.0": "cc-by-nc-nd-4.0",
-    "CDLA-Permissive-2.0": "cdla-permissive-2.0",
-    "CDLA-Sharing-1.0": "cdla-sharing-1.0",
-    "GPL-3.0-only": "gpl-3.0",
-    "ODC-By-1.0": "odc-by",
-    "ODbL-1.0": "odbl",
-    "PDDL-1.0": "pddl",
-    "Unlicense": "unlicense",
-}
+_OURS = "LicenseRef-synthgen-"  # before names of licences SPDX does not list
 _SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -57,73 +27,6 @@ _SIZES = (
     (100_000_000, "10M<n<100M"),
     (1_000_000_000, "100M<n<1B"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CardTeacher:
-    """A model that wrote part of the rows: its alias, what was asked for, what the replies named."""
-
-    alias: str
-    model: str
-    route: str
-    role: str
-    license: str | None = None
-    served_models: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class CardPrompt:
-    """The prompt of one step."""
-
-    step: str
-    name: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class CardFilters:
-    """The filter chain and its steps in order, as people should read them (`length (min_chars: 20)`)."""
-
-    chain: str
-    version: str
-    steps: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CardPolicy:
-    """The gate's result over the rows that were published."""
-
-    uses: tuple[str, ...]
-    decision: str
-    obligations: tuple[str, ...]
-    registry_date: str
-    enforced: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class CardInfo:
-    """Everything a card says.
-
-    `license` is an SPDX expression or None where nobody evaluated it; `policy` None says so in the text.
-    `counts` is the funnel in reading order, name -> candidates; `rejected_by` maps `stage/reason` to records.
-    `languages` are ISO 639-1 codes. `logprobs`: whether the sidecar has all token ids; None: there is no sidecar.
-    """
-
-    name: str
-    version: str
-    train_rows: int
-    test_rows: int
-    rejected_rows: int
-    counts: Mapping[str, int]
-    description: str = ""
-    license: str | None = None
-    languages: tuple[str, ...] = ()
-    teachers: tuple[CardTeacher, ...] = ()
-    prompts: tuple[CardPrompt, ...] = ()
-    filters: CardFilters | None = None
-    policy: CardPolicy | None = None
-    rejected_by: Mapping[str, int] | None = None
-    logprobs: bool | None = None
 
 
 def dataset_card(info: CardInfo) -> str:
@@ -171,22 +74,35 @@ def _front_matter(info: CardInfo) -> dict[str, JSONValue]:
         front["language"] = list(info.languages)
     return {
         **front,
-        **_license_keys(info.license),
+        **_license_keys(info),
         "task_categories": ["text-generation"],
-        "tags": ["synthetic", "synthgen"],
+        "tags": _tags(info),
         "language_creators": ["machine-generated"],
+        "annotations_creators": ["machine-generated"],
         "size_categories": [_size(info.train_rows + info.test_rows)],
         "configs": configs,
     }
 
 
-def _license_keys(expression: str | None) -> dict[str, JSONValue]:
-    if expression is None:
+def _tags(info: CardInfo) -> list[JSONValue]:
+    """`synthetic` is the hub's convention; no field of its own names teachers, so tags do."""
+    tags = ["synthetic", "synthgen"]
+    tags += [f"synthgen:teacher:{teacher.model}" for teacher in info.teachers if teacher.role == "teacher"]
+    if info.policy is None:
+        return [*tags, "synthgen:policy:unevaluated"]
+    tags.append(f"synthgen:policy:{info.policy.decision}")
+    if not info.policy.enforced:
+        tags.append("synthgen:policy-not-enforced")
+    return list(dict.fromkeys(tags))
+
+
+def _license_keys(info: CardInfo) -> dict[str, JSONValue]:
+    if info.license is None:
         return {"license": "unknown"}
-    if expression in _HUB_LICENSES:
-        return {"license": _HUB_LICENSES[expression]}
+    if info.hub_license != "other":
+        return {"license": info.hub_license}
     # The hub takes a name of lower-case words; the expression itself stands in the text.
-    name = re.sub(r"[^a-z0-9.]+", "-", expression.lower()).strip("-")
+    name = re.sub(r"[^a-z0-9.]+", "-", info.license.lower()).strip("-")
     return {"license": "other", "license_name": name or "other", "license_link": "LICENSES/README.md"}
 
 
@@ -223,11 +139,26 @@ def _origin(info: CardInfo) -> list[str]:
     out = []
     if info.teachers:
         rows = (
-            (t.alias, t.role, t.model, t.route, ", ".join(t.served_models), t.license or "not stated")
+            (
+                t.alias,
+                t.role,
+                t.model,
+                t.route,
+                ", ".join(t.served_models),
+                (t.license or "not stated").replace(_OURS, ""),
+                "" if t.rows is None else f"{t.rows:,}",
+                str(t.generation),
+            )
             for t in info.teachers
         )
-        head = ("teacher", "role", "model", "route", "served as", "licence")
+        head = ("teacher", "role", "model", "route", "served as", "licence", "rows", "generation")
         out += ["## Teachers", _table(head, rows)]
+    if info.seeds:
+        seeds = (
+            (licence, relation, f"{count:,}") for (licence, relation), count in sorted(info.seeds.items())
+        )
+        out += ["## Source texts", _table(("licence", "relation to the rows", "rows"), seeds)]
+    out += _generations(info)
     if info.prompts:
         prompts = ((p.step, p.name, p.version) for p in info.prompts)
         out += ["## Prompts", _table(("step", "prompt", "version"), prompts)]
@@ -236,6 +167,26 @@ def _origin(info: CardInfo) -> list[str]:
         chain = f"Chain {_text(info.filters.chain)}, version {_text(info.filters.version)}."
         out += ["## Filters", chain, _table(("order", "filter"), steps) if info.filters.steps else ""]
     return out
+
+
+def _generations(info: CardInfo) -> list[str]:
+    """Rounds of distillation behind the rows.
+
+    Source of the warning: Shumailov et al. 2024, "AI models collapse when trained on recursively generated data".
+    """
+    if not info.generations:
+        return []
+    rows = ((str(number), f"{count:,}") for number, count in sorted(info.generations.items()))
+    note = (
+        "Generation 1: the writers learned from people's texts, as far as is known. Each number above it is a round of "
+        "training on a model's answers behind the writer, or a source text that a model wrote."
+    )
+    if max(info.generations) > 1:
+        note += (
+            " **Each round loses some of what the first teacher knew, rare things first; mix in rows of generation 1 or "
+            "people's texts.**"
+        )
+    return ["## Generations", _table(("generation", "rows"), rows), note]
 
 
 def _counts(info: CardInfo) -> list[str]:
@@ -258,20 +209,65 @@ def _policy(info: CardInfo) -> list[str]:
             "policy: unevaluated. Nobody has checked what the origin of these rows allows.",
             licence,
         ]
-    policy = info.policy
-    rows = (
+    return [
+        "## Policy",
+        _table(("what", "value"), _decided(info.policy)),
+        licence,
+        "Engineering evidence, not legal advice; `POLICY.json` holds rules, sources and grades, `OBLIGATIONS.md` what is "
+        "owed, `NOTICE` and `LICENSES/` whose texts bind.",
+        *(f"Warning: {_text(warning)}." for warning in info.policy.warnings),
+        *_terms(info.policy),
+        *_downstream(info.policy),
+        *_ai_act(info),
+    ]
+
+
+def _decided(policy: CardPolicy) -> list[tuple[str, str]]:
+    rows = [
         ("declared uses", ", ".join(policy.uses)),
         ("decision", policy.decision),
         ("obligations", ", ".join(policy.obligations) or "none"),
         ("rules as of", policy.registry_date),
-        *(
-            ()
-            if policy.enforced
-            else (("enforced", "no: policy_enforced=false, this is a report and no permission"),)
-        ),
-    )
-    note = "Engineering evidence, not legal advice; `POLICY.json` holds rules, sources and grades."
-    return ["## Policy", _table(("what", "value"), rows), licence, note]
+    ]
+    if policy.evaluated:
+        rows.append(("decided for", policy.evaluated))
+    rows += [("lifted by", entry) for entry in policy.overrides]
+    if not policy.enforced:
+        rows.append(("enforced", "no: policy_enforced=false, this is a report and no permission"))
+    return rows
+
+
+def _terms(policy: CardPolicy) -> list[str]:
+    if not policy.terms:
+        return []
+    rows = [(terms.kind, terms.name, terms.url) for terms in policy.terms]
+    return ["### Texts decided by", _table(("what", "text", "address"), rows)]
+
+
+def _downstream(policy: CardPolicy) -> list[str]:
+    """What whoever gets these rows may do with them, as far as we know."""
+    if not policy.downstream:
+        return []
+    allowed = [use for use in policy.downstream if use.decision.startswith("allow")]
+    barred = [use for use in policy.downstream if not use.decision.startswith("allow")]
+    head = ("use", "decision", "because")
+    out = []
+    for title, uses in (
+        ("Permitted downstream uses", allowed),
+        ("Barred downstream uses, `review` until a person has decided", barred),
+    ):
+        rows = [(use.use, use.decision, use.because) for use in uses]
+        out += [f"### {title}", _table(head, rows) if rows else "None."]
+    return out
+
+
+def _ai_act(info: CardInfo) -> list[str]:
+    return [
+        "### Summary of training content: synthetic data",
+        "For the public summary that Article 53(1)(d) of Regulation (EU) 2024/1689 asks of providers of general-purpose "
+        "models, which lists synthetic data as a category of its own.",
+        _table(("what", "value"), ai_act_rows(info)),
+    ]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

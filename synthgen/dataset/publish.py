@@ -17,14 +17,14 @@ Rejected: one folder per publication and a symlink to the newest (readers, `data
 on symlinks).
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import orjson
 
-from synthgen.dataset.write import storage_errors, sync_folder, write_bytes
+from synthgen.dataset.about import CardFile
+from synthgen.dataset.write import file_sha256, storage_errors, sync_folder, write_bytes
 from synthgen.errors import StorageError
 from synthgen.schema import SCHEMA_VERSION
 from synthgen.types import JSONValue
@@ -35,7 +35,7 @@ MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 FOLDERS = ("data", "rejected", "quarantine", "lineage", "logprobs")
 # Texts every publication of ours has; others are checked when they are known.
-TEXTS = ("README.md", "NOTICE", "POLICY.json", "LICENSES")
+TEXTS = ("README.md", "NOTICE", "POLICY.json", "OBLIGATIONS.md", "LICENSES", "croissant.json", "spdx.json")
 _INTENT = ".publishing.json"
 _DAMAGED = "restore it, or choose another output folder"
 
@@ -54,6 +54,10 @@ class Staged(Protocol):
     @property
     def rows(self) -> Mapping[str, int]:
         """Path of each shard below `new` -> its rows."""
+
+    @property
+    def files(self) -> tuple[CardFile, ...]:
+        """The same shards with their hashes."""
 
     def close(self) -> None:
         """Remove the folder."""
@@ -138,7 +142,7 @@ def verify(out: Path) -> list[str]:
         path = out / name
         if not path.is_file():
             problems.append(f"{name}: missing")
-        elif not isinstance(entry, dict) or entry.get("sha256") != _sha256(path):
+        elif not isinstance(entry, dict) or entry.get("sha256") != file_sha256(path):
             problems.append(f"{name}: changed since it was published")
     for folder in FOLDERS:
         for path in (out / folder).rglob("*"):
@@ -174,13 +178,15 @@ def _write_texts(staging: Staged, texts: Mapping[str, bytes]) -> list[str]:
 
 def _manifest(own: Mapping[str, JSONValue], names: Iterable[str], staging: Staged) -> bytes:
     files: dict[str, JSONValue] = {}
+    shards = {file.path: file for file in staging.files}
     for name in names:
+        if name in shards:
+            shard = shards[name]
+            files[name] = {"sha256": shard.sha256, "size_bytes": shard.size_bytes, "rows": shard.rows}
+            continue
         path = staging.new / name
         with storage_errors(path):
-            entry: dict[str, JSONValue] = {"sha256": _sha256(path), "size_bytes": path.stat().st_size}
-        if name in staging.rows:
-            entry["rows"] = staging.rows[name]
-        files[name] = entry
+            files[name] = {"sha256": file_sha256(path), "size_bytes": path.stat().st_size}
     ours: dict[str, JSONValue] = {
         "manifest_version": MANIFEST_VERSION,
         "schema_version": SCHEMA_VERSION,
@@ -246,8 +252,3 @@ def _sync_tree(root: Path) -> None:
     """Make every name below `root` durable; the files themselves were synced when written."""
     for folder in sorted({root, *(path for path in root.rglob("*") if path.is_dir())}):
         sync_folder(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

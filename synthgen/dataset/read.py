@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import get_args
 
+import orjson
 import polars as pl
 
 from synthgen.dataset.files import BadRow, find_inputs, parquet_schema, read_rows
@@ -41,10 +42,14 @@ _TEXT_COLUMNS = ("step", "teacher", "route", "served_model", "row_license", "see
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records with `record_schema(shape)`, in file order, and the bad rows met on the way."""
+    """Records with `record_schema(shape)`, in file order, and the bad rows met on the way.
+
+    `fields`: of every record, its other columns as one JSON object (references, tests, labels), for filters to look at.
+    """
 
     frame: pl.DataFrame
     bad: tuple[BadRow, ...]
+    fields: tuple[str, ...]
 
 
 def detect_shape(paths: Sequence[Path]) -> RecordShape:
@@ -108,6 +113,7 @@ def _batches(files: Iterable[Path], shape: RecordShape, extra: _Extra, batch_row
         while chunk := list(islice(numbered, batch_rows)):
             records: list[dict[str, object]] = []
             bad: list[BadRow] = []
+            fields: list[str] = []
             for where, row in chunk:
                 if isinstance(row, BadRow):
                     bad.append(row)
@@ -115,9 +121,16 @@ def _batches(files: Iterable[Path], shape: RecordShape, extra: _Extra, batch_row
                 assert format is not None  # it has a row
                 try:
                     records.append(_record(row, where, format, shape, ids, extra))
+                    fields.append(_fields(row))
                 except MalformedRow as problem:
                     bad.append(BadRow(where, str(problem)))
-            yield Batch(pl.DataFrame(records, schema=schema), tuple(bad))
+            yield Batch(pl.DataFrame(records, schema=schema), tuple(bad), tuple(fields))
+
+
+def _fields(row: Row) -> str:
+    """What a row says beside its conversation, as JSON; a value JSON has no form for is its text."""
+    others = {key: value for key, value in row.items() if key not in ("messages", "conversations", "tools")}
+    return orjson.dumps(others, default=str).decode()
 
 
 def _record(
@@ -130,20 +143,21 @@ def _record(
     if extra.origin_column is not None and (origin := _text(row.get(extra.origin_column))):
         teacher, _, at = origin.rpartition("@") if "@" in origin else (origin, "", "")
         teacher, route = teacher or None, at or None
-    sample, finish = row.get("sample"), row.get("finish_reason")
+    finish = row.get("finish_reason")
     record: dict[str, object] = {
         **{name: _text(row.get(name)) for name in _TEXT_COLUMNS},
         "id": identity,
         "messages": [message_struct(message, shape) for message in messages],
         "source": _text(row.get("source")) or where,
         "row": _text(row.get("row")) or identity,
-        "sample": sample if isinstance(sample, int) and 0 <= sample < 2**31 else None,
+        "sample": _count(row.get("sample")),
         "parents": _texts(row.get("parents")),
         "teacher": teacher,
         "route": route,
         "finish_reason": finish if finish in get_args(FinishReason) else None,
         "scores": _scores(row, extra.score_column),
         "flags": _texts(row.get("flags")),
+        "generation": _count(row.get("generation")),
     }
     if shape.tools:
         record["tools"] = tools
@@ -152,6 +166,10 @@ def _record(
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < 2**31 else None
 
 
 def _texts(value: object) -> list[str] | None:

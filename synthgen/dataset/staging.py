@@ -18,7 +18,8 @@ from typing import Literal, get_args
 
 import polars as pl
 
-from synthgen.dataset.write import check_schema, storage_errors, sync_folder, write_parquet
+from synthgen.dataset.about import CardFile
+from synthgen.dataset.write import check_schema, storage_errors, stored_files, sync_folder, write_parquet
 from synthgen.schema import RecordShape, Table, table_schema
 
 __all__ = ["Kind", "Staging", "root_hash"]
@@ -45,7 +46,10 @@ def root_hash(row: str) -> int:
 
 
 class Staging:
-    """Collects the rows of one publication. `close` (or leaving the `with` block) removes what was not published."""
+    """Collects the rows of one publication. `close` (or leaving the `with` block) removes what was not published.
+
+    `policy_ids` are those of the accepted rows so far.
+    """
 
     def __init__(self, out: Path, shape: RecordShape, *, rows_per_shard: int, test_share: float) -> None:
         """Start empty, removing what a killed process left.
@@ -60,6 +64,8 @@ class Staging:
         self.folder = out / ".staging"
         self.shape = shape
         self.rows: Mapping[str, int] = {}
+        self.files: tuple[CardFile, ...] = ()
+        self.policy_ids: set[str] = set()
         self._rows_per_shard = rows_per_shard
         self._test_share = test_share
         self._split = _Split()
@@ -87,10 +93,12 @@ class Staging:
             raise ValueError(f"{kind}: {' and '.join(needed)} must not be null")
         if kind == "accepted":
             self._split.see(frame["row"].unique())
+            self.policy_ids.update(frame["policy_id"].drop_nulls().unique())
         self._spools[kind].add(frame)
 
     def finish(self, *, metadata: Mapping[str, str] = _NO_METADATA) -> None:
-        """Cut everything added into final shards under `new`; `rows` then maps their paths to row counts.
+        """Cut everything added into final shards under `new`; `rows` then maps their paths to row counts, and `files`
+        holds their hashes.
 
         `data/` always has a train shard, be it empty; other kinds have files only if they have rows.
         `metadata` goes into every shard under `synthgen.*`.
@@ -112,6 +120,7 @@ class Staging:
                 shards.add(frame)
             written.append(shards.finish())
         self.rows = {path: rows for part in written for path, rows in part.items()}
+        self.files = stored_files(self.new, self.rows)
 
     def close(self) -> None:
         """Remove the staging folder, published or not."""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from synthgen.dataset.write import storage_errors, sync_folder, write_table
+from synthgen.dataset.about import CardFile
+from synthgen.dataset.write import storage_errors, stored_files, sync_folder, write_table
 
 __all__ = ["TableStaging"]
 
@@ -27,6 +28,7 @@ class TableStaging:
         """
         self.folder = out / ".staging"
         self.rows: Mapping[str, int] = {}
+        self.files: tuple[CardFile, ...] = ()
         self._rows_per_shard = rows_per_shard
         self._metadata = metadata
         self._waiting: dict[str, list[pl.DataFrame]] = {}
@@ -55,7 +57,7 @@ class TableStaging:
             waiting[:] = [rows.slice(self._rows_per_shard)]
 
     def finish(self) -> None:
-        """Write what waits; `rows` then maps the paths of the shards to their rows.
+        """Write what waits; `rows` then maps the paths of the shards to their rows, and `files` holds their hashes.
 
         Raises:
             StorageError: the disk refuses.
@@ -73,6 +75,7 @@ class TableStaging:
                 final[name] = rows
             sync_folder((self.new / kind).parent)
         self.rows = final
+        self.files = stored_files(self.new, final)
 
     def close(self) -> None:
         """Remove the staging folder, published or not."""

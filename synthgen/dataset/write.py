@@ -9,6 +9,7 @@ rename); one shard compressed in memory costs a third of the frame it comes from
 """
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +18,20 @@ from pathlib import Path
 
 import polars as pl
 
+from synthgen.dataset.about import CardFile
 from synthgen.errors import StorageError
 from synthgen.schema import SCHEMA_VERSION, RecordShape, Table, arrow_schema_b64, table_schema
 
-__all__ = ["check_schema", "storage_errors", "sync_folder", "write_bytes", "write_parquet", "write_table"]
+__all__ = [
+    "check_schema",
+    "file_sha256",
+    "storage_errors",
+    "stored_files",
+    "sync_folder",
+    "write_bytes",
+    "write_parquet",
+    "write_table",
+]
 
 # HF streaming reads one row group at a time; 10,000 chat rows are some 10 MB of text.
 ROW_GROUP_ROWS = 10_000
@@ -68,6 +79,26 @@ def write_bytes(path: Path, content: bytes) -> None:
         except OSError:
             partial.unlink(missing_ok=True)
             raise
+
+
+def file_sha256(path: Path) -> str:
+    """Of the file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stored_files(folder: Path, rows: Mapping[str, int]) -> tuple[CardFile, ...]:
+    """The shards in a folder, with their hashes; `rows` maps their paths to row counts.
+
+    Raises:
+        StorageError: one of them cannot be read.
+    """
+    files = []
+    for name, count in rows.items():
+        path = folder / name
+        with storage_errors(path):
+            files.append(CardFile(name, file_sha256(path), path.stat().st_size, count))
+    return tuple(files)
 
 
 def sync_folder(path: Path) -> None:

@@ -4,6 +4,7 @@ from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.cancel import Cancelled, cancel_run
 from synthgen.pipeline.dedup import DedupOptions, dedup
 from synthgen.pipeline.dedup_output import DedupReport
+from synthgen.pipeline.exporting import Export, export, student_allowed
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.generate import Options, generate
 from synthgen.pipeline.plan import Plan, make_plan
@@ -21,6 +22,7 @@ __all__ = [
     "Cancelled",
     "DedupOptions",
     "DedupReport",
+    "Export",
     "FilterOptions",
     "Gates",
     "OnDeny",
@@ -38,6 +40,7 @@ __all__ = [
     "check_recipe",
     "check_rows",
     "dedup",
+    "export",
     "filter_foreign",
     "first_questions",
     "generate",
@@ -48,5 +51,6 @@ __all__ = [
     "require_abilities",
     "resolve",
     "row_story",
+    "student_allowed",
     "summarise",
 ]

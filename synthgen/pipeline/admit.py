@@ -1,4 +1,4 @@
-"""Admission of one wave: gate 2, row filters, exact and near-duplicates, judge, threshold, target.
+"""Admission of one wave: gate 2, row filters, exact and near-duplicates, decontamination, judge, threshold, target.
 
 In: the leaves of a wave in plan order. Out: one `Verdict` a leaf. `screen` is the columnar half (pure, run off the
 event loop); `settle` takes the judge's replies and applies threshold and target. Guarantee: because duplicates are
@@ -9,19 +9,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
+import orjson
 import polars as pl
 
 from synthgen.journal import Reply
+from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.judging import Judge
 from synthgen.pipeline.tree import Leaf
 from synthgen.pipeline.verdicts import Objection, Outcome, Target, Verdict, prompt_and_answer
 from synthgen.refine import VIEW, Chain, SeenTexts, run_chain
+from synthgen.templates import split_thinking
 
 __all__ = ["screen", "settle"]
 
 
 def screen(
-    leaves: Sequence[Leaf], object_to: Callable[[Leaf], Objection | None], chain: Chain, seen: SeenTexts
+    leaves: Sequence[Leaf],
+    object_to: Callable[[Leaf], Objection | None],
+    chain: Chain,
+    seen: SeenTexts,
+    against: Decontamination | None = None,
 ) -> list[Verdict]:
     """Everything before the judge. `object_to` is gate 2: what policy holds against a leaf."""
     verdicts = {leaf.id: _first_look(leaf, object_to) for leaf in leaves}
@@ -34,8 +41,15 @@ def screen(
         verdicts[row["id"]] = _after(verdicts[row["id"]], row)
     alive = [leaf_id for leaf_id, verdict in verdicts.items() if verdict.outcome is None]
     survivors = view.filter(pl.col("id").is_in(pl.Series(alive, dtype=pl.String).implode()))
-    for row in seen.add(survivors).drop_nulls("reason").iter_rows(named=True):
-        verdicts[row["id"]] = _after(verdicts[row["id"]], {**row, "detail": row["dup_of"]})
+    repeated = seen.add(survivors)
+    for row in repeated.drop_nulls("reason").iter_rows(named=True):
+        bound = 1.0 if row["reason"] == "exact_duplicate" else seen.threshold
+        said_of = {**row, "threshold": bound, "detail": row["dup_of"]}
+        verdicts[row["id"]] = _after(verdicts[row["id"]], said_of)
+    if against is not None:
+        unique = survivors.filter(repeated["reason"].is_null())
+        for row in against.verdicts(unique).iter_rows(named=True):
+            verdicts[row["id"]] = _after(verdicts[row["id"]], row)
     return list(verdicts.values())
 
 
@@ -76,6 +90,7 @@ def _after(verdict: Verdict, row: Mapping[str, object]) -> Verdict:
         stage=cast(str, row["stage"]),
         reason=cast(str, row["reason"]),
         score=cast(float | None, row["score"]),
+        threshold=cast(float | None, row.get("threshold")),
         detail=cast(str | None, row["detail"]),
     )
 
@@ -83,10 +98,26 @@ def _after(verdict: Verdict, row: Mapping[str, object]) -> Verdict:
 def _view(leaves: Sequence[Leaf]) -> pl.DataFrame:
     rows = []
     for leaf in leaves:
-        completion = leaf.asked[-1].reply.completion
+        last = leaf.asked[-1]
+        completion, request = last.reply.completion, last.ask.request
         prompt, answer = prompt_and_answer(leaf.messages)
-        rows.append((leaf.id, prompt, answer, completion.finish_reason if completion else None, None))
-    return pl.DataFrame(rows, schema=VIEW, orient="row")
+        calls = leaf.messages[-1].tool_calls
+        rows.append(
+            {
+                "id": leaf.id,
+                "prompt": prompt,
+                "completion": answer,
+                "finish_reason": completion.finish_reason if completion else None,
+                "response_schema": request.response_schema,
+                "reply": split_thinking(completion.text)[1] if completion else None,
+                "tools": request.tools,
+                "tool_calls": orjson.dumps([call.as_json() for call in calls]).decode() if calls else None,
+                "fields": orjson.dumps(dict(leaf.fields), default=str).decode(),
+                "group": "/".join((leaf.row.id, *last.ask.node.path, last.ask.step.name)),
+                "scores": None,
+            }
+        )
+    return pl.DataFrame(rows, schema=VIEW)
 
 
 def settle(

@@ -12,12 +12,12 @@ from datetime import date
 from pathlib import Path
 from typing import get_args
 
-import orjson
 import polars as pl
 
 from synthgen.assets import package_version
-from synthgen.dataset import CardFilters, CardInfo, CardPolicy, dataset_card
 from synthgen.errors import PolicyError, UsageError
+from synthgen.pipeline.decontamination import Decontamination
+from synthgen.pipeline.describe import Decided, Rows, about, dataset_texts, lock_text
 from synthgen.pipeline.gates import OnDeny, Sorter
 from synthgen.pipeline.verdicts import Counts, Objection
 from synthgen.policy import (
@@ -28,13 +28,9 @@ from synthgen.policy import (
     Part,
     evaluate,
     gate,
-    licence_expression,
-    licence_texts,
     load_lock,
     load_registry,
-    notice_lines,
     parse_uses,
-    policy_json,
     refusal,
     rule_folders,
 )
@@ -44,10 +40,13 @@ from synthgen.types import JSONValue
 
 __all__ = ["Declared", "ForeignPolicy"]
 
-_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 _ORIGIN = ("model", "route", "row_license", "seed_relation")
 _RELATIONS = get_args(SEED_RELATIONS)
-_DECIDED = dict.fromkeys((*_ORIGIN, "policy_id", "outcome", "reason", "detail"), pl.String())
+_DECIDED = {
+    **dict.fromkeys((*_ORIGIN, "policy_id"), pl.String()),
+    "generation": pl.Int32(),
+    **dict.fromkeys(("outcome", "reason", "detail"), pl.String()),
+}
 _REFUSED = dict.fromkeys(("id", "outcome", "reason", "detail"), pl.String())
 
 
@@ -182,60 +181,49 @@ class ForeignPolicy:
         told = pl.DataFrame(decided, schema=_DECIDED, orient="row")
         found = origins.join(told, on=_ORIGIN, how="left", maintain_order="left")
         refused = pl.DataFrame([named["id"], *(found[name] for name in _REFUSED if name != "id")])
-        return named.with_columns(found["policy_id"]), refused.filter(pl.col("reason").is_not_null())
+        # What a row says of itself counts too: whoever distilled it before us may know more than its names tell.
+        known = pl.max_horizontal("generation", found["generation"])
+        return (
+            named.with_columns(found["policy_id"], known.alias("generation"), origins["seed_relation"]),
+            refused.filter(pl.col("reason").is_not_null()),
+        )
 
-    def _told(self, part: Part, ask: Ask) -> tuple[str, str | None, str | None, str | None]:
+    def _told(self, part: Part, ask: Ask) -> tuple[str, int, str | None, str | None, str | None]:
         objection = self._decide(part)
-        policy_id = evaluate(self.registry, part, ask).policy_id
+        decision = evaluate(self.registry, part, ask)
+        known = (decision.policy_id, decision.generation)
         if objection is None:
-            return policy_id, None, None, None
-        return policy_id, objection.outcome, objection.reason, objection.detail
+            return *known, None, None, None
+        return *known, objection.outcome, objection.reason, objection.detail
 
-    def manifest(self, chain: Chain, counts: Counts) -> dict[str, JSONValue]:
+    @property
+    def decided(self) -> Decided | None:
+        """The decision with its question; None where no use is declared."""
+        if self.ask is None or self.result is None:
+            return None
+        return Decided(self.registry, self.ask, self.result, self.declared.enforced)
+
+    def manifest(
+        self, name: str, chain: Chain, counts: Counts, rows: Rows, against: Decontamination | None = None
+    ) -> dict[str, JSONValue]:
         """The manifest's own entries."""
         return {
+            "name": name,
             "synthgen": package_version(),
             "policy_registry": self.registry.version,
             "policy": self.outcome,
             "policy_enforced": self.declared.enforced,
-            "chain": {"name": chain.name, "version": chain.version, "digest": chain.digest},
+            "chain": chain.as_json(),
+            "decontamination": against.said() if against else [],
             "counts": {"planned": counts.planned, **counts.outcomes},
             "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
+            **rows.as_entries(),
         }
 
-    def texts(self, name: str, rows: Mapping[str, int], chain: Chain, counts: Counts) -> dict[str, bytes]:
-        """Card and policy files; `rows` are the rows of every shard."""
-        card = CardInfo(
-            name=name,
-            version=package_version(),
-            train_rows=_rows(rows, "data/train"),
-            test_rows=_rows(rows, "data/test"),
-            rejected_rows=_rows(rows, "rejected/"),
-            counts={"planned": counts.planned, **counts.outcomes},
-            license=licence_expression(self.registry, self.result) if self.result else None,
-            filters=CardFilters(chain.name, str(chain.version), tuple(step.id for step in chain.steps)),
-            policy=self._card_policy(),
-            rejected_by={"/".join(key): count for key, count in sorted(counts.reasons.items())},
-        )
-        texts = {"README.md": dataset_card(card).encode()}
-        if self.result and self.ask:
-            policy = policy_json(self.registry, self.ask, self.result, enforced=self.declared.enforced)
-            texts["POLICY.json"] = orjson.dumps(policy, option=_PRETTY)
-            texts["NOTICE"] = ("\n".join(notice_lines(self.registry, self.result)) + "\n").encode()
-            for licence, text in licence_texts(self.registry, self.result).items():
-                texts[f"LICENSES/{licence}"] = text.encode()
-        return texts
-
-    def _card_policy(self) -> CardPolicy | None:
-        if not self.result or not self.ask:
-            return None
-        return CardPolicy(
-            self.ask.uses,
-            self.result.outcome,
-            tuple(str(obligation) for obligation in self.result.obligations),
-            self.registry.released.isoformat(),
-            self.declared.enforced,
-        )
+    def texts(self, rows: Rows, entries: Mapping[str, JSONValue]) -> dict[str, bytes]:
+        """Card and policy files; `entries` are the manifest's own."""
+        texts = dataset_texts(about(entries, rows, self.decided), rows, self.decided)
+        return texts | lock_text(self.decided)
 
 
 def _part(model: str, route: str, row_license: str, relation: SEED_RELATIONS = "adapted") -> Part:
@@ -247,7 +235,3 @@ def _part(model: str, route: str, row_license: str, relation: SEED_RELATIONS = "
         row_license=row_license,
         seed_relation=relation,
     )
-
-
-def _rows(rows: Mapping[str, int], prefix: str) -> int:
-    return sum(count for path, count in rows.items() if path.startswith(prefix))

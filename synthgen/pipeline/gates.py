@@ -6,7 +6,7 @@ host behind a router, the source text its words repeat. No network, no clock of 
 of a candidate is the gate's own decision on its parts, remembered per combination of parts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
@@ -147,12 +147,13 @@ class Gates:
         """How many groups of rows that go together gate 2 has seen."""
         return self._sorter.groups if self._sorter else 1
 
-    def published(self) -> GateResult:
-        """The decision on what is published: the declared parts, and what gate 2 let pass under other conditions.
+    def published(self, policy_ids: Container[str]) -> GateResult:
+        """The decision on what is published: the declared parts, and those behind the rows with these ids.
 
-        With `on_deny`, on what was kept.
+        With `on_deny`, on what was kept. What gate 2 let pass and no row holds, such as answers beyond the target, counts
+        for nothing: how much of that there is depends on the size of a wave.
         """
-        written = {part for parts, objection in self._decided.items() if objection is None for part in parts}
+        written = {part for parts in self._decided if self._row_id(parts) in policy_ids for part in parts}
         teachers = [part for part in self.resolved.parts if part.role == "teacher"]
         if self.on_deny != "fail":  # what refused rows alone hold is not published
             teachers = [part for part in teachers if part in written]
@@ -252,16 +253,28 @@ class Gates:
         """What the record says of where its text comes from."""
         source = self.resolved.loaded.recipe.source
         if not leaf.asked:
-            return Origin("", source.license, source.relation, "")
+            return Origin("", source.license, source.relation, "", None)
         parts = self._parts(leaf)
-        ids = [evaluate(self.registry, part, self.ask).policy_id for part in parts]
+        decisions = [evaluate(self.registry, part, self.ask) for part in parts]
         return Origin(
             self.resolved.specs[leaf.asked[-1].ask.alias].identity.route,
             source.license,
             parts[0].seed_relation,
-            # A row written by several teachers carries the digest of their part ids, sorted.
-            ids[0] if len(set(ids)) == 1 else digest(sorted(set(ids))),
+            self._row_id(parts),
+            max(_behind(leaf, parts[0]) + 1, *(decision.generation for decision in decisions)),
         )
+
+    def _row_id(self, parts: tuple[Part, ...]) -> str:
+        """`policy_id` of a row; with several teachers the digest of their part ids, sorted."""
+        ids = sorted({evaluate(self.registry, part, self.ask).policy_id for part in parts})
+        return ids[0] if len(ids) == 1 else digest(list(ids))
+
+
+def _behind(leaf: Leaf, part: Part) -> int:
+    """The generation a source row says it has, as rows that synthgen published do; 0 where its text does not enter."""
+    said = leaf.row.fields.get("generation")
+    entered = part.seed_relation in ("verbatim", "adapted")
+    return said if entered and isinstance(said, int) and 0 <= said < 1000 else 0
 
 
 def _pinned(spec: TeacherSpec, hosts: tuple[str, ...]) -> TeacherSpec:

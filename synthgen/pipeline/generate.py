@@ -28,12 +28,14 @@ from synthgen.journal import Journal, lock_run
 from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.captured import logprobs_frame
+from synthgen.pipeline.decontamination import Decontamination, open_decontamination, references_of
+from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP, Judge
 from synthgen.pipeline.modes import with_modes
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
 from synthgen.pipeline.progress import EventLog, Progress
-from synthgen.pipeline.publishing import TEXTS, publish_run
+from synthgen.pipeline.publishing import publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import Report, make_report
 from synthgen.pipeline.resolve import Resolved, resolve
@@ -90,6 +92,7 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     gates.require()
     folder = RunFolder(out)
     require_abilities(resolved, read_record(folder), today)
+    against = open_decontamination(references_of(resolved))
     plan = make_plan(resolved, gates, cap_usd)
     resolved = with_modes(resolved, plan.modes)
     teachers = connect_all(gates.pinned(resolved.specs))
@@ -97,7 +100,7 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     release = lock_run(folder.journal)
     try:
         check_target(out, TEXTS)
-        run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options)
+        run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options, against)
         with _collecting_seldom():
             return await run.go()
     finally:
@@ -132,10 +135,11 @@ class _Run:
         folder: RunFolder,
         cap_usd: float | None,
         options: Options,
+        against: Decontamination | None,
     ) -> None:
         recipe = resolved.loaded.recipe
         self.resolved, self.gates, self.plan, self.folder = resolved, gates, plan, folder
-        self.teachers = teachers
+        self.teachers, self.against = teachers, against
         self.options = options
         self.progress = options.progress
         self.progress.name = recipe.name
@@ -266,6 +270,7 @@ class _Run:
                 self.progress.counts,
                 self.walked,
                 self.events.phase,
+                self.against,
             )
         )
         try:
@@ -363,7 +368,7 @@ class _Run:
     def _screen(self, wave: Wave, seen: SeenTexts) -> list[Verdict]:
         leaves = [leaf for row in wave.leaves for leaf in row]
         self.walked += len(leaves)
-        return screen(leaves, self.gates.objection, self.resolved.chain, seen)
+        return screen(leaves, self.gates.objection, self.resolved.chain, seen, self.against)
 
     async def _judge(self, verdicts: list[Verdict]) -> list[Verdict]:
         """The verdicts with the judgements of those that got this far; one that cannot be bought stays out."""

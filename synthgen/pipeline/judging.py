@@ -79,4 +79,11 @@ class Judge:
         compare, threshold = self.rule
         if _COMPARE[compare](score, threshold):
             return replace(verdict, outcome="accepted")
-        return replace(verdict, outcome="rejected", stage=JUDGE_STEP, reason="judge_below", score=shipped)
+        return replace(
+            verdict,
+            outcome="rejected",
+            stage=JUDGE_STEP,
+            reason="judge_below",
+            score=shipped,
+            threshold=None if shipped is None else threshold,
+        )

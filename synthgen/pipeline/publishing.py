@@ -4,36 +4,23 @@ In: a filled `Staging`, the gates' result over what the rows hold, the counts. O
 the counts that are published were checked against the rows that were staged.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-import orjson
 import polars as pl
 
 from synthgen.assets import package_version
-from synthgen.dataset import (
-    CardFilters,
-    CardInfo,
-    CardPolicy,
-    CardPrompt,
-    CardTeacher,
-    Staging,
-    dataset_card,
-    publish,
-)
+from synthgen.dataset import Staging, publish
 from synthgen.errors import SynthgenError
 from synthgen.journal import JournalIndex
+from synthgen.pipeline.decontamination import Decontamination
+from synthgen.pipeline.describe import Decided, about, count_rows, dataset_texts, lock_text, stamp
 from synthgen.pipeline.gates import Gates
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.verdicts import Counts
-from synthgen.policy import GateResult, licence_expression, licence_texts, notice_lines, policy_json
 from synthgen.types import JSONValue
 
-__all__ = ["TEXTS", "publish_run"]
-
-TEXTS = ("README.md", "POLICY.json", "NOTICE", "LICENSES")
-
-_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+__all__ = ["publish_run"]
 
 
 def publish_run(
@@ -45,30 +32,41 @@ def publish_run(
     counts: Counts,
     walked: int,
     phase: Callable[[str], None],
+    against: Decontamination | None = None,
+    *,
+    with_lock: bool = False,
 ) -> None:
     """Cut the shards and commit them with card, policy files and manifest. `walked`: candidates there were.
+
+    `with_lock`: the folder has no copy of the recipe's lock file, so the overrides that were applied go along.
 
     Raises:
         StorageError: the disk refuses.
         SynthgenError: the accounting does not add up (a bug; nothing is published).
     """
     phase("shards")
-    decided = gates.published()
-    # Digests and decisions stand in the manifest: a changed limit or price must not change a shard's bytes.
-    stamp = {} if gates.enforced else {"policy_enforced": "false"}
-    staging.finish(metadata={"dataset": resolved.loaded.recipe.name, **stamp})
-    rows = _check_accounting(staging, counts, walked)
-    captured = _captured(staging)
+    decided = Decided(gates.registry, gates.ask, gates.published(staging.policy_ids), gates.enforced)
+    # No date, limit or price stands in a shard: what changes none of its rows and duties changes none of its bytes.
+    staging.finish(metadata={"dataset": resolved.loaded.recipe.name, **stamp(decided)})
+    _check_accounting(staging, counts, walked)
+    rows = count_rows(staging.new, staging.files)
+    entries = {
+        **_manifest(resolved, gates, index, counts),
+        **rows.as_entries(),
+        "decontamination": against.said() if against else [],
+        "logprobs": _captured(staging),
+    }
     publish(
         out,
         staging,
-        texts=_texts(resolved, gates, decided, counts, rows, captured),
-        manifest={**_manifest(resolved, gates, index, counts), "logprobs": captured},
+        texts=dataset_texts(about(entries, rows, decided), rows, decided)
+        | (lock_text(decided) if with_lock else {}),
+        manifest=entries,
         phase=phase,
     )
 
 
-def _check_accounting(staging: Staging, counts: Counts, walked: int) -> dict[str, int]:
+def _check_accounting(staging: Staging, counts: Counts, walked: int) -> None:
     """Rows staged by kind, compared with the counts of verdicts, and those with the leaves that were walked."""
     if counts.planned != walked:
         raise SynthgenError(f"accounting: {walked} candidates, {counts.planned} verdicts; please report this")
@@ -88,7 +86,6 @@ def _check_accounting(staging: Staging, counts: Counts, walked: int) -> dict[str
                 f"accounting: {counts.outcomes.get(outcome, 0)} candidates were {outcome}, {count} are staged; "
                 "please report this"
             )
-    return rows
 
 
 def _captured(staging: Staging) -> dict[str, JSONValue] | None:
@@ -109,72 +106,6 @@ def _captured(staging: Staging) -> dict[str, JSONValue] | None:
     }
 
 
-def _texts(
-    resolved: Resolved,
-    gates: Gates,
-    decided: GateResult,
-    counts: Counts,
-    rows: Mapping[str, int],
-    captured: Mapping[str, JSONValue] | None,
-) -> dict[str, bytes]:
-    policy = policy_json(gates.registry, gates.ask, decided, enforced=gates.enforced)
-    texts = {
-        "README.md": dataset_card(_card(resolved, gates, decided, counts, rows, captured)).encode(),
-        "POLICY.json": orjson.dumps(policy, option=_PRETTY),
-        "NOTICE": ("\n".join(notice_lines(gates.registry, decided)) + "\n").encode(),
-    }
-    for name, text in licence_texts(gates.registry, decided).items():
-        texts[f"LICENSES/{name}"] = text.encode()
-    return texts
-
-
-def _card(
-    resolved: Resolved,
-    gates: Gates,
-    decided: GateResult,
-    counts: Counts,
-    rows: Mapping[str, int],
-    captured: Mapping[str, JSONValue] | None,
-) -> CardInfo:
-    recipe, chain = resolved.loaded.recipe, resolved.chain
-    prompts = [
-        CardPrompt(step.name, step.prompt.name, str(step.prompt.version)) for step in resolved.tree.steps
-    ]
-    if resolved.judge:
-        prompts.append(CardPrompt("judge", resolved.judge.prompt.name, str(resolved.judge.prompt.version)))
-    return CardInfo(
-        name=recipe.name,
-        version=package_version(),
-        description=recipe.description,
-        train_rows=rows["data/train"],
-        test_rows=rows["data/test"],
-        rejected_rows=rows["rejected"],
-        counts={"planned": counts.planned, **counts.outcomes},
-        license=licence_expression(gates.registry, decided),
-        teachers=tuple(
-            CardTeacher(
-                alias=item.part.alias,
-                model=item.part.hf or item.part.model,
-                route=item.part.route,
-                role=item.part.role,
-                license=" AND ".join(item.decision.licences) or None,
-            )
-            for item in decided.parts
-        ),
-        prompts=tuple(prompts),
-        filters=CardFilters(chain.name, str(chain.version), tuple(step.id for step in chain.steps)),
-        policy=CardPolicy(
-            uses=gates.ask.uses,
-            decision=decided.outcome,
-            obligations=tuple(str(obligation) for obligation in decided.obligations),
-            registry_date=gates.registry.released.isoformat(),
-            enforced=gates.enforced,
-        ),
-        rejected_by={"/".join(key): count for key, count in sorted(counts.reasons.items())},
-        logprobs=None if captured is None else bool(captured["ids_complete"]),
-    )
-
-
 def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Counts) -> dict[str, JSONValue]:
     chain, recipe = resolved.chain, resolved.loaded.recipe
     prompts: dict[str, JSONValue] = {
@@ -183,17 +114,19 @@ def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Cou
     }
     return {
         "name": resolved.loaded.recipe.name,
+        "description": resolved.loaded.recipe.description,
         "synthgen": package_version(),
         "recipe": resolved.loaded.digest,
         "policy_registry": gates.registry.version,
         "policy_enforced": gates.enforced,
         "evaluated": gates.ask.today.isoformat(),
         "uses": list(gates.ask.uses),
-        "chain": {"name": chain.name, "version": chain.version, "digest": chain.digest},
+        "chain": chain.as_json(),
         "dedup": recipe.refine.dedup.model_dump(mode="json"),
         "judge": _judge_entry(resolved),
         "target": recipe.target,
         "prompts": prompts,
+        "steps": list(prompts),
         "complete": counts.outcomes.get("pending", 0) == 0,
         "counts": {"planned": counts.planned, **counts.outcomes},
         "flags": dict(sorted(counts.flags.items())),

@@ -121,10 +121,11 @@ def check_recipe(loaded: LoadedRecipe, today: date) -> Recheck:
     return Recheck(gates.registry, gates.ask, gates.result)
 
 
-def check_rows(folder: Path, use: Sequence[str], on_deny: OnDeny, today: date) -> Recheck:
+def check_rows(folder: Path, use: Sequence[str], on_deny: OnDeny, today: date | None) -> Recheck:
     """Decide anew on every row of a published folder, for other uses if some are named.
 
-    The folder's own lock and rule files count, and the actor facts that were declared for it.
+    The folder's own lock and rule files count, and the actor facts that were declared for it; without `today` the day
+    it was decided for when it was published.
 
     Raises:
         UsageError: not published, no POLICY.json, or a use is unknown.
@@ -138,8 +139,9 @@ def check_rows(folder: Path, use: Sequence[str], on_deny: OnDeny, today: date) -
     uses = parse_uses(use) if use else recorded.ask.uses
     registry = load_registry(own=rule_folders(folder))
     declared = tuple(sorted({*uses, *recorded.ask.uses}))
-    overrides = load_lock(folder / LOCK_NAME, today, registry=registry, uses=declared)
-    ask = Ask(uses, recorded.ask.actor, recorded.ask.student_base, today=today, overrides=overrides)
+    day = today or recorded.ask.today
+    overrides = load_lock(folder / LOCK_NAME, day, registry=registry, uses=declared)
+    ask = Ask(uses, recorded.ask.actor, recorded.ask.student_base, today=day, overrides=overrides)
     sorter = Sorter(registry, ask, on_deny)
     groups = []
     for parts, rows in _written_by(folder, recorded.parts, registry).items():

@@ -29,6 +29,7 @@ class Origin:
     row_license: str
     seed_relation: str
     policy_id: str
+    generation: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def frames_of(
                 "stage": verdict.stage,
                 "reason": verdict.reason,
                 "score": verdict.score,
+                "threshold": verdict.threshold,
                 "detail": verdict.detail,
             }
         by_outcome[verdict.outcome].append(row)
@@ -91,6 +93,7 @@ def _record(verdict: Verdict, shape: RecordShape, origin: Origin) -> dict[str, o
         "row_license": origin.row_license,
         "seed_relation": origin.seed_relation,
         "policy_id": origin.policy_id,
+        "generation": origin.generation,
     }
 
 

@@ -12,6 +12,7 @@ from datetime import date
 from itertools import islice
 from pathlib import Path
 
+import orjson
 import polars as pl
 from pydantic import ValidationError
 
@@ -30,10 +31,12 @@ from synthgen.journal import JournalIndex
 from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.claim import claim
+from synthgen.pipeline.decontamination import Decontamination, open_decontamination, references_of
+from synthgen.pipeline.describe import TEXTS, count_rows, stamp
 from synthgen.pipeline.foreign import Declared, ForeignPolicy
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP
-from synthgen.pipeline.publishing import TEXTS, publish_run
+from synthgen.pipeline.publishing import publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import OUTCOMES, Report
 from synthgen.pipeline.resolve import Resolved, resolve
@@ -43,14 +46,15 @@ from synthgen.pipeline.tree import Ask, Leaf
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
 from synthgen.policy import parse_uses
-from synthgen.recipe.model import Actor, JudgeConfig, NearConfig
-from synthgen.refine import VIEW, Chain, SeenTexts, judge_verdicts, load_chain, run_chain
+from synthgen.recipe.model import Actor, JudgeConfig, NearConfig, ReferenceConfig
+from synthgen.refine import Chain, SeenTexts, judge_verdicts, load_chain, run_chain, view_of
 from synthgen.schema import RecordShape, record_schema, rejected_schema
 from synthgen.types import digest
 
 __all__ = ["FilterOptions", "filter_foreign", "recut"]
 
 _WAVE = 1024
+_SAID = ("id", "stage", "reason", "score", "threshold", "detail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class FilterOptions:
     says `policy: unevaluated`; `actor` are facts about who will use it. `on_deny` says what becomes of rows the policy
     refuses: `fail` stops, `drop` sets them aside, `split` also writes rows that cannot stand together into folders
     of their own. `report_only` refuses nothing and stamps what it writes.
+    `against`: benchmark files whose items no row may repeat, beside those of the run's recipe.
     `dry_run`: look at the first rows only and write nothing.
     """
 
@@ -76,6 +81,7 @@ class FilterOptions:
     actor: Actor = field(default_factory=Actor)
     on_deny: OnDeny = "fail"
     report_only: bool = False
+    against: tuple[Path, ...] = ()
     rows_per_shard: int = 50_000
     test_share: float = 0.0
     dry_run: int | None = None
@@ -191,9 +197,10 @@ def _recut(
     options: FilterOptions,
 ) -> Counts:
     counts, recipe = Counts(), resolved.loaded.recipe
+    against = open_decontamination([*references_of(resolved), *_named(options)])
     rows = _plan_order(folder, index, resolved)
     with SeenTexts(recipe.refine.dedup.near, None) as seen:
-        waves = _waves(resolved, gates, folder, index, islice(rows, options.dry_run), seen)
+        waves = _waves(resolved, gates, folder, index, islice(rows, options.dry_run), seen, against)
         if options.dry_run is not None:
             for verdicts in waves:
                 _count(counts, verdicts)
@@ -218,7 +225,9 @@ def _recut(
                 staging.add("lineage", frames.lineage)
                 if resolved.captures:
                     staging.add("logprobs", logprobs_frame(verdicts, index, resolved.specs))
-            publish_run(out, staging, resolved, gates, index, counts, walked, lambda _: None)
+            publish_run(
+                out, staging, resolved, gates, index, counts, walked, lambda _: None, against, with_lock=True
+            )
     return counts
 
 
@@ -239,12 +248,13 @@ def _waves(
     index: JournalIndex,
     rows: Iterator[list[Ask | Leaf]],
     seen: SeenTexts,
+    against: Decontamination | None,
 ) -> Iterator[list[Verdict]]:
     reply_of = folder.reply_of(index)
     target = Target(resolved.loaded.recipe.target)
     while block := list(islice(rows, _WAVE)):
         leaves = [leaf for asks in block for leaf in resolved.tree.leaves(asks, reply_of)]
-        verdicts = screen(leaves, gates.objection, resolved.chain, seen)
+        verdicts = screen(leaves, gates.objection, resolved.chain, seen, against)
         judge = resolved.judge
         if judge:
             verdicts = [
@@ -252,6 +262,10 @@ def _waves(
                 for v in verdicts
             ]
         yield settle(verdicts, judge, gates.misjudged, target)
+
+
+def _named(options: FilterOptions) -> list[tuple[ReferenceConfig, Path]]:
+    return [(ReferenceConfig(path=str(path)), path) for path in options.against]
 
 
 def _count(counts: Counts, verdicts: Sequence[Verdict]) -> None:
@@ -307,6 +321,7 @@ def _filter_group(
     policy = ForeignPolicy(declared, _today(options))
     rule = _rule(options.keep) if options.keep else None
     near = None if options.near is False else NearConfig()
+    against = open_decontamination(_named(options))
     counts = Counts()
     batches = open_inputs(
         inputs,
@@ -317,7 +332,7 @@ def _filter_group(
     with SeenTexts(near, None) as seen:
         if options.dry_run is not None:
             for batch in _first(batches, options.dry_run):
-                _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
+                _refine(batch, shape, chain, seen, against, rule, options.score, policy, counts)
             return _report(out, out.name, counts, None, started), policy.groups
         with (
             claim(out, TEXTS),
@@ -326,26 +341,22 @@ def _filter_group(
             ) as staging,
         ):
             for batch in batches:
-                refined = _refine(batch, shape, chain, seen, rule, options.score, policy, counts)
+                refined = _refine(batch, shape, chain, seen, against, rule, options.score, policy, counts)
                 staging.add("accepted", refined.accepted)
                 staging.add("rejected", refined.rejected)
                 staging.add("quarantine", refined.quarantined)
             if counts.planned == 0:
                 raise UsageError(f"{', '.join(map(str, inputs))}: no rows found")
-            stamp = {} if declared.enforced else {"policy_enforced": "false"}
-            staging.finish(metadata={"policy": policy.outcome, **stamp})
-            publish(
-                out,
-                staging,
-                texts=policy.texts(out.name, staging.rows, chain, counts),
-                manifest=policy.manifest(chain, counts),
-            )
+            staging.finish(metadata=stamp(policy.decided))
+            rows = count_rows(staging.new, staging.files)
+            entries = policy.manifest(out.name, chain, counts, rows, against)
+            publish(out, staging, texts=policy.texts(rows, entries), manifest=entries)
     return _report(out, out.name, counts, None, started), policy.groups
 
 
 def _first(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
     for batch in batches:
-        yield replace(batch, frame=batch.frame.head(rows))
+        yield replace(batch, frame=batch.frame.head(rows), fields=batch.fields[:rows])
         rows -= batch.frame.height
         if rows <= 0:
             return
@@ -356,6 +367,7 @@ def _refine(
     shape: RecordShape,
     chain: Chain,
     seen: SeenTexts,
+    against: Decontamination | None,
     rule: tuple[str, float] | None,
     score: str,
     policy: ForeignPolicy,
@@ -366,12 +378,18 @@ def _refine(
     quarantined = _set_aside(frame, refused, shape, counts)
     if refused.height:
         frame = frame.join(refused, on="id", how="anti", maintain_order="left")
-    view = _view(frame)
+    fields = pl.DataFrame({"id": batch.frame["id"], "fields": pl.Series(batch.fields, dtype=pl.String)})
+    view = _view(frame, fields)
     seen_by_chain = run_chain(chain, view)
     frame = _with_notes(frame, seen_by_chain)
-    judged = seen_by_chain.select("id", "stage", "reason", "score", "detail")
+    judged = seen_by_chain.select(_SAID)
     alive = view.filter(judged["reason"].is_null())
-    dups = seen.add(alive).select("id", "stage", "reason", "score", pl.col("dup_of").alias("detail"))
+    exact = pl.col("reason") == "exact_duplicate"
+    bound = pl.when(exact).then(1.0).when(pl.col("reason").is_not_null()).then(seen.threshold)
+    dups = seen.add(alive).with_columns(threshold=bound.cast(pl.Float64), detail="dup_of").select(_SAID)
+    if against is not None:
+        copies = against.verdicts(alive.filter(dups["reason"].is_null())).select(_SAID)
+        dups = pl.concat([dups.join(copies, on="id", how="anti", maintain_order="left"), copies])
     verdicts = pl.concat([judged.filter(pl.col("reason").is_not_null()), dups])
     if rule is not None:
         verdicts = pl.concat(
@@ -408,6 +426,7 @@ def _set_aside(
         pl.lit("policy").alias("stage"),
         "reason",
         pl.lit(None, dtype=pl.Float64).alias("score"),
+        pl.lit(None, dtype=pl.Float64).alias("threshold"),
         "detail",
     )
     return frame.join(told, on="id", how="inner", maintain_order="left").select(
@@ -444,23 +463,40 @@ def _threshold(
         maintain_order="left",
     )
     judged = judge_verdicts(scores, rule)
-    return judged.select("id", "stage", "reason", "score", pl.lit(None, dtype=pl.String).alias("detail"))
+    broken = pl.when(pl.col("reason") == "judge_below").then(rule[1])
+    detail = pl.lit(None, dtype=pl.String)
+    return judged.with_columns(threshold=broken.cast(pl.Float64), detail=detail).select(_SAID)
 
 
-def _view(frame: pl.DataFrame) -> pl.DataFrame:
-    """The filters' view of records: everything before the last assistant turn, and that turn."""
-    turns = frame.select("id", "finish_reason", "messages")
+def _view(frame: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
+    """The filters' view of records: everything before the last assistant turn, and that turn.
+
+    Samples of one question may lie in different batches, so no group is named.
+    """
     element = pl.element().struct
     content, role = element.field("content").fill_null(""), element.field("role")
     asked = pl.col("messages").list.eval(content.filter(role != "assistant"))
     answered = pl.col("messages").list.eval(content.filter(role == "assistant"))
-    return turns.select(
+    texts = frame.select(
         "id",
         asked.list.join("\n\n").alias("prompt"),
         answered.list.last().fill_null("").alias("completion"),
         "finish_reason",
-        pl.lit(None, dtype=pl.String).alias("response_schema"),
-    ).cast(VIEW)
+        "scores",
+        *(["tools", _calls(frame)] if "tools" in frame.columns else []),
+    )
+    return view_of(texts.join(fields, on="id", how="left", maintain_order="left"))
+
+
+def _calls(frame: pl.DataFrame) -> pl.Series:
+    """The tool calls of the last assistant turn as JSON text."""
+    element = pl.element().struct
+    answers = pl.element().filter(element.field("role") == "assistant")
+    last = pl.col("messages").list.eval(answers).list.last().struct.field("tool_calls")
+    calls = [
+        orjson.dumps(made).decode() if made else None for made in frame.select(last)["tool_calls"].to_list()
+    ]
+    return pl.Series("tool_calls", calls, pl.String)
 
 
 def _bad_rows(bad: Sequence[BadRow], shape: RecordShape) -> pl.DataFrame:

@@ -57,6 +57,23 @@ class FilesAt:
             raise UsageError(f"tools file not found: {path}")
         return path
 
+    def find_reference(self, name: str) -> Path:
+        """A reference set to stay clear of: one file.
+
+        Raises:
+            UsageError: there is none.
+        """
+        copy = self.copies / self.reference_name(name) if self.copies else None
+        path = copy if copy and copy.is_file() else self.base / Path(name).expanduser()
+        if not path.is_file():
+            raise UsageError(f"reference set not found: {path}; name one file")
+        return path
+
+    @staticmethod
+    def reference_name(name: str) -> str:
+        """The name of a copy of a reference set, whose ending says how to read it."""
+        return f"reference-{digest(['reference', name])[:12]}{''.join(Path(name).suffixes[-2:])}"
+
     @staticmethod
     def copy_name(kind: Kind | Literal["tools"], name: str) -> str:
         """The name of a copy in a run folder."""
@@ -78,7 +95,7 @@ class Resolved:
     parts: tuple[Part, ...]
 
     def named_files(self) -> dict[str, Path]:
-        """Name of its copy in a run folder -> file, for every prompt, chain and file of tools the recipe names."""
+        """Name of its copy in a run folder -> file, for every file the recipe names but its sources."""
         recipe = self.loaded.recipe
         prompts = [step.prompt for step in recipe.steps]
         if recipe.refine.judge:
@@ -91,7 +108,9 @@ class Resolved:
             for name in names
         }
         tools = {step.tools for step in recipe.steps if isinstance(step.tools, str)}
-        return found | {self.files.copy_name("tools", name): self.files.find_tools(name) for name in tools}
+        found |= {self.files.copy_name("tools", name): self.files.find_tools(name) for name in tools}
+        paths = [reference.path for reference in recipe.refine.references()]
+        return found | {self.files.reference_name(path): self.files.find_reference(path) for path in paths}
 
     @property
     def captures(self) -> bool:

@@ -1,7 +1,7 @@
 """Root rows: who they are, whatever their order.
 
 In: the stream of a source. Out: `Row`s with an identity that survives reordering: the row's own `id` field where it
-has one, else its content; the n-th row of equal identity gets n as well. Memory: 25 bytes a row.
+has one, else its content; the n-th row of equal identity gets n as well. Memory: 20 bytes a row.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +38,7 @@ class Counter:
     """How often each digest was seen before."""
 
     def __init__(self) -> None:
-        self._seen = KeyMap()
+        self._seen = KeyMap(kept_bytes=10)
 
     def next(self, key: str) -> int:
         """0 for the first time, then 1, 2, ..."""

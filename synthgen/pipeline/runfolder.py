@@ -12,8 +12,8 @@ import orjson
 from synthgen.dataset import check_target, write_bytes
 from synthgen.errors import StorageError, UsageError
 from synthgen.journal import JournalIndex, Reply, read_reply
+from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.plan import Plan
-from synthgen.pipeline.publishing import TEXTS
 from synthgen.pipeline.resolve import Resolved
 from synthgen.policy import LOCK_NAME, RULES_DIR
 from synthgen.recipe.load import LoadedRecipe, load_recipe

@@ -36,7 +36,8 @@ class RunSummary:
     """`samples` and `rejects` are records as stored; `published` is false for a folder without a manifest; `batches` say
     what is under way at vendors.
 
-    `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`.
+    `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`. `generations`:
+    rounds of distillation behind the accepted rows -> how many have them.
     """
 
     run: Path
@@ -47,6 +48,7 @@ class RunSummary:
     samples: tuple[Record, ...]
     rejects: tuple[Record, ...]
     examples: Mapping[str, str]
+    generations: Mapping[str, int]
     flags: Mapping[str, int]
     batches: tuple[str, ...] = ()
 
@@ -62,6 +64,7 @@ class RunSummary:
             "rejects": [dict(record) for record in self.rejects],
             "flags": dict(self.flags),
             "examples": dict(self.examples),
+            "generations": dict(self.generations),
             "batches": list(self.batches),
         }
 
@@ -145,6 +148,7 @@ def summarise(run: Path, samples: int) -> RunSummary:
         samples=tuple(_head(run / "data", samples)),
         rejects=tuple(_head(run / "rejected", 1)),
         examples=cast(dict[str, str], manifest.get("examples", {})),
+        generations=cast(dict[str, int], manifest.get("generations", {})),
         flags=cast(dict[str, int], manifest.get("flags", {})),
         batches=_under_way(run / "journal"),
     )
@@ -178,21 +182,23 @@ def row_story(run: Path, prefix: str) -> RowStory:
     index = JournalIndex(folder.journal)
     try:
         found = _find(folder, resolved, index, prefix)
-        return _story(run, folder, resolved, index, found)
+        return _story(run, folder, resolved, index, *found)
     finally:
         index.close()
 
 
-def _find(folder: RunFolder, resolved: Resolved, index: JournalIndex, prefix: str) -> Leaf:
+def _find(folder: RunFolder, resolved: Resolved, index: JournalIndex, prefix: str) -> tuple[Leaf, list[Leaf]]:
+    """The candidate, and all of its row: filters that compare samples look at those too."""
     reply_of = folder.reply_of(index)
     seen = Counter()
-    found: list[Leaf] = []
+    found: list[tuple[Leaf, list[Leaf]]] = []
     for key in folder.read_order():
         entry = index.row(key)
         if entry is None:
             continue
         asks = resolved.tree.admit(row_from_entry(entry), seen)
-        found += [leaf for leaf in resolved.tree.leaves(asks, reply_of) if leaf.id.startswith(prefix)]
+        leaves = list(resolved.tree.leaves(asks, reply_of))
+        found += [(leaf, leaves) for leaf in leaves if leaf.id.startswith(prefix)]
     if not found:
         raise UsageError(f"{folder.path}: no candidate whose id starts with {prefix!r}")
     if len(found) > 1:
@@ -200,7 +206,9 @@ def _find(folder: RunFolder, resolved: Resolved, index: JournalIndex, prefix: st
     return found[0]
 
 
-def _story(run: Path, folder: RunFolder, resolved: Resolved, index: JournalIndex, leaf: Leaf) -> RowStory:
+def _story(
+    run: Path, folder: RunFolder, resolved: Resolved, index: JournalIndex, leaf: Leaf, siblings: list[Leaf]
+) -> RowStory:
     steps = [
         StepStory(a.ask.step.name, a.ask.alias, a.ask.request.messages, a.reply.key, a.reply)
         for a in leaf.asked
@@ -219,7 +227,7 @@ def _story(run: Path, folder: RunFolder, resolved: Resolved, index: JournalIndex
         source=leaf.row.where,
         fields=leaf.fields,
         steps=tuple(steps),
-        verdicts=tuple(_verdicts(resolved, leaf, record)),
+        verdicts=tuple(_verdicts(resolved, leaf, siblings, record)),
         record=record,
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
     )
@@ -245,7 +253,7 @@ def _published(run: Path, leaf: Leaf) -> tuple[str | None, Record | None]:
     return None, None
 
 
-def _verdicts(resolved: Resolved, leaf: Leaf, record: Record | None) -> list[str]:
+def _verdicts(resolved: Resolved, leaf: Leaf, siblings: list[Leaf], record: Record | None) -> list[str]:
     """What each stage said: the filters are asked again (they are pure), the rest stands in the record."""
     lines: list[str] = []
     if leaf.state != "candidate":
@@ -255,24 +263,39 @@ def _verdicts(resolved: Resolved, leaf: Leaf, record: Record | None) -> list[str
         problem = gates.objection(leaf)
         lines.append(f"policy: {problem or 'served by the teacher that was asked'}")
         with SeenTexts(None, None) as seen:
-            verdict = screen([leaf], lambda _: None, resolved.chain, seen)[0]
+            screened = screen(
+                siblings,
+                lambda other: None if other.id == leaf.id else gates.objection(other),
+                resolved.chain,
+                seen,
+            )
+            verdict = next(verdict for verdict in screened if verdict.leaf.id == leaf.id)
         for step in resolved.chain.steps:
             if verdict.stage == f"filter:{step.id}":
                 lines.append(
-                    f"filter:{step.id}: {verdict.reason}" + (f" ({verdict.detail})" if verdict.detail else "")
+                    _said(verdict.stage, verdict.reason, verdict.score, verdict.threshold, verdict.detail)
                 )
                 break
             lines.append(f"filter:{step.id}: kept")
         lines += [f"flag: {flag}" for flag in verdict.flags]
-    if leaf.state == "candidate" and record and record.get("stage") in (None, "judge"):
+    later = ("judge", "decontaminate:")
+    if leaf.state == "candidate" and record and str(record.get("stage") or "judge").startswith(later):
         lines.append("dedup: kept")
     if record and record.get("stage"):
-        score = record.get("score")
-        lines.append(
-            f"{record['stage']}: {record['reason']}"
-            + (f", score {score}" if score is not None else "")
-            + (f" ({record['detail']})" if record.get("detail") else "")
-        )
+        why = (record.get(key) for key in ("stage", "reason", "score", "threshold", "detail"))
+        lines.append(_said(*why))
     for score in cast(list[dict[str, JSONValue]], (record or {}).get("scores") or []):
         lines.append(f"score {score['name']}: {score['score']}")
     return list(dict.fromkeys(lines))
+
+
+def _said(
+    stage: JSONValue, reason: JSONValue, score: JSONValue, threshold: JSONValue, detail: JSONValue
+) -> str:
+    """A rejection in one line: where, why, and by how much."""
+    numbers = [
+        f"{name} {value}"
+        for name, value in (("score", score), ("threshold", threshold))
+        if isinstance(value, float)
+    ]
+    return f"{stage}: {', '.join([str(reason), *numbers])}" + (f" ({detail})" if detail else "")

@@ -31,6 +31,7 @@ class Verdict:
     stage: str | None = None
     reason: str | None = None
     score: float | None = None
+    threshold: float | None = None
     detail: str | None = None
     scores: tuple[tuple[str, float], ...] = ()
     flags: tuple[str, ...] = ()

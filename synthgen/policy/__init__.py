@@ -4,7 +4,16 @@ In: the packaged registry of dated rules, the parts of a run, the declared uses,
 with their citations and obligations, and the files that carry them. Nothing here opens a socket.
 """
 
-from synthgen.policy.emit import card_license, licence_expression, licence_texts, notice_lines, policy_json
+from synthgen.policy.downstream import UseAnswer, downstream
+from synthgen.policy.emit import (
+    card_license,
+    licence_expression,
+    licence_texts,
+    model_expression,
+    notice_lines,
+    policy_json,
+    policy_stamp,
+)
 from synthgen.policy.evaluate import evaluate
 from synthgen.policy.gate import GateResult, PartDecision, default_route, gate, refusal, vetted_hosts
 from synthgen.policy.loading import RULES_DIR, load_registry, rule_folders
@@ -19,6 +28,7 @@ from synthgen.policy.model import (
     Part,
     PartRole,
 )
+from synthgen.policy.obligations import check_student, obligations_md
 from synthgen.policy.overrides import LOCK_NAME, load_lock
 from synthgen.policy.registry import Registry
 from synthgen.policy.resolve import resolve, same_identity
@@ -40,17 +50,23 @@ __all__ = [
     "PartDecision",
     "PartRole",
     "Registry",
+    "UseAnswer",
     "card_license",
+    "check_student",
     "default_route",
+    "downstream",
     "evaluate",
     "gate",
     "licence_expression",
     "licence_texts",
     "load_lock",
     "load_registry",
+    "model_expression",
     "notice_lines",
+    "obligations_md",
     "parse_uses",
     "policy_json",
+    "policy_stamp",
     "refusal",
     "resolve",
     "rule_folders",

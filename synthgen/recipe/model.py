@@ -25,6 +25,7 @@ __all__ = [
     "Price",
     "Recipe",
     "RecordConfig",
+    "ReferenceConfig",
     "RefineConfig",
     "SamplingConfig",
     "SourceConfig",
@@ -241,12 +242,33 @@ class JudgeConfig(Strict):
         return match[1], float(match[2])
 
 
+class ReferenceConfig(Strict):
+    """A benchmark whose items must not be in the dataset: a Parquet or JSONL file, or a text of one item a line.
+
+    `fields`: the columns that hold items; `ngram`: a run of so many words convicts (13: Brown et al. 2020, appendix C;
+    8 is stricter). `name` and `split` are what reports call it.
+    """
+
+    path: str = Field(min_length=1)
+    name: Annotated[str, Field(pattern=NAME)] | None = None
+    split: Annotated[str, Field(pattern=NAME)] | None = None
+    fields: list[str] = []
+    ngram: Annotated[int, Field(ge=8, le=50)] = 13
+
+
 class RefineConfig(Strict):
-    """Filter chain (a bundled name, a path, or `none`), duplicates, judge."""
+    """Filter chain (a bundled name, a path, or `none`), duplicates, reference sets to stay clear of, judge."""
 
     chain: str = "sft_default"
     dedup: DedupConfig = DedupConfig()
+    decontaminate: list[str | ReferenceConfig] = []
     judge: JudgeConfig | None = None
+
+    def references(self) -> list[ReferenceConfig]:
+        """The reference sets, also those named by a path alone."""
+        return [
+            ReferenceConfig(path=entry) if isinstance(entry, str) else entry for entry in self.decontaminate
+        ]
 
 
 class RecordConfig(Strict):

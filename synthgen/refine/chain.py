@@ -27,7 +27,8 @@ from synthgen.errors import RecipeError, UsageError
 from synthgen.plugins import Plugin, load_plugin
 from synthgen.recipe.model import NAME, Strict
 from synthgen.recipe.yaml_file import Document, read_yaml, validate
-from synthgen.refine.verdict import VIEW, Verdicts
+from synthgen.refine.user_filter import as_filter
+from synthgen.refine.verdict import VIEW, Verdicts, view_of
 from synthgen.types import JSONValue, digest
 
 __all__ = ["RESULT", "Chain", "ChainStep", "OnReject", "load_chain", "run_chain"]
@@ -41,7 +42,8 @@ RESULT = pl.Schema(
         "id": pl.String(),
         "stage": pl.String(),  # filter:<step id> of the first step that rejects, null where the row is kept
         "reason": pl.String(),
-        "score": pl.Float64(),  # that step's score, where it has one
+        "score": pl.Float64(),  # that step's score; 1 where it states a fact and measures nothing
+        "threshold": pl.Float64(),  # the bound the score broke; 0 for a fact
         "detail": pl.String(),
         "scores": pl.List(
             pl.Struct({"name": pl.String(), "score": pl.Float64})
@@ -60,6 +62,17 @@ class ChainStep:
     params: BaseModel
     on_reject: OnReject
     run: Run
+    version: int
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """What the manifest says of it."""
+        return {
+            "id": self.id,
+            "filter": self.filter,
+            "version": self.version,
+            "params": _plain(self.params.model_dump()),
+            "on_reject": self.on_reject,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +85,14 @@ class Chain:
     steps: tuple[ChainStep, ...]
     digest: str
 
+    def as_json(self) -> dict[str, JSONValue]:
+        """What the manifest says of it: enough to know whether two sets were filtered alike, and where not."""
+        steps: list[JSONValue] = [step.as_json() for step in self.steps]
+        return {"name": self.name, "version": self.version, "digest": self.digest, "steps": steps}
 
-_REASONS = ("reason", "score", "detail")
-_REJECTED = pl.Schema(
-    {"row": pl.UInt32, "stage": pl.String, "reason": pl.String, "score": pl.Float64, "detail": pl.String}
-)
+
+_REASONS = ("reason", "score", "threshold", "detail")
+_REJECTED = pl.Schema({"row": pl.UInt32(), **{name: RESULT[name] for name in ("stage", *_REASONS)}})
 
 
 class _Head(Strict):
@@ -127,14 +143,20 @@ def load_chain(name_or_path: str, beside: Path | None = None) -> Chain:
 def run_chain(chain: Chain, frame: pl.DataFrame) -> pl.DataFrame:
     """The `RESULT` of every row, in the frame's order: the first rejecting step, all scores, all flags.
 
-    The frame has at least the columns of the view.
+    The frame has the columns of the view, or some of them: what is not there is null.
+
+    Raises:
+        UsageError: a filter cannot do its work here, or a user's function failed on the whole frame.
     """
-    alive = frame.select(VIEW.names()).cast(VIEW).with_row_index("row")
+    alive = view_of(frame).with_row_index("row")
+    recalls = [place for place, step in enumerate(chain.steps) if step.filter == "score"]
     rejected = [pl.DataFrame(schema=_REJECTED)]
     scores = [pl.DataFrame(schema={"row": pl.UInt32, "scores": _SCORE})]
     flags = [pl.DataFrame(schema={"row": pl.UInt32, "flags": pl.String})]
-    for step in chain.steps:
+    for place, step in enumerate(chain.steps):
         judged = _apply(step, alive)
+        if any(later > place for later in recalls):
+            alive = _remember(step, alive, judged)
         scores.append(
             judged.filter(pl.col("score").is_not_null()).select(
                 "row", scores=pl.struct(name=pl.lit(step.id), score="score")
@@ -144,9 +166,13 @@ def run_chain(chain: Chain, frame: pl.DataFrame) -> pl.DataFrame:
         if step.on_reject == "flag":
             flags.append(judged.filter(hit).select("row", flags=pl.lit(f"{step.id}:") + pl.col("reason")))
             continue
-        rejected.append(
-            judged.filter(hit).select("row", pl.lit(f"filter:{step.id}").alias("stage"), *_REASONS)
+        # A fact has no measure of its own: found once where nothing of the kind is allowed.
+        fact = pl.col("score").is_null()
+        why = judged.filter(hit).with_columns(
+            score=pl.when(fact).then(1.0).otherwise("score"),
+            threshold=pl.when(fact).then(0.0).otherwise("threshold"),
         )
+        rejected.append(why.select("row", pl.lit(f"filter:{step.id}").alias("stage"), *_REASONS))
         alive = alive.filter(judged["reason"].is_null())
     return _assemble(frame, rejected, scores, flags)
 
@@ -154,14 +180,29 @@ def run_chain(chain: Chain, frame: pl.DataFrame) -> pl.DataFrame:
 def _apply(step: ChainStep, alive: pl.DataFrame) -> pl.DataFrame:
     verdicts = step.run(alive.drop("row"), step.params)
     nothing = pl.Series([None] * alive.height, dtype=pl.String)
+
+    def column(series: pl.Series | None, dtype: pl.DataType) -> pl.Series:
+        return (nothing if series is None else series).cast(dtype)
+
     return pl.DataFrame(
         {
             "row": alive["row"],
             "reason": verdicts.reason.cast(pl.String),
-            "score": (nothing if verdicts.score is None else verdicts.score).cast(pl.Float64),
-            "detail": (nothing if verdicts.detail is None else verdicts.detail).cast(pl.String),
+            "score": column(verdicts.score, pl.Float64()),
+            "threshold": column(verdicts.threshold, pl.Float64()),
+            "detail": column(verdicts.detail, pl.String()),
         }
     )
+
+
+def _remember(step: ChainStep, alive: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
+    """The rows with this step's score among their scores, for a later step that cuts by it."""
+    new = pl.struct(name=pl.lit(step.id), score=judged["score"])
+    listed = (
+        pl.when(judged["score"].is_not_null()).then(pl.concat_list(new)).otherwise(pl.lit([], VIEW["scores"]))
+    )
+    none = pl.lit([], VIEW["scores"])
+    return alive.with_columns(scores=pl.concat_list(pl.col("scores").fill_null(none), listed))
 
 
 def _assemble(
@@ -184,7 +225,7 @@ def _plugin(document: Document, place: int, entry: JSONValue) -> Plugin[Callable
             f"{where}: a step is one filter name with its parameters, such as `- length: {{min_chars: 20}}`"
         )
     try:
-        return load_plugin("filter", names[0])
+        return load_plugin("filter", names[0], adapt=as_filter)
     except UsageError as error:
         raise RecipeError(f"{where}: {error}") from error
 
@@ -204,7 +245,8 @@ def _step(
     _check_keys(document, place, name, rest, plugin)
     options = validate(_StepOptions, _only(document, place, name, own), at=("steps", place, name))
     params = validate(plugin.params, _only(document, place, name, rest), at=("steps", place, name))
-    return ChainStep(options.id or name, name, params, options.on_reject, cast(Run, plugin.run))
+    step_id = options.id or name.rpartition(":")[2]
+    return ChainStep(step_id, name, params, options.on_reject, cast(Run, plugin.run), plugin.version)
 
 
 def _check_keys(

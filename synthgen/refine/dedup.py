@@ -64,7 +64,7 @@ class SeenTexts:
             self._texts = _Spool(spool)
         except OSError as error:
             raise _storage_error(error) from error
-        self._kept = KeyMap()  # numbers in `_texts`
+        self._kept = KeyMap(kept_bytes=10)  # numbers in `_texts`
         self._near_of: dict[bytes, tuple[int, float]] = {}  # a copy of a near duplicate gets its verdict
         self._index = _BandIndex()
         if near is not None:
@@ -82,6 +82,11 @@ class SeenTexts:
     def close(self) -> None:
         """Give the text file back to the system."""
         self._texts.close()
+
+    @property
+    def threshold(self) -> float:
+        """The Jaccard from which a text is a near duplicate; 1 where only equal texts are."""
+        return self._near.threshold if self._near else 1.0
 
     def add(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The `VERDICTS` of the frame's rows, aligned with it; what was kept is remembered.

@@ -5,6 +5,7 @@ raises and never answers outside the range; what cannot be read for certain is N
 Rejected: the last number of a reply (judges quote numbers of the answer they judge), and words ("good" is no score).
 """
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -20,8 +21,8 @@ VERDICTS = pl.Schema({"id": pl.String, "stage": pl.String, "reason": pl.String, 
 _KEYS = ("score", "rating", "overall_score", "overall", "final_score", "grade", "quality", "value")
 _NUMBER = r"[-+]?\d+(?:[.,]\d+)?"
 _SCALE = rf"(?:\s*(?:/|out of|of|von|sur|de)\s*(?P<scale>{_NUMBER}))?"
-# The whole number, and not the lower end of a range: "score 1-5" states the scale.
-_END = r"(?![\d.,]*\d)(?!\s*(?:[-–—~]|to|bis|à|or|至)\s*\d)"
+# The whole number (of "1e999" that is not 1), and not the lower end of a range: "score 1-5" states the scale.
+_END = r"(?![\d.,]*\d)(?![eE][-+]?\d)(?!\s*(?:[-–—~]|to|bis|à|or|至)\s*\d)"
 _LABEL = (
     r"(?:score|rating|grade|bewertung|note|punktzahl|puntuación|calificación|nota|"
     r"评分|分数|得分|スコア|評価|점수|оценка)"
@@ -85,11 +86,14 @@ def judge_verdicts(scores: pl.DataFrame, rule: tuple[str, float]) -> pl.DataFram
 
 
 def _json_score(text: str) -> float | None:
+    """The number under a key such as `score`, NaN where something else stands there, None where there is no key."""
     for value in _objects(text):
         lowered = {key.lower(): item for key, item in value.items()}
         for key in _KEYS:
             if key in lowered:
-                return _as_number(lowered[key])
+                number = _as_number(lowered[key])
+                # What stands under the key is the verdict: without a number there, none elsewhere replaces it.
+                return math.nan if number is None else number
     return None
 
 

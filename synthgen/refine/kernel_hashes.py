@@ -1,8 +1,8 @@
 """The shingles as text, hashed like datasketch hashes them: SHA-1 and xxHash32, compiled.
 
-In: the buffers of `synthgen.refine.kernel`. Out: MinHash signatures that equal `datasketch.MinHash(scheme="affine32")`
-fed with the UTF-8 of the same shingles. Sixteen shingles go through SHA-1 side by side, because one alone leaves most
-of a vector unit idle; shingles of one text differ little in length, so few lanes wait.
+In: the buffers of `synthgen.refine.kernel_shingles`. Out: MinHash signatures that equal `datasketch.MinHash(scheme="affine32")`
+fed with the UTF-8 of the same shingles. Thirty-two shingles go through SHA-1 side by side, because one alone leaves most
+of a vector unit idle and sixteen wait for their own results; shingles of one text differ little in length, so few lanes wait.
 
 Axes: C bytes, X code points, T tokens, S shingles, N texts, P permutations, B bands, W words of a block, L lanes.
 """
@@ -11,12 +11,13 @@ Axes: C bytes, X code points, T tokens, S shingles, N texts, P permutations, B b
 import numpy as np
 
 from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD
-from synthgen.refine.kernel import U8, compiled, decode, sign
+from synthgen.refine.kernel import sign
+from synthgen.refine.kernel_shingles import U8, compiled, decode
 from synthgen.refine.shingles import I64, U32
 
 __all__ = ["text_signatures"]
 
-_LANES = 16
+_LANES = 32
 _BLOCK = 64
 _P1, _P2, _P3, _P4, _P5 = (np.uint32(x) for x in (2654435761, 2246822519, 3266489917, 668265263, 374761393))
 _H0, _H1, _H2, _H3, _H4 = (np.uint32(x) for x in (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0))

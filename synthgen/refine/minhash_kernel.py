@@ -7,14 +7,16 @@ import numpy as np
 import polars as pl
 
 from synthgen.refine.alphabet import KIND_SHIFT, POINT, WORD, Alphabet
-from synthgen.refine.kernel import U8, band_keys, count_common, shingle_sets, signatures, unknown_points
+from synthgen.refine.kernel import band_keys, count_common, shingle_sets, signatures
 from synthgen.refine.kernel_hashes import text_signatures
+from synthgen.refine.kernel_shingles import U8, unknown_points
 from synthgen.refine.minhash_rule import BandKeys, MinHashRule
 from synthgen.refine.shingles import I64, TOKEN_BASE, U32, U64, Shingles, mix, powers
 
 __all__ = ["KernelBackend"]
 
 _ASCII = 128
+_USUAL = (range(_ASCII, 0x600), range(0x2000, 0x2800))  # Latin, Greek, Cyrillic, Hebrew; punctuation, symbols
 
 
 class KernelBackend:
@@ -26,6 +28,10 @@ class KernelBackend:
         self._rule = rule
         self._permutations = (factor_P, summand_P)
         self._alphabet = Alphabet()
+        for (
+            points
+        ) in _USUAL:  # a batch is done again for each new character: not for dashes, quotes and accents
+            self._alphabet.learn(points)
         self._power_T = powers(TOKEN_BASE, rule.n)
         entry_A = self._alphabet.entry_X[:_ASCII]
         mixed_A = mix((entry_A & np.uint32(POINT)).astype(np.uint64))

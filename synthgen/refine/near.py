@@ -23,6 +23,7 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from synthgen.refine.clusters import Duplicates, Edges, join_pair, settle, split_pair
 from synthgen.refine.minhash import MinHasher
@@ -114,7 +115,7 @@ def candidates(keys: Keys, order_N: I64, *, references: int = 0, threads: int = 
         for found_E in pool.map(band, range(keys.bands)):
             first_E, second_E = (live_M[place_E] for place_E in split_pair(found_E))
             kept = second_E >= references
-            pair_E = np.union1d(pair_E, join_pair(first_E[kept], second_E[kept]))
+            pair_E = _distinct(np.concatenate([pair_E, join_pair(first_E[kept], second_E[kept])]))
     return Candidates(pair_E, copy_N)
 
 
@@ -186,15 +187,31 @@ def _pairs(key_N: U64) -> U64:
 
 def _runs(key_N: U64) -> tuple[I64, I64]:
     """Members of runs of two or more equal keys, run by run and ascending inside; and where in them each run begins."""
-    order_N = np.argsort(key_N)
-    sorted_N = key_N[order_N]
-    same = sorted_N[1:] == sorted_N[:-1]
-    met = np.zeros(key_N.size, np.bool_)
-    met[1:] |= same
-    met[:-1] |= same
-    member_M, key_M = order_N[met], sorted_N[met]
-    member_M = member_M[np.lexsort((member_M, key_M))]  # the sort above is quick because it keeps no order
+    # The place takes the key's low bits: numpy sorts plain numbers several times as fast as it finds an order. Keys that
+    # are equal in the high bits alone are few, and told apart below.
+    low = np.uint64((1 << key_N.size.bit_length()) - 1)
+    packed_N = key_N & ~low | np.arange(key_N.size, dtype=np.uint64)
+    packed_N.sort()
+    met = _met(packed_N[1:] ^ packed_N[:-1] <= low, key_N.size)
+    member_M = (packed_N[met] & low).astype(np.int64)
+    member_M = member_M[np.lexsort((member_M, key_N[member_M]))]
+    key_M = key_N[member_M]
+    member_M = member_M[_met(key_M[1:] == key_M[:-1], key_M.size)]
+    key_M = key_N[member_M]
     begins_M = np.ones(key_M.size, np.bool_)
     begins_M[1:] = key_M[1:] != key_M[:-1]
-    head_M = np.maximum.accumulate(np.where(begins_M, np.arange(key_M.size), 0))
-    return member_M, head_M
+    return member_M, np.maximum.accumulate(np.where(begins_M, np.arange(key_M.size), 0))
+
+
+def _met(same: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Which places of a sorted array equal a neighbour; `same` compares each but the first with the one before it."""
+    met = np.zeros(size, np.bool_)
+    met[1:] |= same
+    met[:-1] |= same
+    return met
+
+
+def _distinct(pair_E: U64) -> U64:
+    """Sorted, each once. `np.unique` hashes such numbers from numpy 2.3 on, which takes several times as long."""
+    pair_E = np.sort(pair_E)
+    return pair_E[np.append(True, pair_E[1:] != pair_E[:-1])] if pair_E.size else pair_E

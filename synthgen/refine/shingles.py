@@ -30,6 +30,7 @@ __all__ = [
     "TOKEN_BASE",
     "U32",
     "U64",
+    "Bools",
     "Ngrams",
     "Shingles",
     "Tokens",

@@ -2,21 +2,31 @@
 
 In: a frame with the columns of `VIEW`, one row per candidate, in plan order. Out: one `Verdicts` per filter, aligned
 with the frame. A filter is a pure function of frame and parameters; it never drops rows itself.
+Rejected: one frame a filter family with only the columns it reads (a chain would build several, and a filter of the
+user's could not look at what nobody thought of).
 """
 
 from dataclasses import dataclass
 
 import polars as pl
 
-__all__ = ["VIEW", "Verdicts"]
+__all__ = ["VIEW", "Verdicts", "view_of"]
 
 VIEW = pl.Schema(
     {
-        "id": pl.String,
-        "prompt": pl.String,  # what the student will be asked: all non-assistant turns before the last answer
-        "completion": pl.String,  # the last assistant turn
-        "finish_reason": pl.String,  # stop | length | tool_calls | refusal | content_filter | unknown, or null
-        "response_schema": pl.String,  # JSON Schema text the completion must satisfy, or null
+        "id": pl.String(),
+        "prompt": pl.String(),  # what the student will be asked: all non-assistant turns before the last answer
+        "completion": pl.String(),  # the last assistant turn; tool calls as JSON, one a line, below its text
+        "finish_reason": pl.String(),  # stop | length | tool_calls | refusal | content_filter | unknown, or null
+        "response_schema": pl.String(),  # JSON Schema text the reply must satisfy, or null
+        "reply": pl.String(),  # what the teacher wrote last, where the record is built from it; else null
+        "tools": pl.String(),  # JSON list of the declared tools, OpenAI's form, or null
+        "tool_calls": pl.String(),  # JSON list of {id, name, arguments} of the last turn, or null
+        "fields": pl.String(),  # JSON object of the row's fields: references, tests, documents; or null
+        "group": pl.String(),  # equal for the samples of one question, or null
+        "scores": pl.List(
+            pl.Struct({"name": pl.String(), "score": pl.Float64()})
+        ),  # stored, then of earlier steps
     }
 )
 
@@ -25,9 +35,20 @@ VIEW = pl.Schema(
 class Verdicts:
     """`reason`: String, null where the row is kept. `score`: Float64, null where the filter has none.
 
-    `detail`: String or None; a short explanation for people, never needed to decide.
+    `threshold`: Float64, the bound that `score` broke, null where it broke none. `detail`: String or None; a short
+    explanation for people, never needed to decide.
     """
 
     reason: pl.Series
     score: pl.Series | None = None
     detail: pl.Series | None = None
+    threshold: pl.Series | None = None
+
+
+def view_of(frame: pl.DataFrame) -> pl.DataFrame:
+    """The columns of the view; those the frame lacks are null."""
+    columns = [
+        pl.col(name).cast(dtype) if name in frame.columns else pl.lit(None, dtype).alias(name)
+        for name, dtype in VIEW.items()
+    ]
+    return frame.select(columns)

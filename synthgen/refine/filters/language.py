@@ -88,10 +88,12 @@ def language(frame: pl.DataFrame, params: LanguageParams) -> Verdicts:
         free=prompt().str.contains(_ASKS_LANGUAGE),
     ).with_columns(enough=_enough("answer", params), comparable=_enough("asked", params) & ~pl.col("free"))
     judged = [_judge(row, params) for row in texts.iter_rows()]
+    bound = [params.confidence if reason else None for reason, _, _ in judged]
     return Verdicts(
         pl.Series("reason", [reason for reason, _, _ in judged], pl.String),
         pl.Series("score", [score for _, score, _ in judged], pl.Float64),
         pl.Series("detail", [detail for _, _, detail in judged], pl.String),
+        pl.Series("threshold", bound, pl.Float64),
     )
 
 

@@ -200,7 +200,10 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
     `detail` is the offending text.
     """
     asked = prompt()
-    spoken = unquoted(completion())
+    texts = frame.select("prompt", spoken=unquoted(completion()))
+    spoken = pl.col("spoken")
+    # Case-blind phrases cost twenty times a search for the one word each of them has.
+    instructing = pl.when(spoken.str.contains("(?i)prompt|instruction|assistant")).then(spoken)
     wants_template = asked.str.contains(_ASKS_FOR_TEMPLATE)
     about_tokens = asked.str.contains(_ASKS_ABOUT_TOKENS)
     wants_filler = wants_template | asked.str.contains(r"(?i)lorem|dummy|filler|blindtext|faux.texte|relleno")
@@ -216,8 +219,10 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
         ("placeholder", _PLACEHOLDERS, params.placeholders, ~wants_template),
         ("lorem_ipsum", (r"(?i)\blorem ipsum dolor\b",), params.lorem_ipsum, ~wants_filler),
     )
-    found = frame.select(
-        pl.when(allowed & wanted).then(spoken.str.extract(f"({_any(*patterns)})")).alias(name)
+    found = texts.select(
+        pl.when(allowed & wanted)
+        .then((instructing if name == "leaked_instruction" else spoken).str.extract(f"({_any(*patterns)})"))
+        .alias(name)
         for name, patterns, wanted, allowed in classes
     )
     names = [pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in found.columns]
@@ -247,9 +252,10 @@ def echo(frame: pl.DataFrame, params: EchoParams) -> Verdicts:
     )
     looked_at = (pl.col("tokens") >= params.min_words) & (pl.col("asked") != "")
     out = words.select(score=pl.when(looked_at).then(share).otherwise(0.0)).with_columns(
-        reason=pl.when(pl.col("score") > params.max_share).then(pl.lit("echo")).cast(pl.String)
+        reason=pl.when(pl.col("score") > params.max_share).then(pl.lit("echo")).cast(pl.String),
+        threshold=pl.when(pl.col("score") > params.max_share).then(pl.lit(params.max_share)),
     )
-    return Verdicts(out["reason"], out["score"])
+    return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
 
 
 def _plain(text: pl.Expr) -> pl.Expr:

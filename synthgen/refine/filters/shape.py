@@ -35,6 +35,9 @@ __all__ = [
 _FENCE_LINE = r"(?m)^[ \t>]*(?:[-*+]|\d+[.)])?[ \t]*(?:`{3,}[^`\n]*|~{3,}[^~\n]*)$"
 
 
+_FENCED_JSON = r"(?s)\A\s*```(?:json)?[ \t]*\n(.*?)\n?```\s*\z"
+
+
 class LengthParams(Strict):
     """Bounds on the completion; None is no bound. White space at the ends does not count.
 
@@ -63,31 +66,41 @@ def length(frame: pl.DataFrame, params: LengthParams) -> Verdicts:
     """Too short or too long, in characters or words; a completion of tool calls alone may be empty.
 
     A Chinese, Japanese or Korean character counts as three for `min_chars`: it carries what two to three
-    Latin letters do, and a minimum made for English must not reject it. The score is the number of characters.
+    Latin letters do, and a minimum made for English must not reject it. The score is the number of characters, or of
+    words where their bound is broken.
     """
     text = completion().str.strip_chars()
-    chars = text.str.len_chars()
-    dense = text.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
-    words = word_count(text)
-    too_short = (chars + 2 * dense < params.min_chars) | (words < params.min_words)
-    too_long = pl.lit(False)
-    if params.max_chars is not None:
-        too_long = too_long | (chars > params.max_chars)
-    if params.max_words is not None:
-        too_long = too_long | (words > params.max_words)
-    calls_only = (chars == 0) & (pl.col("finish_reason") == "tool_calls").fill_null(False)
-    reason = (
-        pl.when(calls_only)
-        .then(None)
-        .when((chars == 0) & too_short)
-        .then(pl.lit("empty"))
-        .when(too_short)
-        .then(pl.lit("length_short"))
-        .when(too_long)
-        .then(pl.lit("length_long"))
+    # What no bound asks for is not counted.
+    dense = (
+        text.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]") if params.min_chars > 1 else 0
     )
-    out = frame.select(reason=reason.cast(pl.String), score=chars.cast(pl.Float64))
-    return Verdicts(out["reason"], out["score"])
+    counted = params.min_words > 0 or params.max_words is not None
+    measured = frame.select(
+        "finish_reason",
+        "tool_calls",
+        chars=text.str.len_chars(),
+        words=word_count(text) if counted else 0,
+        weight=text.str.len_chars() + 2 * dense,
+    )
+    chars = pl.col("chars")
+    called = (pl.col("finish_reason") == "tool_calls").fill_null(False) | pl.col("tool_calls").is_not_null()
+    calls_only = (chars == 0) & called
+    least = (("chars", params.min_chars, "weight"), ("words", params.min_words, "words"))
+    most = (("chars", params.max_chars), ("words", params.max_words))
+    bounds = [
+        ("length_short", pl.col(unit), low, pl.col(compared) < low) for unit, low, compared in least
+    ] + [("length_long", pl.col(unit), high, pl.col(unit) > high) for unit, high in most if high is not None]
+    broken = [(reason, unit, bound, hit & ~calls_only) for reason, unit, bound, hit in bounds]
+    names = [
+        pl.when(hit & (chars == 0)).then(pl.lit("empty")).when(hit).then(pl.lit(reason))
+        for reason, _, _, hit in broken
+    ]
+    out = measured.select(
+        reason=pl.coalesce(names),
+        score=pl.coalesce([*(pl.when(hit).then(unit) for _, unit, _, hit in broken), chars]).cast(pl.Float64),
+        threshold=pl.coalesce([pl.when(hit).then(pl.lit(float(bound))) for _, _, bound, hit in broken]),
+    )
+    return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
 
 
 class TruncationParams(Strict):
@@ -113,12 +126,17 @@ class JsonSchemaParams(Strict):
 
 
 def json_schema(frame: pl.DataFrame, params: JsonSchemaParams) -> Verdicts:
-    """The completion is not JSON, or not what the row's `response_schema` asks for.
+    """The reply is not JSON, or not what the row's `response_schema` asks for.
 
-    Rows without a schema are kept. A schema that is itself wrong gives `schema_invalid`; references to other
+    The record may show the reply in any form, so the teacher's own text is read where there is one, else the
+    completion; a code fence around a reply that the record does not repeat is allowed. Rows without a schema are kept. A schema that is itself wrong gives `schema_invalid`; references to other
     documents are not fetched. `detail` names the first failing place.
     """
-    rows = frame.select("completion", "response_schema").rows()
+    # A record that is the reply teaches its fence too.
+    own = pl.when(pl.col("reply") != pl.col("completion")).then(
+        pl.col("reply").str.replace(_FENCED_JSON, "${1}")
+    )
+    rows = frame.select(pl.coalesce(own, "completion"), "response_schema").rows()
     validators: dict[str, jsonschema_rs.Validator | str] = {}
     judged = [_check(text, schema, validators) for text, schema in rows]
     return Verdicts(

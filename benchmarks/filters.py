@@ -1,0 +1,183 @@
+"""What each filter of a chain costs, against plain Python for the same pieces, and how many good answers pass.
+
+In: a chain, and the documentation of the Python installation that runs this (`pydoc` topics, docstrings of the standard
+library: written by people, PSF licence, the same on every machine of a version), or with --data a JSONL file
+with `prompt` and `completion`. Out: microseconds of CPU per row and per kB for every step, the sum of the cheap ones
+against the plain-Python pieces in the same run, and the share of answers the chain keeps.
+
+    python -m benchmarks.filters [--chain sft_default] [--data answers.jsonl]
+"""
+
+import argparse
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from pydoc_data import topics
+
+import polars as pl
+
+from synthgen.refine import load_chain, run_chain, view_of
+from synthgen.refine.chain import Chain
+
+Pair = tuple[str, str]
+_EXPENSIVE = ("code_tests", "math_answer")
+_QUIET = {"antigravity", "this", "idlelib", "turtle", "tkinter", "test", "lib2to3", "turtledemo"}
+
+
+def documentation() -> Iterator[Pair]:
+    """Questions of people who read the manual, and the manual's answers."""
+    for name, text in sorted(topics.topics.items()):
+        yield f"Explain `{name}` in Python.", text
+    seen: set[str] = set()
+    for module in sorted(pkgutil.iter_modules(), key=lambda found: found.name):
+        top = module.name
+        if top.startswith("_") or top in _QUIET or top not in sys.stdlib_module_names:
+            continue
+        try:
+            loaded = importlib.import_module(top)
+        except Exception:  # modules of other systems
+            continue
+        for name, thing in sorted(vars(loaded).items(), key=lambda item: item[0]):
+            text = inspect.getdoc(thing) if inspect.isroutine(thing) or inspect.isclass(thing) else None
+            # One line says too little to be an answer.
+            if text and len(text) >= 200 and text not in seen:
+                seen.add(text)
+                yield f"What does `{top}.{name}` do?", text
+
+
+def given(path: Path) -> Iterator[Pair]:
+    """A file of one's own."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        yield row["prompt"], row["completion"]
+
+
+def cpu_s(work: Callable[[], object]) -> float:
+    """The least CPU time of three runs."""
+    best = float("inf")
+    for _ in range(3):
+        start = time.process_time()
+        work()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+# The pieces as filters of other tools write them: a Python function a row, each cutting its own words.
+
+
+def plain_length(prompt: str, text: str) -> bool:
+    return 1 <= len(text.strip()) <= 100_000 and len(re.findall(r"\w+", text)) >= 1
+
+
+def plain_truncation(prompt: str, text: str) -> bool:
+    return sum(line.lstrip().startswith(("```", "~~~")) for line in text.splitlines()) % 2 == 0
+
+
+_REFUSAL = re.compile(
+    r"(?i)as an ai|i'm sorry|i cannot|i can't assist|unable to (?:help|assist|provide)|language model"
+)
+
+
+def plain_refusal(prompt: str, text: str) -> bool:
+    return not _REFUSAL.search(text)
+
+
+def plain_symbols(prompt: str, text: str) -> bool:
+    return sum(char.isalnum() for char in text) >= 0.25 * sum(not char.isspace() for char in text)
+
+
+def plain_repetition(prompt: str, text: str) -> bool:
+    words = re.findall(r"\w+", text.lower())
+    for n in (2, 3, 4):
+        grams = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+        if grams and grams.most_common(1)[0][1] * n > 0.9 * len(words) > 20:
+            return False
+    lines = [line for line in text.splitlines() if line.strip()]
+    return len(set(lines)) * 2 >= len(lines)
+
+
+def plain_overlap(prompt: str, text: str) -> bool:
+    asked, said = (set(re.findall(r"\w+", part.lower())) for part in (prompt, text))
+    return len(asked & said) <= 0.9 * len(said) or len(said) < 4
+
+
+# Piece of plain Python -> the filter that does it here.
+PIECES = {
+    "length": plain_length,
+    "truncation": plain_truncation,
+    "refusal": plain_refusal,
+    "symbols": plain_symbols,
+    "repetition": plain_repetition,
+    "echo": plain_overlap,
+}
+
+
+def one_step(chain: Chain, place: int) -> Chain:
+    """A chain of one of the steps."""
+    return Chain(chain.name, chain.version, "", (chain.steps[place],), "")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--chain", default="sft_default")
+    parser.add_argument("--data", type=Path)
+    arguments = parser.parse_args()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pairs = list(given(arguments.data) if arguments.data else documentation())
+    chain = load_chain(arguments.chain)
+    frame = view_of(
+        pl.DataFrame(
+            [(str(i), prompt, text) for i, (prompt, text) in enumerate(pairs)],
+            schema=["id", "prompt", "completion"],
+            orient="row",
+        )
+    )
+    size_kb = sum(len(text.encode()) for _, text in pairs) / 1000
+    print(f"{len(pairs)} answers, {size_kb / len(pairs):.2f} kB each")
+
+    judged = run_chain(chain, frame)
+    kept = judged["reason"].null_count()
+    print(f"{chain.name} keeps {kept} of {len(pairs)}: {kept / len(pairs):.2%}")
+    for stage, reason, count in (
+        judged.drop_nulls("reason").group_by("stage", "reason").len().sort("len").rows()
+    ):
+        print(f"  {stage} {reason}: {count}")
+
+    columns: dict[str, float] = {}
+    empty = cpu_s(lambda: run_chain(Chain("none", 1, "", (), ""), frame))
+    for place, step in enumerate(chain.steps):
+        alone = one_step(chain, place)
+        columns[step.id] = max(cpu_s(lambda alone=alone: run_chain(alone, frame)) - empty, 0.0)  # type: ignore[misc]
+    print(f"{'step':>16} {'us/row':>8} {'us/kB':>8}")
+    for name, seconds in columns.items():
+        print(f"{name:>16} {seconds * 1e6 / len(pairs):8.1f} {seconds * 1e6 / size_kb:8.1f}")
+    cheap = [seconds for name, seconds in columns.items() if name not in _EXPENSIVE]
+    print(f"{'all':>16} {sum(cheap) * 1e6 / len(pairs):8.1f} {sum(cheap) * 1e6 / size_kb:8.1f}")
+
+    both = [name for name in PIECES if name in columns]
+    print(f"{'plain Python':>16} {'us/kB':>8} {'ours':>8} {'ratio':>8}")
+    total = 0.0
+    for name in both:
+        piece = PIECES[name]
+        seconds = cpu_s(lambda piece=piece: [piece(*pair) for pair in pairs])  # type: ignore[misc]
+        total += seconds
+        ours = columns[name]
+        print(f"{name:>16} {seconds * 1e6 / size_kb:8.1f} {ours * 1e6 / size_kb:8.1f} {seconds / ours:8.1f}")
+    ours = sum(columns[name] for name in both)
+    print(f"{'sum':>16} {total * 1e6 / size_kb:8.1f} {ours * 1e6 / size_kb:8.1f} {total / ours:8.1f}")
+
+
+if __name__ == "__main__":
+    main()
