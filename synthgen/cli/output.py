@@ -194,10 +194,7 @@ def print_shown(shown: RunSummary | RowStory, *, as_json: bool) -> None:
 
 def _print_summary(out: Console, summary: RunSummary) -> None:
     if not summary.published:
-        out.print(
-            f"{summary.run}: not published yet; run the same generate command to its end: "
-            "it uses the replies collected so far"
-        )
+        out.print(f"{summary.run}: not published yet; run the same generate command to its end")
     if summary.counts:
         _print_funnel(out, summary.counts, summary.reasons, summary.examples, summary.flags)
     if set(summary.generations) - {"1"}:
@@ -206,6 +203,8 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
     _print_usage(out, summary.usage)
     for said in summary.batches:
         out.print(Text(said))
+    if summary.counts.get("pending"):
+        out.print("the next generate goes on with what is pending; it uses the replies collected so far")
     for number, record in enumerate(summary.samples, start=1):
         out.print(f"\nsample {number}  {record['id']}")
         _print_messages(out, record)
