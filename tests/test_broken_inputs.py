@@ -11,7 +11,7 @@ import pytest
 
 from synthgen.dataset.publish import FOLDERS
 from synthgen.journal import lock_run
-from synthgen.pipeline.publishing import TEXTS
+from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.runfolder import WRITTEN
 from tests.loopback import Loopback, refuse
 from tests.runs import Result, cli, graded, questions, recipe, records, save, save_rows, teacher
