@@ -20,7 +20,6 @@ import pytest
 import yaml
 
 from synthgen import api, errors
-from synthgen.assets import asset_names
 from synthgen.plugins import plugin_names
 from synthgen.schema import RecordShape, logprobs_schema, record_schema, rejected_schema
 from tests.documented import ROOT, Teacher, fix_the_day, overrides, run_command
@@ -343,12 +342,3 @@ def test_every_listed_reason_code_is_in_the_code() -> None:
         for reason in re.findall(r"`([\w:]+?)(?::?\.\.\.)?`", line.split("|")[2].split(";")[0]):
             ending = "" if reason.endswith("_") else '[":]'
             assert re.search(f'"(?:{reason}|{reason.removeprefix("pii_")}){ending}', code), reason
-
-
-def test_every_filter_of_the_default_chain_has_its_reasons_listed() -> None:
-    assert "sft_default" in asset_names("filters")
-    steps = yaml.safe_load((ROOT / "filters" / "sft_default.yaml").read_text(encoding="utf-8"))["steps"]
-    names = {step if isinstance(step, str) else next(iter(step)) for step in steps}
-
-    for name in names:
-        assert f"`filter:{name}`" in FORMATS

@@ -63,8 +63,10 @@ def _filters() -> Listing:
     filters: list[dict[str, JSONValue]] = []
     for name in plugin_names("filter"):
         plugin = load_plugin("filter", name)
-        defaults = cast(dict[str, JSONValue], plugin.params().model_dump(mode="json"))
-        filters.append({"name": name, "version": plugin.version, "parameters": defaults})
+        defaults = cast(dict[str, JSONValue], plugin.params.model_construct().model_dump(mode="json"))
+        fields = plugin.params.model_fields
+        parameters = {field: defaults.get(field, "(required)") for field in fields}
+        filters.append({"name": name, "version": plugin.version, "parameters": parameters})
     return {"chains": chains, "filters": filters}
 
 
