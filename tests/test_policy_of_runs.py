@@ -100,6 +100,24 @@ def test_a_denied_recipe_opens_no_socket_and_names_rule_source_and_date(
     assert "Traceback" not in result.err
 
 
+def test_a_recipe_under_review_opens_no_socket_and_says_what_lifts_it(
+    server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _self, address: opened.append(address))
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda _self, address: opened.append(address))
+    claude = teacher(server, provider="anthropic", route="anthropic-api", hf=None, model="claude-sonnet-4-5")
+    reviewed = recipe(server, teachers={"qwen": claude}, use=["train-task-internal:classifier"])
+
+    result = cli("generate", save(tmp_path / "r.yaml", reviewed), "-o", tmp_path / "run")
+
+    assert result.code == 4
+    assert opened == server.requests == []
+    assert not (tmp_path / "run").exists()
+    assert "review by anthropic." in result.err
+    assert "policy.lock.toml" in result.err
+
+
 def denied(server: Loopback) -> dict[str, object]:
     """A closed model behind somebody's proxy."""
     return recipe(server, teachers={"qwen": teacher(server, hf=None, model="gpt-4o")})
