@@ -8,7 +8,8 @@ Axes: C bytes, X code points, T tokens, S shingles, N texts, P permutations, B b
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 import numpy as np
 
-from synthgen.refine.kernel_shingles import U8, char_powers, compiled, scratch_size, shingle_text
+from synthgen.refine.kernel_bits import LANES, U8, compiled, lower_lanes
+from synthgen.refine.kernel_shingles import Tables, new_scratch, shingle_text
 from synthgen.refine.shingles import CHAR_BASE, I64, U32, U64
 
 __all__ = ["band_keys", "count_common", "shingle_sets", "sign", "signatures"]
@@ -30,32 +31,27 @@ def mix32(h: np.uint32) -> np.uint32:
 
 @compiled
 def sign(hash_S: U32, factor_P: U32, summand_P: U32, signature_P: U32) -> None:
-    """datasketch's `affine32` signature of 32-bit hashes."""
-    for p in range(signature_P.size):
-        signature_P[p] = _TOP32
-    whole = hash_S.size - hash_S.size % 4
-    for s in range(0, whole, 4):  # four at a time: the signature is read and written a quarter as often
-        h0, h1 = mix32(hash_S[s]), mix32(hash_S[s + 1])
-        h2, h3 = mix32(hash_S[s + 2]), mix32(hash_S[s + 3])
-        for p in range(signature_P.size):
-            a, b = factor_P[p], summand_P[p]
-            low = min(np.uint32(h0 * a + b), np.uint32(h1 * a + b))
-            other = min(np.uint32(h2 * a + b), np.uint32(h3 * a + b))
-            signature_P[p] = min(signature_P[p], min(low, other))
-    for s in range(whole, hash_S.size):
-        h0 = mix32(hash_S[s])
-        for p in range(signature_P.size):
-            signature_P[p] = min(signature_P[p], np.uint32(h0 * factor_P[p] + summand_P[p]))
+    """datasketch's `affine32` signature of 32-bit hashes, which are mixed in place."""
+    for s in range(hash_S.size):
+        hash_S[s] = mix32(hash_S[s])
+    signature_P[:] = _TOP32
+    eights = hash_S.size - hash_S.size % 8
+    lanes = signature_P.size - signature_P.size % LANES
+    for p in range(0, lanes, LANES):
+        for s in range(0, eights, 8):
+            lower_lanes(signature_P, factor_P, summand_P, p, hash_S, s, 8)
+        for s in range(eights, hash_S.size):
+            lower_lanes(signature_P, factor_P, summand_P, p, hash_S, s, 1)
+    for p in range(lanes, signature_P.size):
+        for s in range(hash_S.size):
+            signature_P[p] = min(signature_P[p], np.uint32(hash_S[s] * factor_P[p] + summand_P[p]))
 
 
 @compiled
 def signatures(
     buffer_C: U8,
     offset_N1: I64,
-    entry_X: U32,
-    expansion_X3: U32,
-    word_C: U64,
-    power_T: U64,
+    tables: Tables,
     words: bool,
     factor_P: U32,
     summand_P: U32,
@@ -66,23 +62,16 @@ def signatures(
 
     False where a character is not in the tables yet: `unknown_points` finds it, then all of it must be done again.
     """
-    token_T = np.empty(scratch_size(offset_N1, power_T.size), np.uint64)
-    power_C, inverse_C = char_powers(offset_N1)
-    edge_T = np.empty(power_C.size, np.int64)
-    hash_T = np.empty(token_T.size, np.uint64)
-    hash_S = np.empty(token_T.size, np.uint32)
+    scratch = new_scratch(offset_N1, tables.power_T.size)
+    hash_S = np.empty(scratch.hash_T.size, np.uint32)
     for i in range(offset_N1.size - 1):
-        start, end = offset_N1[i], offset_N1[i + 1]
-        count = shingle_text(
-            buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words,
-            power_C, inverse_C, edge_T, token_T, hash_T,
-        )  # fmt: skip
+        count = shingle_text(buffer_C, offset_N1[i], offset_N1[i + 1], tables, words, scratch)
         if count < 0:
             return False
         total = _ZERO
         for s in range(count):
-            total += hash_T[s]
-            hash_S[s] = np.uint32(hash_T[s] >> _32)
+            total += scratch.hash_T[s]
+            hash_S[s] = np.uint32(scratch.hash_T[s] >> _32)
         total_N[i] = total
         sign(hash_S[:count], factor_P, summand_P, signature_NP[i])
     return True
@@ -102,41 +91,26 @@ def band_keys(signature_NP: U32, rows: int, key_BN: U64) -> None:
 
 @compiled
 def shingle_sets(
-    buffer_C: U8,
-    offset_N1: I64,
-    entry_X: U32,
-    expansion_X3: U32,
-    word_C: U64,
-    power_T: U64,
-    words: bool,
-    hash_S: U64,
-    set_offset_N1: I64,
+    buffer_C: U8, offset_N1: I64, tables: Tables, words: bool, hash_S: U64, set_offset_N1: I64
 ) -> bool:
     """The shingles of every text without repeats, in order of their first place, one text behind the other.
 
     False where a character is not in the tables yet.
     """
-    token_T = np.empty(scratch_size(offset_N1, power_T.size), np.uint64)
-    power_C, inverse_C = char_powers(offset_N1)
-    edge_T = np.empty(power_C.size, np.int64)
-    hash_T = np.empty(token_T.size, np.uint64)
-    space_T = np.empty(_table_size(token_T.size), np.uint64)
+    scratch = new_scratch(offset_N1, tables.power_T.size)
+    hash_T = scratch.hash_T
+    space_T = np.empty(_table_size(hash_T.size), np.uint64)
     end_S = np.int64(0)
     set_offset_N1[0] = 0
     for i in range(offset_N1.size - 1):
-        start, end = offset_N1[i], offset_N1[i + 1]
-        count = shingle_text(
-            buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words,
-            power_C, inverse_C, edge_T, token_T, hash_T,
-        )  # fmt: skip
+        count = shingle_text(buffer_C, offset_N1[i], offset_N1[i + 1], tables, words, scratch)
         if count < 0:
             return False
         table = space_T[: _table_size(count)]
         table[:] = _ZERO
         for s in range(count):
-            if _insert(table, hash_T[s]):
-                hash_S[end_S] = hash_T[s]
-                end_S += 1
+            hash_S[end_S] = hash_T[s]
+            end_S += _insert(table, hash_T[s])
         set_offset_N1[i + 1] = end_S
     return True
 
