@@ -15,8 +15,11 @@ from synthgen.refine.shingles import CHAR_BASE, I64, U32, U64
 __all__ = ["band_keys", "count_common", "shingle_sets", "sign", "signatures"]
 
 _CHAR_BASE = np.uint64(CHAR_BASE)
-_ZERO, _ONE, _29, _32 = (np.uint64(x) for x in (0, 1, 29, 32))
+_ZERO, _ONE, _6, _29, _32, _63 = (np.uint64(x) for x in (0, 1, 6, 29, 32, 63))
 _TOP32 = np.uint32(0xFFFFFFFF)
+_SEEN_BITS = 1 << 16
+_SEEN_LAST = np.uint64(_SEEN_BITS - 1)
+_SEEN_MOST = 512  # of more shingles, two are likely to share a bit
 
 
 @compiled
@@ -98,21 +101,42 @@ def shingle_sets(
     False where a character is not in the tables yet.
     """
     scratch = new_scratch(offset_N1, tables.power_T.size)
-    hash_T = scratch.hash_T
-    space_T = np.empty(_table_size(hash_T.size), np.uint64)
+    seen_W = np.zeros(_SEEN_BITS // 64, np.uint64)
+    space_T = np.empty(_table_size(scratch.hash_T.size), np.uint64)
     end_S = np.int64(0)
     set_offset_N1[0] = 0
     for i in range(offset_N1.size - 1):
         count = shingle_text(buffer_C, offset_N1[i], offset_N1[i + 1], tables, words, scratch)
         if count < 0:
             return False
-        table = space_T[: _table_size(count)]
-        table[:] = _ZERO
-        for s in range(count):
-            hash_S[end_S] = hash_T[s]
-            end_S += _insert(table, hash_T[s])
+        hash_S1 = scratch.hash_T[:count]
+        if _all_differ(hash_S1, seen_W):
+            hash_S[end_S : end_S + count] = hash_S1
+            end_S += count
+        else:
+            table = space_T[: _table_size(count)]
+            table[:] = _ZERO
+            for s in range(count):
+                hash_S[end_S] = hash_S1[s]
+                end_S += _insert(table, hash_S1[s])
         set_offset_N1[i + 1] = end_S
     return True
+
+
+@compiled
+def _all_differ(hash_S: U64, seen_W: U64) -> bool:
+    """Whether no two have the same low bits, which most texts of some hundred shingles pass; `seen_W`: zeros."""
+    if hash_S.size > _SEEN_MOST:
+        return False
+    met = _ZERO
+    for s in range(hash_S.size):
+        bit = hash_S[s] & _SEEN_LAST
+        word, mask = bit >> _6, _ONE << (bit & _63)
+        met |= seen_W[word] & mask
+        seen_W[word] |= mask
+    for s in range(hash_S.size):
+        seen_W[(hash_S[s] & _SEEN_LAST) >> _6] = _ZERO
+    return bool(met == _ZERO)
 
 
 @compiled
@@ -130,17 +154,29 @@ def count_common(hash_S: U64, set_offset_N1: I64, first_E: I64, second_E: I64, c
             table[:] = _ZERO
             for s in range(set_offset_N1[a], set_offset_N1[a + 1]):
                 _insert(table, hash_S[s])
-        common = 0
-        for s in range(set_offset_N1[b], set_offset_N1[b + 1]):
-            common += _holds(table, hash_S[s])
-        common_E[e] = common
+        common_E[e] = _count_held(table, hash_S[set_offset_N1[b] : set_offset_N1[b + 1]])
+
+
+@compiled
+def _count_held(table: U64, hash_S: U64) -> int:
+    """How many are in a table."""
+    last = np.uint64(table.size - 1)
+    count = 0
+    for s in range(hash_S.size):
+        key = max(hash_S[s], _ONE)
+        slot = key & last
+        # Found or free is one question, mostly answered yes: whether it is found is not guessed, but added.
+        while (table[slot] != _ZERO) & (table[slot] != key):
+            slot = (slot + _ONE) & last
+        count += table[slot] == key
+    return count
 
 
 @compiled
 def _table_size(count: int | np.int64) -> int:
-    """A power of two that is at least three times the count."""
+    """A power of two that is at least four times the count."""
     size = 4
-    while size < 3 * count:
+    while size < 4 * count:
         size *= 2
     return size
 
@@ -151,22 +187,8 @@ def _insert(table: U64, wanted: np.uint64) -> bool:
     key = max(wanted, _ONE)
     last = np.uint64(table.size - 1)
     slot = key & last
-    while table[slot] != _ZERO:
-        if table[slot] == key:
-            return False
+    while (table[slot] != _ZERO) & (table[slot] != key):
         slot = (slot + _ONE) & last
+    fresh = table[slot] == _ZERO
     table[slot] = key
-    return True
-
-
-@compiled
-def _holds(table: U64, wanted: np.uint64) -> bool:
-    """Whether a hash is in the table."""
-    key = max(wanted, _ONE)
-    last = np.uint64(table.size - 1)
-    slot = key & last
-    while table[slot] != _ZERO:
-        if table[slot] == key:
-            return True
-        slot = (slot + _ONE) & last
-    return False
+    return bool(fresh)

@@ -23,7 +23,7 @@ _USUAL = (range(128, 0x600), range(0x2000, 0x2800))  # Latin, Greek, Cyrillic, H
 class KernelBackend:
     """See `synthgen.refine.minhash.Backend`."""
 
-    chunk_bytes = 1 << 20
+    chunk_bytes = 1 << 21
 
     def __init__(self, rule: MinHashRule, factor_P: U32, summand_P: U32) -> None:
         self._rule = rule
@@ -51,7 +51,7 @@ class KernelBackend:
                 buffer_C, offset_N1, self._tables(), self._rule.words, hash_S, set_offset_N1
             ),
         )
-        return Shingles(hash_S[: set_offset_N1[-1]].copy(), set_offset_N1)
+        return Shingles(hash_S[: set_offset_N1[-1]], set_offset_N1)
 
     def common(self, sets: Shingles, first_E: I64, second_E: I64) -> I64:
         common_E = np.empty(first_E.size, np.int64)
