@@ -6,7 +6,7 @@ Rejected: leaving the lanes to LLVM's own judgement (on AVX-512 processors it ta
 as wider numbers (they promise an alignment that texts do not have).
 """
 
-# ruff: noqa: N803, N806  # arrays carry their axes in their names
+# ruff: noqa: N803  # arrays carry their axes in their names
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
@@ -106,7 +106,9 @@ def _lower_lanes(
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
         for i in range(count.literal_value):
             one = builder.load(builder.gep(first, [ir.Constant(_WORD, i)]), align=4)
-            lane = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), one, ir.Constant(ir.IntType(32), 0))
+            lane = builder.insert_element(
+                ir.Constant(_VECTOR, ir.Undefined), one, ir.Constant(ir.IntType(32), 0)
+            )
             hashes = builder.shuffle_vector(lane, ir.Constant(_VECTOR, ir.Undefined), zeros)
             found = builder.add(builder.mul(hashes, factors), summands)
             low = builder.select(builder.icmp_unsigned("<", found, low), found, low)

@@ -328,7 +328,9 @@ def _cut_characters(
 
 
 @compiled
-def cut(buffer_C: U8, start: int, end: int, tables: Tables, words: bool, scratch: Scratch) -> tuple[int, bool]:
+def cut(
+    buffer_C: U8, start: int, end: int, tables: Tables, words: bool, scratch: Scratch
+) -> tuple[int, bool]:
     """The tokens of one text into `text_C` and `edge_E`: words, or characters where there are fewer than a shingle needs;
     returns how many, -1 if a character is not in the tables yet, and whether they are words."""
     n = tables.power_T.size

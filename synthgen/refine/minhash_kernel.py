@@ -9,8 +9,8 @@ import polars as pl
 
 from synthgen.refine.alphabet import Alphabet
 from synthgen.refine.kernel import band_keys, count_common, shingle_sets, signatures
-from synthgen.refine.kernel_hashes import text_signatures
 from synthgen.refine.kernel_bits import U8
+from synthgen.refine.kernel_hashes import text_signatures
 from synthgen.refine.kernel_shingles import Tables, unknown_points
 from synthgen.refine.minhash_rule import BandKeys, MinHashRule
 from synthgen.refine.shingles import I64, TOKEN_BASE, U32, U64, Shingles, powers

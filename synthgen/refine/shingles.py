@@ -53,7 +53,9 @@ I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 CHAR_BASE = 0x9E3779B97F4A7C15  # the golden ratio's bits
-CHUNK_BASE = 0xA0761D6478BD642F  # odd, so that no two words of up to eight bytes collide; a constant of wyhash
+CHUNK_BASE = (
+    0xA0761D6478BD642F  # odd, so that no two words of up to eight bytes collide; a constant of wyhash
+)
 TOKEN_BASE = 0xD1342543DE82EF95  # odd; L'Ecuyer & Steele 2021, a 64-bit multiplier with a good spectral test
 _ALPHABET = Alphabet()
 
@@ -95,7 +97,9 @@ def tokenise(texts: Sequence[str], *, characters: bool = False) -> Tokens:
     kind_C = (entry_C >> np.uint32(KIND_SHIFT)).astype(np.uint8) & np.uint8(7)
     first_T, end_T = _spans(kind_C, size_N, characters=characters)
     place_C1 = _byte_places(char_C)
-    hash_T = _hashed(bytes_C, *((first_T, end_T) if place_C1 is None else (place_C1[first_T], place_C1[end_T])))
+    hash_T = _hashed(
+        bytes_C, *((first_T, end_T) if place_C1 is None else (place_C1[first_T], place_C1[end_T]))
+    )
     digits_C1 = np.zeros(char_C.size + 1, np.int32)
     np.cumsum(entry_C & np.uint32(DIGIT) != 0, dtype=np.int32, out=digits_C1[1:])
     per_text_N = np.diff(np.searchsorted(first_T, np.cumsum([0, *size_N])))
