@@ -29,6 +29,7 @@ LANES = 16
 
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _VECTOR = ir.VectorType(ir.IntType(32), LANES)
+_NOTHING = ir.Constant(_BYTE.as_pointer(), None)
 _Codegen = tuple[Signature, Callable[[BaseContext, ir.IRBuilder, Signature, Sequence[ir.Value]], ir.Value]]
 
 
@@ -44,7 +45,8 @@ def _place(
     context: BaseContext, builder: ir.IRBuilder, kind: types.Array, array: ir.Value, at: ir.Value, to: ir.Type
 ) -> ir.Value:
     """Where the item `at` of an array lies, as a pointer to something else."""
-    start = context.make_array(kind)(context, builder, array).data
+    make_array: Callable[[types.Array], Callable[..., ir.Value]] = context.make_array
+    start = make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(start, [at]), to.as_pointer())
 
 
@@ -66,7 +68,7 @@ def _store64(_: object, text_C: types.Array, at: types.Integer, value: types.Int
     ) -> ir.Value:
         place = _place(context, builder, signature.args[0], args[0], args[1], _WORD)
         builder.store(args[2], place, align=1)
-        return context.get_dummy_value()
+        return _NOTHING
 
     return types.void(text_C, types.int64, types.uint64), code
 
@@ -113,7 +115,7 @@ def _lower_lanes(
             found = builder.add(builder.mul(hashes, factors), summands)
             low = builder.select(builder.icmp_unsigned("<", found, low), found, low)
         builder.store(low, own, align=4)
-        return context.get_dummy_value()
+        return _NOTHING
 
     integers = (types.int64, hash_S, types.int64, count)
     return types.void(signature_P, factor_P, summand_P, *integers), code

@@ -208,7 +208,10 @@ def _fold_any(
     while i < end:
         left = min(end - i, 8)
         x = load64(buffer_C, i) if left == 8 else _last_bytes(buffer_C, i, end)
-        plain = min(np.int64(trailing_zeros(x & _HIGH)) >> 3, left)
+        plain = left
+        ascii_bytes = np.int64(trailing_zeros(x & _HIGH)) >> 3
+        if ascii_bytes < left:
+            plain = int(ascii_bytes)
         if plain > 0:
             folded, inside = _fold8(x)
             store64(text_C, at, folded)
