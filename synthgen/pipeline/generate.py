@@ -299,7 +299,7 @@ class _Run:
     async def _ask_and_refine(self, staging: Staging) -> None:
         recipe = self.resolved.loaded.recipe
         self.waves = Waves(
-            source_rows(self.resolved),
+            source_rows(self.resolved, self.folder.journal),
             self.resolved.tree,
             self.asker,
             self.journal,

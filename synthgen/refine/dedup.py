@@ -3,7 +3,7 @@
 In: frames of the view (`synthgen.refine.verdict.VIEW`), in plan order. Out: one verdict per row. Guarantees: every
 reported near duplicate has an exact shingle Jaccard of at least the threshold to the row it names (precision 1);
 the verdicts depend on the order of the rows only, never on how they were cut into frames.
-Rejected: keeping signatures or texts in memory (a row costs its 16-byte digest and 16 bytes a band; texts lie in
+Rejected: keeping signatures or texts in memory (a row costs 16 bytes and 16 a band; texts lie in
 an anonymous file and are read again for candidates), reporting unverified candidates (on templated rows they
 are nearly all wrong), and transitive closure (A~B~C drops C for a text that is not like it).
 
@@ -28,6 +28,7 @@ from synthgen.keymap import KeyMap
 from synthgen.recipe.model import NearConfig
 from synthgen.refine.minhash_rule import bands, permutations
 from synthgen.refine.shingles import I64, U64, band_keys, jaccard, shingle, sign_hashes
+from synthgen.spool import Spool
 
 __all__ = ["VERDICTS", "SeenTexts"]
 
@@ -64,7 +65,7 @@ class SeenTexts:
             self._texts = _Spool(spool)
         except OSError as error:
             raise _storage_error(error) from error
-        self._kept = KeyMap(kept_bytes=10)  # numbers in `_texts`
+        self._kept = KeyMap(kept_bytes=10, spool=Spool(spool))  # numbers in `_texts`
         self._near_of: dict[bytes, tuple[int, float]] = {}  # a copy of a near duplicate gets its verdict
         self._index = _BandIndex()
         if near is not None:
