@@ -50,6 +50,10 @@ OFFLINE = {
     "DO_NOT_TRACK": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # The first request with logprobs compiles its sampler for 26 s; on a machine that does other things it was seen to
+    # take over 300, and then vLLM gives up on its own engine and answers 500 from then on.
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",
 }
 SERVING = (
     "--max-model-len=2048",
