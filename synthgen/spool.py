@@ -38,8 +38,13 @@ class Spool:
         self.size_bytes = 0
 
     def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the file back to the system; nothing is there any more."""
         if self._handle >= 0:
             os.close(self._handle)
+        self._handle, self.size_bytes = -1, 0
 
     def append(self, raw: bytes | bytearray | memoryview) -> int:
         """Put bytes at the end; where they are."""
