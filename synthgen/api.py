@@ -44,6 +44,7 @@ from synthgen.pipeline import (
     read_record,
     recut,
     require_abilities,
+    require_schemas_kept,
     resolve,
     row_story,
     student_allowed,
@@ -128,7 +129,9 @@ def plan(
     cap_usd = loaded.recipe.budget_usd if max_cost_usd is None else max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
     today = date.today()  # noqa: DTZ011  # the user's day
-    require_abilities(resolved, read_record(RunFolder(_folder(loaded, out))), today)
+    folder = RunFolder(_folder(loaded, out))
+    require_abilities(resolved, read_record(folder), today)
+    require_schemas_kept(resolved, folder, today)
     return make_plan(resolved, open_gates(resolved, today), cap_usd)
 
 

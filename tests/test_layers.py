@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "synthgen"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "schema", "keymap"),
+    ("errors", "types", "schema", "spool", "keymap"),
     ("assets", "plugins"),
     ("recipe",),
     ("sources", "templates", "journal", "refine", "policy", "dataset"),
@@ -25,6 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 NEIGHBOURS = {
     ("types", "errors"),
     ("schema", "types"),
+    ("spool", "errors"),
+    ("keymap", "spool"),
     ("plugins", "assets"),
     ("cli", "api"),
     ("__init__", "api"),

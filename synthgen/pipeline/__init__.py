@@ -7,6 +7,7 @@ from synthgen.pipeline.dedup_output import DedupReport
 from synthgen.pipeline.exporting import Export, export, student_allowed
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.generate import Options, generate
+from synthgen.pipeline.ignored_schemas import require_schemas_kept
 from synthgen.pipeline.plan import Plan, make_plan
 from synthgen.pipeline.preview import Question, first_questions
 from synthgen.pipeline.progress import Progress
@@ -49,6 +50,7 @@ __all__ = [
     "read_record",
     "recut",
     "require_abilities",
+    "require_schemas_kept",
     "resolve",
     "row_story",
     "student_allowed",

@@ -31,6 +31,7 @@ from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.decontamination import Decontamination, open_decontamination, references_of
 from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.gates import Gates, open_gates
+from synthgen.pipeline.ignored_schemas import remember_ignored, require_schemas_kept
 from synthgen.pipeline.judging import JUDGE_STEP, Judge
 from synthgen.pipeline.modes import with_modes
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
@@ -92,6 +93,7 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     gates.require()
     folder = RunFolder(out)
     require_abilities(resolved, read_record(folder), today)
+    require_schemas_kept(resolved, folder, today)
     against = open_decontamination(references_of(resolved))
     plan = make_plan(resolved, gates, cap_usd)
     resolved = with_modes(resolved, plan.modes)
@@ -102,7 +104,9 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
         check_target(out, TEXTS)
         run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options, against)
         with _collecting_seldom():
-            return await run.go()
+            report = await run.go()
+        remember_ignored(folder, resolved, run.asker.schemas.ignored, today)
+        return report
     finally:
         release()
 
@@ -299,7 +303,7 @@ class _Run:
     async def _ask_and_refine(self, staging: Staging) -> None:
         recipe = self.resolved.loaded.recipe
         self.waves = Waves(
-            source_rows(self.resolved),
+            source_rows(self.resolved, self.folder.journal),
             self.resolved.tree,
             self.asker,
             self.journal,

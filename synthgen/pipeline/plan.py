@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import cast
 
 from synthgen.asking import cost_usd
@@ -99,9 +100,9 @@ class Plan:
         }
 
 
-def source_rows(resolved: Resolved) -> Iterator[Row]:
-    """The recipe's root rows, read anew."""
-    return identify(read_source(resolved.loaded.recipe.source, resolved.loaded.base))
+def source_rows(resolved: Resolved, folder: Path | None = None) -> Iterator[Row]:
+    """The recipe's root rows, read anew; `folder` is for temporary files."""
+    return identify(read_source(resolved.loaded.recipe.source, resolved.loaded.base), folder)
 
 
 def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Plan:

@@ -32,6 +32,7 @@ WRITTEN = (
     "plan.json",
     "usage.json",
     "events.jsonl",
+    "schemas.json",
 )
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
@@ -47,6 +48,7 @@ class RunFolder:
         self.plan = path / "plan.json"
         self.events = path / "events.jsonl"
         self.doctor = path / "doctor.json"
+        self.schemas = path / "schemas.json"
         self.order = self.journal / "rows.bin"
 
     def require_free(self) -> None:
