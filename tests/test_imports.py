@@ -20,7 +20,6 @@ REFINING = (
     "polars",
     "datasketch",
     "rich",
-    "jsonschema_rs",
     "synthgen.refine.running",
     "synthgen.asking.doctor.probes",
 )

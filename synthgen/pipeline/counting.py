@@ -34,9 +34,7 @@ class Counting:
             for leaves in wave.leaves:
                 for leaf in leaves:
                     verdict = first_look(leaf, self._object_to)
-                    if verdict.outcome is None:
-                        verdict = replace(verdict, outcome="accepted")
-                    self._counts.add(verdict)
+                    self._counts.add(verdict if verdict.outcome else replace(verdict, outcome="accepted"))
             waves.settled(wave)
 
     async def finish(self, index: JournalIndex, rest: int) -> None:
