@@ -10,7 +10,6 @@ Rejected: asking pyarrow for the `ARROW:schema` value at run time. polars announ
 ahead by `tests/make_arrow_schemas.py` and shipped as `arrow_schemas.json`.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ from typing import Literal
 import orjson
 import polars as pl
 
+from synthgen.shape import SCHEMA_VERSION, RecordShape
 from synthgen.types import JSONValue, Message
 
 __all__ = [
@@ -33,33 +33,7 @@ __all__ = [
     "table_schema",
 ]
 
-SCHEMA_VERSION = 1
-
 Table = Literal["record", "rejected", "lineage", "logprobs"]
-
-
-@dataclass(frozen=True, slots=True)
-class RecordShape:
-    """Which optional fields the messages of a run have.
-
-    `reasoning` adds `reasoning_content`; `tools` adds `tool_calls` and `tool_call_id` and the column `tools`;
-    `names` adds `name`.
-    """
-
-    reasoning: bool = False
-    tools: bool = False
-    names: bool = False
-
-    def __or__(self, other: "RecordShape") -> "RecordShape":
-        """The smallest shape that holds both."""
-        return RecordShape(
-            self.reasoning or other.reasoning, self.tools or other.tools, self.names or other.names
-        )
-
-    def label(self) -> str:
-        """`plain`, or the optional parts joined by `+`; the key into `arrow_schemas.json`."""
-        parts = {"reasoning": self.reasoning, "tools": self.tools, "names": self.names}
-        return "+".join(name for name, present in parts.items() if present) or "plain"
 
 
 def _message(shape: RecordShape) -> pl.Struct:

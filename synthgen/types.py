@@ -85,6 +85,8 @@ class Message:
     @property
     def said(self) -> str:
         """All there is to read: the content, and below it the tool calls as JSON, one a line."""
+        if not self.tool_calls:
+            return self.content
         calls = (canonical_json({"name": call.name, "arguments": call.arguments}) for call in self.tool_calls)
         return "\n".join(filter(None, (self.content, *(call.decode() for call in calls))))
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "synthgen"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "schema", "spool", "keymap"),
+    ("errors", "lazy", "types", "shape", "schema", "spool", "keymap"),
     ("assets", "plugins"),
     ("recipe",),
     ("sources", "templates", "journal", "refine", "policy", "dataset"),
@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Who may use a neighbour in its own layer. Whatever is not here may not: the leaves know nothing of each other.
 NEIGHBOURS = {
     ("types", "errors"),
+    ("schema", "shape"),
     ("schema", "types"),
     ("spool", "errors"),
     ("keymap", "spool"),

@@ -7,8 +7,10 @@ In: arguments. Out: results on stdout (`--json` everywhere), everything for peop
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +20,9 @@ from synthgen.cli.journal import app as journal_app
 from synthgen.cli.policy import app as policy_app
 from synthgen.cli.terminal import safe
 from synthgen.errors import PolicyError, SynthgenError, UsageError
+
+if TYPE_CHECKING:
+    from synthgen.pipeline import Progress
 
 __all__ = ["app", "main"]
 
@@ -72,13 +77,11 @@ def generate(
 ) -> None:
     """Ask the teachers, refine, and publish the dataset. The same command again resumes, or has nothing to do."""
     from synthgen import api
-    from synthgen.cli.live import watching
     from synthgen.cli.memory import give_back_memory
-    from synthgen.cli.output import print_report
 
     give_back_memory()
     loaded = api.load_recipe(recipe, overrides or ())
-    with watching(quiet=as_json) as (progress, say):
+    with _watched(quiet=as_json) as (progress, say):
         options = api.Options(
             max_cost_usd=max_cost,
             ask_only=ask_only,
@@ -89,10 +92,28 @@ def generate(
             say=say,
         )
         report = api.generate(loaded, out, options=options)
-    print_report(report, as_json=as_json)
+    if as_json:
+        from synthgen.cli.as_json import print_json
+
+        print_json(report.as_json())
+    else:
+        from synthgen.cli.output import print_report
+
+        print_report(report, as_json=False, published=not ask_only)
     for warning in report.warnings:
         print(f"warning: {safe(warning)}", file=sys.stderr)
     _end(report.problem)
+
+
+def _watched(*, quiet: bool) -> "AbstractContextManager[tuple[Progress, Callable[[str], None]]]":
+    """The live view; where a program reads, only what must be said, and no library for terminals."""
+    if quiet:
+        from synthgen.pipeline.progress import Progress
+
+        return nullcontext((Progress(), lambda text: print(text, file=sys.stderr)))
+    from synthgen.cli.live import watching
+
+    return watching(quiet=False)
 
 
 @app.command()

@@ -9,26 +9,21 @@ from collections.abc import Mapping, Sequence
 from textwrap import indent
 from typing import cast
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from synthgen.cli.as_json import print_json
 from synthgen.cli.terminal import safe
 from synthgen.pipeline import Cancelled, Plan, Question, Report, RowStory, RunSummary
 from synthgen.types import JSONValue
 
-__all__ = ["console", "print_cancelled", "print_json", "print_plan", "print_report", "print_shown"]
+__all__ = ["console", "print_cancelled", "print_plan", "print_report", "print_shown"]
 
 OUTCOMES = ("planned", "accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 _SAMPLE_CHARS = 600
 # A pipe has no width: tables must not break lines that a program or a log will read.
 _PIPE_COLUMNS = 10_000
-
-
-def print_json(value: JSONValue) -> None:
-    """JSON on stdout, indented."""
-    print(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str).decode())
 
 
 def console() -> Console:
@@ -46,6 +41,8 @@ def print_report(report: Report, *, as_json: bool, published: bool = True) -> No
     _print_funnel(out, report.counts, report.reasons, report.examples, report.flags)
     _print_usage(out, report.usage)
     out.print(f"sent {report.sent} requests in {report.elapsed_s:.1f} s")
+    if not report.refined:
+        out.print("asked only: no filter has looked at what counts as accepted")
     if published and report.problem is None:
         out.print(f"dataset: {report.out}")
 

@@ -19,7 +19,8 @@ from typing import Literal, get_args
 import polars as pl
 
 from synthgen.dataset.about import CardFile
-from synthgen.dataset.write import check_schema, storage_errors, stored_files, sync_folder, write_parquet
+from synthgen.dataset.whole import storage_errors, sync_folder
+from synthgen.dataset.write import check_schema, stored_files, write_parquet
 from synthgen.schema import RecordShape, Table, table_schema
 
 __all__ = ["Kind", "Staging", "root_hash"]

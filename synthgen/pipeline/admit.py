@@ -13,10 +13,11 @@ import orjson
 import polars as pl
 
 from synthgen.journal import Reply
+from synthgen.pipeline.counting import first_look
 from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.judging import Judge
 from synthgen.pipeline.tree import Leaf
-from synthgen.pipeline.verdicts import Objection, Outcome, Target, Verdict, prompt_and_answer
+from synthgen.pipeline.verdicts import Objection, Target, Verdict, prompt_and_answer
 from synthgen.refine import VIEW, Chain, SeenTexts, run_chain
 from synthgen.templates import split_thinking
 
@@ -31,7 +32,7 @@ def screen(
     against: Decontamination | None = None,
 ) -> list[Verdict]:
     """Everything before the judge. `object_to` is gate 2: what policy holds against a leaf."""
-    verdicts = {leaf.id: _first_look(leaf, object_to) for leaf in leaves}
+    verdicts = {leaf.id: first_look(leaf, object_to) for leaf in leaves}
     assert len(verdicts) == len(leaves)  # ids are hashes of root row and path
     view = _view([verdict.leaf for verdict in verdicts.values() if verdict.outcome is None])
     judged = run_chain(chain, view)
@@ -51,28 +52,6 @@ def screen(
         for row in against.verdicts(unique).iter_rows(named=True):
             verdicts[row["id"]] = _after(verdicts[row["id"]], row)
     return list(verdicts.values())
-
-
-def _first_look(leaf: Leaf, object_to: Callable[[Leaf], Objection | None]) -> Verdict:
-    if leaf.state in ("candidate", "rejected"):  # rejects are published too
-        objection = object_to(leaf)
-        if objection is not None:
-            return Verdict(leaf, objection.outcome, "policy", objection.reason, detail=objection.detail)
-    if leaf.state == "candidate":
-        return Verdict(leaf, None, flags=_reply_flags(leaf))
-    outcome = cast(Outcome, leaf.state)
-    return Verdict(leaf, outcome, leaf.stage, leaf.reason, detail=leaf.detail)
-
-
-def _reply_flags(leaf: Leaf) -> tuple[str, ...]:
-    """What replies are kept in spite of. One that names no model counts as the requested one's, and says so."""
-    flags: dict[str, None] = {}
-    for asked in leaf.asked:
-        if (completion := asked.reply.completion) is not None:
-            flags |= dict.fromkeys(completion.flags)
-            if completion.served_model is None:
-                flags["served_model_missing"] = None
-    return tuple(flags)
 
 
 def _after(verdict: Verdict, row: Mapping[str, object]) -> Verdict:

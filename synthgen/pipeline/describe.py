@@ -22,10 +22,10 @@ from synthgen.dataset import (
     CardTeacher,
     CardTerms,
     CardUse,
-    croissant,
     dataset_card,
-    spdx,
 )
+from synthgen.dataset.croissant import croissant
+from synthgen.dataset.spdx import spdx
 from synthgen.pipeline.report import OUTCOMES
 from synthgen.policy import (
     LOCK_NAME,
@@ -48,9 +48,8 @@ from synthgen.policy import (
 from synthgen.policy.attest import entry_toml
 from synthgen.types import JSONValue
 
-__all__ = ["TEXTS", "Decided", "Rows", "about", "count_rows", "dataset_texts", "lock_text", "stamp"]
+__all__ = ["Decided", "Rows", "about", "count_rows", "dataset_texts", "lock_text", "stamp"]
 
-TEXTS = ("README.md", "POLICY.json", "OBLIGATIONS.md", "NOTICE", "LICENSES", "croissant.json", "spdx.json")
 Entries = Mapping[str, JSONValue]
 
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE

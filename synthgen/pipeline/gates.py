@@ -15,10 +15,9 @@ from synthgen.asking import TeacherSpec, maker_model
 from synthgen.assets import suggest
 from synthgen.errors import PolicyError, RecipeError, UsageError
 from synthgen.journal import Reply
-from synthgen.pipeline.records import Origin
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.tree import Asked, Leaf
-from synthgen.pipeline.verdicts import Objection
+from synthgen.pipeline.verdicts import Objection, Origin
 from synthgen.policy import (
     LOCK_NAME,
     Ask,
@@ -34,7 +33,6 @@ from synthgen.policy import (
     vetted_hosts,
 )
 from synthgen.recipe.model import SEED_RELATIONS
-from synthgen.refine import repeats
 from synthgen.types import JSONValue, digest
 
 __all__ = ["Gates", "OnDeny", "Sorter", "open_gates"]
@@ -226,6 +224,8 @@ class Gates:
         if declared != "inspired" or not leaf.messages:
             return declared
         texts = [text for message in leaf.messages for text in (message.content, message.reasoning) if text]
+        from synthgen.refine import repeats  # data frames: only where this is declared
+
         source = "\n\n".join(_texts(dict(leaf.row.fields)))
         return "adapted" if repeats("\n\n".join(texts), source) else declared
 

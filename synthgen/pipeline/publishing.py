@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from synthgen.assets import package_version
-from synthgen.dataset import Staging, publish
+from synthgen.dataset import Staging
+from synthgen.dataset.publish import publish
 from synthgen.errors import SynthgenError
 from synthgen.journal import JournalIndex
 from synthgen.pipeline.decontamination import Decontamination

@@ -14,22 +14,11 @@ import polars as pl
 from synthgen.journal import Reply
 from synthgen.pipeline.judging import JUDGE_STEP
 from synthgen.pipeline.tree import Asked, Leaf
-from synthgen.pipeline.verdicts import Verdict
+from synthgen.pipeline.verdicts import Origin, Verdict
 from synthgen.schema import RecordShape, lineage_schema, message_struct, record_schema, rejected_schema
 from synthgen.types import Message, Sampling, canonical_json
 
-__all__ = ["Origin", "WaveFrames", "frames_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What policy says of a leaf's text, whatever the decision was."""
-
-    route: str
-    row_license: str
-    seed_relation: str
-    policy_id: str
-    generation: int | None
+__all__ = ["WaveFrames", "frames_of"]
 
 
 @dataclass(frozen=True, slots=True)

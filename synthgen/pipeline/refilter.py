@@ -17,22 +17,23 @@ import polars as pl
 from pydantic import ValidationError
 
 from synthgen.dataset import (
+    TEXTS,
     BadRow,
     Batch,
     Staging,
     configs_card,
     detect_shape,
     open_inputs,
-    publish,
     write_bytes,
 )
+from synthgen.dataset.publish import publish
 from synthgen.errors import UsageError
 from synthgen.journal import JournalIndex
 from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.claim import claim
 from synthgen.pipeline.decontamination import Decontamination, open_decontamination, references_of
-from synthgen.pipeline.describe import TEXTS, count_rows, stamp
+from synthgen.pipeline.describe import count_rows, stamp
 from synthgen.pipeline.foreign import Declared, ForeignPolicy
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.judging import JUDGE_STEP

@@ -21,7 +21,7 @@ from synthgen.policy import Part, Registry, default_route, load_registry, rule_f
 from synthgen.recipe.load import LoadedRecipe
 from synthgen.recipe.model import SamplingConfig, StepConfig, TeacherConfig
 from synthgen.refine import Chain, load_chain
-from synthgen.schema import RecordShape
+from synthgen.shape import RecordShape
 from synthgen.templates import Prompt, compile_record, compile_template, load_prompt
 from synthgen.types import Sampling, TeacherIdentity, digest
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import orjson
 
-from synthgen.dataset import check_target, write_bytes
+from synthgen.dataset import TEXTS, check_target, write_bytes
 from synthgen.errors import StorageError, UsageError
 from synthgen.journal import JournalIndex, Reply, read_reply
-from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.plan import Plan
 from synthgen.pipeline.resolve import Resolved
 from synthgen.policy import LOCK_NAME, RULES_DIR

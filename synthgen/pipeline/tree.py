@@ -170,7 +170,9 @@ class Tree:
 
     def grow(self, ask: Ask, reply: Reply) -> list[Node | Leaf]:
         """What a reply leads to: nodes of the next step, or leaves."""
-        node = replace(ask.node, path=ask.path, asked=(*ask.node.asked, Asked(ask, reply)))
+        before = ask.node
+        asked = (*before.asked, Asked(ask, reply))
+        node = Node(before.row, before.depth, ask.path, before.fields, asked, before.item)
         if reply.completion is None:
             return [self._leaf(node, ask.step, ask.sample, "failed", "ask", reply.reason, reply.message)]
         completion = reply.completion
@@ -188,9 +190,7 @@ class Tree:
         grown: list[Node | Leaf] = []
         for item, values in enumerate(parsed.items):
             path = node.path if ask.step.prompt.reply.kind != "list" else (*node.path, f"[{item}]")
-            child = replace(
-                node, depth=node.depth + 1, path=path, fields={**node.fields, **values}, item=item
-            )
+            child = Node(node.row, node.depth + 1, path, {**node.fields, **values}, asked, item)
             last = child.depth == len(self.steps)
             grown.append(self._candidate(child, ask, parsed.thinking) if last else child)
         return grown
@@ -209,8 +209,7 @@ class Tree:
         blank = next((message.role for message in messages if not message.said.strip()), None)
         if blank is not None:
             return self._leaf(node, ask.step, ask.sample, "rejected", "record", "blank", f"the {blank} turn")
-        leaf = self._leaf(node, ask.step, ask.sample, "candidate", None, None, None)
-        return replace(leaf, messages=messages)
+        return self._leaf(node, ask.step, ask.sample, "candidate", None, None, None, messages)
 
     def leaves(self, asks: Iterable["Ask | Leaf"], reply_of: Callable[[str], Reply | None]) -> Iterator[Leaf]:
         """All leaves behind these questions as far as the replies go; an unanswered one is one pending leaf."""
@@ -242,10 +241,20 @@ class Tree:
         stage: str | None,
         reason: str | None,
         detail: str | None,
+        messages: tuple[Message, ...] = (),
     ) -> Leaf:
-        leaf_id = digest([node.row.id, *node.path])
         return Leaf(
-            leaf_id, node.row, state, node.asked, node.fields, step.name, sample, (), stage, reason, detail
+            digest([node.row.id, *node.path]),
+            node.row,
+            state,
+            node.asked,
+            node.fields,
+            step.name,
+            sample,
+            messages,
+            stage,
+            reason,
+            detail,
         )
 
 

@@ -8,7 +8,7 @@ from synthgen.journal import Reply
 from synthgen.pipeline.tree import Leaf
 from synthgen.types import Message
 
-__all__ = ["Counts", "Objection", "Outcome", "Target", "Verdict", "prompt_and_answer"]
+__all__ = ["Counts", "Objection", "Origin", "Outcome", "Target", "Verdict", "prompt_and_answer"]
 
 Outcome = Literal["accepted", "rejected", "failed", "quarantined", "surplus", "pending"]
 
@@ -20,6 +20,17 @@ class Objection:
     outcome: Literal["quarantined", "surplus"]
     reason: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What policy says of a leaf's text, whatever the decision was."""
+
+    route: str
+    row_license: str
+    seed_relation: str
+    policy_id: str
+    generation: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,19 @@
 into verdicts. All of it is a pure function of its input, in plan order.
 """
 
-from synthgen.refine.chain import RESULT, Chain, ChainStep, load_chain, run_chain
-from synthgen.refine.decontaminate import Reference, index_reference, repeats_of
-from synthgen.refine.dedup import SeenTexts
-from synthgen.refine.judge import judge_verdicts, parse_score
-from synthgen.refine.overlap import repeats
-from synthgen.refine.verdict import VIEW, Verdicts, view_of
+from typing import TYPE_CHECKING
+
+from synthgen.lazy import lazily
+
+if TYPE_CHECKING:
+    from synthgen.refine.chain import Chain, ChainStep, load_chain
+    from synthgen.refine.decontaminate import Reference, index_reference, repeats_of
+    from synthgen.refine.dedup import SeenTexts
+    from synthgen.refine.judge import judge_verdicts
+    from synthgen.refine.overlap import repeats
+    from synthgen.refine.running import RESULT, run_chain
+    from synthgen.refine.score import parse_score
+    from synthgen.refine.verdict import VIEW, Verdicts, view_of
 
 __all__ = [
     "RESULT",
@@ -28,3 +35,32 @@ __all__ = [
     "run_chain",
     "view_of",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "chain": (
+            "Chain",
+            "ChainStep",
+            "load_chain",
+        ),
+        "decontaminate": (
+            "Reference",
+            "index_reference",
+            "repeats_of",
+        ),
+        "dedup": ("SeenTexts",),
+        "judge": ("judge_verdicts",),
+        "overlap": ("repeats",),
+        "running": (
+            "RESULT",
+            "run_chain",
+        ),
+        "score": ("parse_score",),
+        "verdict": (
+            "VIEW",
+            "Verdicts",
+            "view_of",
+        ),
+    },
+)
