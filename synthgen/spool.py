@@ -26,6 +26,14 @@ def read_at(handle: int, size_bytes: int, offset: int) -> bytes:
         return os.read(handle, size_bytes)
 
 
+def _write_at(handle: int, raw: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(handle, raw, offset)
+    with _seeking:
+        os.lseek(handle, offset, os.SEEK_SET)
+        return os.write(handle, raw)
+
+
 class Spool:
     """Written by one thread at a time, read by any. Every method raises `StorageError` if the disk refuses.
 
@@ -58,11 +66,9 @@ class Spool:
         try:
             if self._handle < 0:
                 self._handle = _open(self._folder)
-            rest = memoryview(raw)
-            with _seeking:
-                os.lseek(self._handle, start, os.SEEK_SET)
-                while rest:
-                    rest = rest[os.write(self._handle, rest) :]
+            rest, end = memoryview(raw), start + len(raw)
+            while rest:
+                rest = rest[_write_at(self._handle, rest, end - len(rest)) :]
         except OSError as error:
             raise _storage_error(error) from error
 

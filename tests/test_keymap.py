@@ -117,21 +117,34 @@ def test_few_keys_need_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_full_disk_is_a_storage_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_handle: int, _raw: memoryview) -> int:
+    def full(_handle: int, _raw: memoryview, _at: int) -> int:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("synthgen.spool.os.write", full)
+    monkeypatch.setattr("synthgen.spool.os.pwrite", full)
 
     with pytest.raises(StorageError, match="No space left on device; free space in the run folder"):
         fill(KeyMap(spool=Spool()))
 
 
 def test_a_write_that_took_only_a_part_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = os.write
-    monkeypatch.setattr("synthgen.spool.os.write", lambda handle, raw: write(handle, raw[:3]))
+    write = os.pwrite
+    monkeypatch.setattr("synthgen.spool.os.pwrite", lambda handle, raw, at: write(handle, raw[:3], at))
     spool = Spool()
     spool.append(b"first ")
 
     start = spool.append(b"and the rest")
 
     assert spool.read(100, start) == b"and the rest"
+
+
+def test_a_system_without_reads_and_writes_at_a_place_does_with_seeking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "pread")
+    monkeypatch.delattr(os, "pwrite")
+    spool = Spool()
+    first, second = spool.append(b"first"), spool.append(b"second")
+
+    spool.write(b"FIRST", first)
+
+    assert (spool.read(5, first), spool.read(6, second)) == (b"FIRST", b"second")
