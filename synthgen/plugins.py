@@ -25,12 +25,16 @@ F = TypeVar("F", bound=Callable[..., object])
 
 @dataclass(frozen=True, slots=True)
 class Plugin(Generic[F]):
-    """A plug-in: `params` validates what the recipe says of it, `run` does the work."""
+    """A plug-in: `params` validates what the recipe says of it, `run` does the work.
+
+    `reads`: shared columns that a filter profits from, computed once for all filters of a chain.
+    """
 
     name: str
     params: type[BaseModel]
     run: F
     version: int = 1
+    reads: tuple[str, ...] = ()
 
 
 def _built_in(kind: Kind, **targets: str) -> tuple[EntryPoint, ...]:

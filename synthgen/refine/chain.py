@@ -27,6 +27,7 @@ from synthgen.errors import RecipeError, UsageError
 from synthgen.plugins import Plugin, load_plugin
 from synthgen.recipe.model import NAME, Strict
 from synthgen.recipe.yaml_file import Document, read_yaml, validate
+from synthgen.refine.filters.text import SHARED
 from synthgen.refine.user_filter import as_filter
 from synthgen.refine.verdict import VIEW, Verdicts, view_of
 from synthgen.types import JSONValue, digest
@@ -63,6 +64,7 @@ class ChainStep:
     on_reject: OnReject
     run: Run
     version: int
+    reads: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, JSONValue]:
         """What the manifest says of it."""
@@ -154,6 +156,9 @@ def run_chain(chain: Chain, frame: pl.DataFrame) -> pl.DataFrame:
     scores = [pl.DataFrame(schema={"row": pl.UInt32, "scores": _SCORE})]
     flags = [pl.DataFrame(schema={"row": pl.UInt32, "flags": pl.String})]
     for place, step in enumerate(chain.steps):
+        alive = alive.with_columns(
+            SHARED[name](alive).alias(name) for name in step.reads if name not in alive.columns
+        )
         judged = _apply(step, alive)
         if any(later > place for later in recalls):
             alive = _remember(step, alive, judged)
@@ -246,7 +251,9 @@ def _step(
     options = validate(_StepOptions, _only(document, place, name, own), at=("steps", place, name))
     params = validate(plugin.params, _only(document, place, name, rest), at=("steps", place, name))
     step_id = options.id or name.rpartition(":")[2]
-    return ChainStep(step_id, name, params, options.on_reject, cast(Run, plugin.run), plugin.version)
+    return ChainStep(
+        step_id, name, params, options.on_reject, cast(Run, plugin.run), plugin.version, plugin.reads
+    )
 
 
 def _check_keys(

@@ -31,6 +31,16 @@ __all__ = ["PII", "SECRETS", "PiiKind", "PiiParams", "SecretsParams", "pii", "se
 PiiKind = Literal["credit_card", "iban", "us_ssn", "email", "phone", "ip"]
 Check = Callable[[str], bool]
 
+# What every match of the patterns below has: cheap to look for, and absent from nearly all texts.
+_GATES = {
+    "pii_credit_card": r"\d(?:[ -]?\d){3}(?:[ -]?\d){3}(?:[ -]?\d){6}",
+    "pii_iban": r"[A-Z]{2}\d{2} ?[A-Z0-9]{4}",
+    "pii_us_ssn": r"\d-\d{2}-\d",
+    "pii_email": "@",
+    "pii_phone": r"\+[1-9]|\d[-.]\d{4}",
+    "pii_ip": r"\d\.\d{1,3}\.\d{1,3}\.\d|[0-9A-Fa-f]:[0-9A-Fa-f:]*:[0-9A-Fa-f]",
+}
+
 _SECRETS = {
     "secret_aws": r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",
     "secret_github": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})\b",
@@ -101,7 +111,7 @@ def pii(frame: pl.DataFrame, params: PiiParams) -> Verdicts:
 def _verdicts(frame: pl.DataFrame, kinds: dict[str, tuple[str, Check]]) -> Verdicts:
     """The first kind with a valid match; candidates are found in one columnar pass, checks run on those alone."""
     text = completion()
-    found = frame.select(text.str.extract_all(pattern).alias(name) for name, (pattern, _) in kinds.items())
+    found = frame.select(_matches(text, name, pattern).alias(name) for name, (pattern, _) in kinds.items())
     reason: list[str | None] = [None] * frame.height
     for name, (_, check) in kinds.items():
         hits = found.select(row=pl.int_range(pl.len()), hit=pl.col(name)).filter(pl.col("hit").list.len() > 0)
@@ -109,6 +119,12 @@ def _verdicts(frame: pl.DataFrame, kinds: dict[str, tuple[str, Check]]) -> Verdi
             if reason[row] is None and any(check(value) for value in values):
                 reason[row] = name
     return Verdicts(pl.Series("reason", reason, pl.String))
+
+
+def _matches(text: pl.Expr, name: str, pattern: str) -> pl.Expr:
+    if name not in _GATES:
+        return text.str.extract_all(pattern)
+    return pl.when(text.str.contains(_GATES[name])).then(text).str.extract_all(pattern)
 
 
 def _listed(text: str) -> frozenset[str]:
