@@ -7,7 +7,7 @@ from synthgen.pipeline.dedup_output import DedupReport
 from synthgen.pipeline.exporting import Export, export, student_allowed
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
 from synthgen.pipeline.generate import Options, generate
-from synthgen.pipeline.plan import Plan, make_plan
+from synthgen.pipeline.plan import Plan, PrivacyPlan, make_plan
 from synthgen.pipeline.preview import Question, first_questions
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.recheck import Attestation, Recheck, attest, check_recipe, check_rows
@@ -28,6 +28,7 @@ __all__ = [
     "OnDeny",
     "Options",
     "Plan",
+    "PrivacyPlan",
     "Progress",
     "Question",
     "Recheck",

@@ -288,7 +288,7 @@ class _Run:
             for leaf in tree.leaves(tree.admit(row, seen), reply_of):
                 missing += leaf.state == "pending"
                 answered += leaf.state != "pending"
-                if judge and leaf.state == "candidate":
+                if judge and leaf.state == "candidate" and judge.objection(leaf.messages) is None:
                     unjudged += judge.request(leaf.messages).key() not in self.journal.index
         judgements = f", and up to {unjudged} judgements" if unjudged else ""
         self.options.say(
@@ -383,6 +383,8 @@ class _Run:
 
     async def _judgement(self, judge: Judge, verdict: Verdict) -> Verdict:
         try:
+            if judge.objection(verdict.leaf.messages) is not None:
+                return verdict  # settling rejects it
             request = judge.request(verdict.leaf.messages)
             reply = await self.asker.ask(request, step=JUDGE_STEP, alias=judge.spec.alias)
         except NotAsked:

@@ -1,7 +1,7 @@
 """The refining half: frames in, verdicts out, no teacher and no network.
 
 `load_chain` and `run_chain` filter, `SeenTexts` finds duplicates, `repeats_of` copies of benchmark items, `parse_score` and `judge_verdicts` turn judge replies
-into verdicts. All of it is a pure function of its input, in plan order.
+into verdicts, `redact` takes private values out of texts. All of it is a pure function of its input, in plan order.
 """
 
 from synthgen.refine.chain import RESULT, Chain, ChainStep, load_chain, run_chain
@@ -9,6 +9,7 @@ from synthgen.refine.decontaminate import Reference, index_reference, repeats_of
 from synthgen.refine.dedup import SeenTexts
 from synthgen.refine.judge import judge_verdicts, parse_score
 from synthgen.refine.overlap import repeats
+from synthgen.refine.privacy import found_in, redact, redact_fields
 from synthgen.refine.verdict import VIEW, Verdicts, view_of
 
 __all__ = [
@@ -19,10 +20,13 @@ __all__ = [
     "Reference",
     "SeenTexts",
     "Verdicts",
+    "found_in",
     "index_reference",
     "judge_verdicts",
     "load_chain",
     "parse_score",
+    "redact",
+    "redact_fields",
     "repeats",
     "repeats_of",
     "run_chain",

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from synthgen.refine.loops_rule import ENDS, KEY_SHIFT, LINE_BYTES, LONG, SHORT
 from synthgen.refine.shingles import (
     CHAR_BASE,
     F64,
@@ -32,21 +33,14 @@ from synthgen.refine.shingles import (
     tokenise,
 )
 
-__all__ = ["ENDS", "LINE_BYTES", "LONG", "SHORT", "Loops", "loops_of"]
+__all__ = ["Loops", "loops_of"]
 
-LONG, SHORT = 8, 4  # words per n-gram
-# Lines shorter than this, in UTF-8 bytes, repeat in every poem, dialogue and data listing.
-LINE_BYTES = 15
-ENDS = "\n.!?。！？।؟"  # of Chinese, Hindi and Arabic sentences too
-
+_CHAR_INVERSE = pow(CHAR_BASE, -1, 1 << 64)
 _SPACE, _END = 1, 2  # a line break is both
 _KIND_X = np.zeros(0x10000, np.uint8)
 _KIND_X[[point for point in range(0x3001) if chr(point).isspace()]] = _SPACE
 _KIND_X[[ord(end) for end in ENDS]] |= _END
 _MIXED_A = mix(np.arange(128, dtype=np.uint64))
-# Of a text of 10 000 words two n-grams share these bits of their hashes once in 20 000 texts.
-KEY_SHIFT = 24
-_CHAR_INVERSE = pow(CHAR_BASE, -1, 1 << 64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import polars as pl
 
 from synthgen.refine.alphabet import DIGIT, EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD
 from synthgen.refine.kernel_shingles import U8, compiled, decode, mix
-from synthgen.refine.loops import ENDS, KEY_SHIFT, LINE_BYTES, LONG, SHORT
+from synthgen.refine.loops_rule import ENDS, KEY_SHIFT, LINE_BYTES, LONG, SHORT
 from synthgen.refine.shingles import CHAR_BASE, F64, I64, TOKEN_BASE, U32, U64, Bools, powers
 from synthgen.refine.shingles import mix as mix_all
 from synthgen.refine.text_buffers import Letters, buffers_of
