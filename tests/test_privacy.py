@@ -134,7 +134,7 @@ def test_block_keeps_a_record_from_a_hosted_judge(server: Loopback, tmp_path: Pa
 
     report = synthgen.generate(content, tmp_path / "run")
 
-    assert report.reasons["privacy", "pii_email"] == 1
+    assert report.reasons["privacy/pii_email"] == 1
     judged = [str(seen.body) for seen in server.requests if "deepseek" in str(seen.body)]
     assert len(judged) == 1
     assert MAIL not in judged[0]
