@@ -76,6 +76,7 @@ _BUILT_IN: dict[Kind, tuple[EntryPoint, ...]] = {
         sections="synthgen.refine.filters.form:SECTIONS",
         symbols="synthgen.refine.filters.form:SYMBOLS",
         tool_calls="synthgen.refine.filters.form:TOOL_CALLS",
+        flagged_words="synthgen.refine.filters.flagged:FLAGGED_WORDS",
         consistency="synthgen.refine.filters.compared:CONSISTENCY",
         grounded="synthgen.refine.filters.compared:GROUNDED",
         score="synthgen.refine.filters.compared:SCORE",
