@@ -5,7 +5,7 @@ library: written by people, PSF licence, the same on every machine of a version)
 with `prompt` and `completion`, or a JSON list with `instruction` and `output`. Out: microseconds of CPU per row and per kB for every step, the sum of the cheap ones
 against the plain-Python pieces in the same run, and the share of answers the chain keeps.
 
-    python -m benchmarks.filters [--chain sft_default] [--data answers.jsonl] [--reference benchmark.jsonl]
+    python -m benchmarks.filters [--chain sft_default] [--data answers.jsonl] [--reference benchmark.jsonl] [--plain]
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from pydoc_data import topics
 
@@ -161,7 +162,11 @@ def main() -> None:
     parser.add_argument("--chain", default="sft_default")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--reference", type=Path, help="a benchmark to stay clear of, with `prompt`")
+    parser.add_argument("--plain", action="store_true", help="without numba, whose loading is not measured")
     arguments = parser.parse_args()
+    if not arguments.plain:
+        with suppress(ImportError):
+            importlib.import_module("numba")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pairs = list(given(arguments.data) if arguments.data else documentation())

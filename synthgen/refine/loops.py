@@ -12,6 +12,7 @@ Axes: C folded characters of the batch, T tokens, G n-grams, R different n-grams
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 import importlib.util
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,7 @@ from synthgen.refine.shingles import (
 
 __all__ = ["Loops", "loops_of"]
 
+_WORTH_BYTES = 8 << 20  # the compiled pass saves 0.1 s of CPU a megabyte, and numba takes about a second
 _CHAR_INVERSE = pow(CHAR_BASE, -1, 1 << 64)
 _SPACE, _END = 1, 2  # a line break is both
 _KIND_X = np.zeros(0x10000, np.uint8)
@@ -62,9 +64,15 @@ class Loops:
 
 
 def loops_of(text: pl.Series, *, kernel: bool | None = None) -> Loops:
-    """Measure every text; null is an empty one. `kernel`: None means the compiled pass where numba is installed."""
+    """Measure every text; null is an empty one.
+
+    `kernel`: None means the compiled pass where numba is loaded already, or installed and worth the second it takes.
+    """
     text = text.fill_null("")
-    if kernel or (kernel is None and importlib.util.find_spec("numba") is not None):
+    if kernel is None:
+        large = (text.str.len_bytes().sum() or 0) >= _WORTH_BYTES
+        kernel = "numba" in sys.modules or (large and importlib.util.find_spec("numba") is not None)
+    if kernel:
         from synthgen.refine.loops_kernel import compiled_loops
 
         return Loops(*compiled_loops(text))
