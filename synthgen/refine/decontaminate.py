@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from synthgen.refine.loops import tokens_of
 from synthgen.refine.shingles import I64, U64, Bools, Ngrams, Tokens, ngrams, tokenise, words_of
 
 __all__ = ["RUN", "Reference", "index_reference", "repeats_of"]
@@ -140,8 +141,7 @@ def repeats_of(reference: Reference, view: pl.DataFrame) -> pl.DataFrame:
     ids = view["id"].to_list()
     found: dict[int, tuple[str, float, float | None, str]] = {}
     for column in ("prompt", "completion"):
-        texts = view[column].fill_null("").to_list()
-        for text, match in _matches(reference, texts).items():
+        for text, match in _matches(reference, view[column].fill_null("")).items():
             if text not in found or match.score > found[text][1]:
                 words = " ".join(match.words[:_SPAN_WORDS]) + (" …" if len(match.words) > _SPAN_WORDS else "")
                 detail = f"item {match.item}, {column}, {len(match.words)} words: {words}"
@@ -159,8 +159,8 @@ class _Match(NamedTuple):
     words: list[str]
 
 
-def _matches(reference: Reference, texts: Sequence[str]) -> dict[int, _Match]:
-    tokens = tokenise(texts)
+def _matches(reference: Reference, texts: pl.Series) -> dict[int, _Match]:
+    tokens = tokens_of(texts)
     start_N = np.searchsorted(tokens.text_T, np.arange(len(texts)))
     maybe = _maybe_exact(reference, tokens)
     found = {maybe[place]: match for place, match in _exact(reference, [texts[text] for text in maybe])}

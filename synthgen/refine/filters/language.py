@@ -71,7 +71,7 @@ _LETTERS = r"[\p{L}--[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]]"
 _DENSE_LETTERS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]"
 _READ_CHARS = 1000  # enough for certainty; the cost is linear
 # What is read first: the beginning, the middle and the end of that. Where all three speak as expected, that is enough.
-_PIECE_CHARS = 80
+_PIECE_CHARS = 50
 
 Confidence = Annotated[float, Field(gt=0, le=1)]
 
@@ -97,15 +97,13 @@ def language(frame: pl.DataFrame, params: LanguageParams) -> Verdicts:
     words = frame.select(
         answer=_words(prose_of(frame)),
         asked=_words(prose(asked)),
-        first=_words(prose(asked.str.extract(r"\A([^\n]*)"))),
-        last=_words(prose(asked.str.extract(r"([^\n]*)\z"))),
+        prompt=asked,
         free=prompt().str.contains(_ASKS_LANGUAGE),
     )
     rows = words.select(
         "answer",
         "asked",
-        "first",
-        "last",
+        "prompt",
         answer_pieces=_pieces("answer"),
         asked_pieces=_pieces("asked"),
         enough=_enough("answer", params),
@@ -124,8 +122,7 @@ def language(frame: pl.DataFrame, params: LanguageParams) -> Verdicts:
 class _Row(NamedTuple):
     answer: str
     asked: str
-    first: str
-    last: str
+    prompt: str
     answer_pieces: str
     asked_pieces: str
     enough: bool
@@ -148,7 +145,8 @@ def _judge(row: _Row, params: LanguageParams) -> tuple[str | None, float | None,
     if certainty < params.confidence or _family(wanted) == _family(spoken):
         return None, confidence, None
     # An instruction around a quoted text: its own language is at the beginning or at the end.
-    if any(part and _family(_detect(part)[0]) == _family(spoken) for part in (row.first, row.last)):
+    ends = _words(prose(pl.Series([row.prompt.split("\n", 1)[0], row.prompt.rpartition("\n")[2]])))
+    if any(end and _family(_detect(end)[0]) == _family(spoken) for end in ends):
         return None, confidence, None
     return "language_mismatch", confidence, f"{spoken}, prompt {wanted}"
 
