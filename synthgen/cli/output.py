@@ -15,7 +15,7 @@ from rich.text import Text
 
 from synthgen.cli.as_json import print_json
 from synthgen.cli.terminal import safe
-from synthgen.pipeline import Cancelled, Plan, Question, Report, RowStory, RunSummary
+from synthgen.pipeline import Cancelled, Plan, PrivacyPlan, Question, Report, RowStory, RunSummary
 from synthgen.types import JSONValue
 
 __all__ = ["console", "print_cancelled", "print_plan", "print_report", "print_shown"]
@@ -144,9 +144,20 @@ def print_plan(plan: Plan, questions: Sequence[Question] = (), *, as_json: bool)
     out.print(f"cost: {_usd(low, expected, high)}" + (" USD, estimated" if expected is not None else ""))
     if plan.budget_usd is not None:
         out.print(f"cap: {plan.budget_usd:g} USD")
+    if plan.privacy and (plan.privacy.found or plan.privacy.mode != "allow"):
+        _print_privacy(out, plan.privacy)
     _print_policy(out, plan.policy)
     for question in questions:
         _print_question(out, question)
+
+
+def _print_privacy(out: Console, privacy: PrivacyPlan) -> None:
+    done = {"allow": "is sent as it is", "redact": "is replaced", "block": "is not sent"}[privacy.mode]
+    found = ", ".join(f"{reason} in {count}" for reason, count in privacy.found.items()) or "nothing"
+    out.print(
+        f"privacy: {privacy.mode}: private data {done} (hosted: {', '.join(privacy.hosted)}); "
+        f"in the first {privacy.looked_at} prompts: {found}"
+    )
 
 
 def _print_question(out: Console, question: Question) -> None:

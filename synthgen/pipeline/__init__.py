@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from synthgen.pipeline.gates import Gates, OnDeny, open_gates
     from synthgen.pipeline.generate import Options
     from synthgen.pipeline.ignored_schemas import require_schemas_kept
-    from synthgen.pipeline.plan import Plan, make_plan
+    from synthgen.pipeline.plan import Plan, PrivacyPlan, make_plan
     from synthgen.pipeline.preview import Question, first_questions
     from synthgen.pipeline.progress import Progress
     from synthgen.pipeline.recheck import Attestation, Recheck, attest, check_recipe, check_rows
@@ -33,6 +33,7 @@ __all__ = [
     "OnDeny",
     "Options",
     "Plan",
+    "PrivacyPlan",
     "Progress",
     "Question",
     "Recheck",
@@ -85,6 +86,7 @@ __getattr__ = lazily(
         "ignored_schemas": ("require_schemas_kept",),
         "plan": (
             "Plan",
+            "PrivacyPlan",
             "make_plan",
         ),
         "preview": (

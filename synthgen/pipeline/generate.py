@@ -285,7 +285,7 @@ class _Run:
             for leaf in tree.leaves(tree.admit(row, seen), reply_of):
                 missing += leaf.state == "pending"
                 answered += leaf.state != "pending"
-                if judge and leaf.state == "candidate":
+                if judge and leaf.state == "candidate" and judge.objection(leaf.messages) is None:
                     unjudged += judge.request(leaf.messages).key() not in self.journal.index
         judgements = f", and up to {unjudged} judgements" if unjudged else ""
         self.options.say(

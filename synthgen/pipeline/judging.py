@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from synthgen.asking import TeacherSpec
 from synthgen.journal import Reply
+from synthgen.pipeline.privacy import ALLOW, Privacy
 from synthgen.pipeline.verdicts import Verdict
 from synthgen.refine import parse_score
 from synthgen.templates import Parsed, Prompt, parse_reply, render_messages
@@ -37,6 +38,7 @@ class Judge:
     rule: tuple[str, float]
     ship_score: bool
     missing_is_pending: bool = True
+    privacy: Privacy = ALLOW
 
     def request(self, messages: tuple[Message, ...]) -> Request:
         """The question about one candidate."""
@@ -46,9 +48,12 @@ class Judge:
             "instruction": "\n\n".join(asked),
             "response": messages[last].said,
         }
-        return Request(
-            messages=render_messages(self.prompt, fields), teacher=self.spec.identity, sampling=self.sampling
-        )
+        asked_of, _ = self.privacy.prompt(render_messages(self.prompt, fields))
+        return Request(messages=asked_of, teacher=self.spec.identity, sampling=self.sampling)
+
+    def objection(self, messages: tuple[Message, ...]) -> str | None:
+        """Why this candidate must not be shown to the judge; None where it may."""
+        return self.privacy.objection(self.spec.alias, self.request(messages).messages)
 
     def look_up(self, messages: tuple[Message, ...], reply_of: Callable[[str], Reply | None]) -> Reply | None:
         """The judgement the journal holds of a candidate."""
@@ -68,6 +73,14 @@ class Judge:
     def apply(self, verdict: Verdict) -> Verdict:
         """The candidate's verdict, given its judgement."""
         reply = verdict.judgement
+        if reply is None and (reason := self.objection(verdict.leaf.messages)) is not None:
+            return replace(
+                verdict,
+                outcome="rejected",
+                stage="privacy",
+                reason=reason,
+                detail=f"not sent to {self.spec.alias}",
+            )
         if reply is None and self.missing_is_pending:
             return replace(verdict, outcome="pending", stage=JUDGE_STEP, reason="pending")
         score = None if reply is None else self.score(reply)

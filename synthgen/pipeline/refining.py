@@ -138,6 +138,8 @@ class Refining:
 
     async def _judgement(self, judge: Judge, verdict: Verdict) -> Verdict:
         try:
+            if judge.objection(verdict.leaf.messages) is not None:
+                return verdict  # settling rejects it
             request = judge.request(verdict.leaf.messages)
             reply = await self._asker.ask(request, step=JUDGE_STEP, alias=judge.spec.alias)
         except NotAsked:

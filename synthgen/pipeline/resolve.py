@@ -15,11 +15,12 @@ from synthgen.asking import TeacherSpec, cloud_route, find_price, maker_model, s
 from synthgen.assets import Kind, find_asset
 from synthgen.errors import RecipeError, UsageError
 from synthgen.pipeline.judging import Judge
+from synthgen.pipeline.privacy import Privacy, hosted_teachers
 from synthgen.pipeline.tools import check_choice, inline_tools, read_tools
 from synthgen.pipeline.tree import Step, Tree
 from synthgen.policy import Part, Registry, default_route, load_registry, rule_folders
 from synthgen.recipe.load import LoadedRecipe
-from synthgen.recipe.model import SamplingConfig, StepConfig, TeacherConfig
+from synthgen.recipe.model import Recipe, SamplingConfig, StepConfig, TeacherConfig
 from synthgen.refine import Chain, load_chain
 from synthgen.shape import RecordShape
 from synthgen.templates import Prompt, compile_record, compile_template, load_prompt
@@ -140,14 +141,15 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
         _step(loaded, files, index, step, specs, cap_usd) for index, step in enumerate(recipe.steps)
     )
     record = compile_record(recipe.output.record, where=loaded.where("output", "record"))
+    privacy = Privacy(recipe.privacy, _hosted(recipe, specs), recipe.output.redact)
     judge = _judge(loaded, files, specs, cap_usd)
     shape = RecordShape(reasoning=steps[-1].reasoning, tools=steps[-1].tools is not None)
     return Resolved(
         loaded=loaded,
         files=files,
         specs=specs,
-        tree=Tree(steps, specs, record, recipe.seed),
-        judge=judge,
+        tree=Tree(steps, specs, record, recipe.seed, privacy),
+        judge=None if judge is None else replace(judge, privacy=privacy),
         chain=_chain(loaded, files, recipe.refine.chain),
         shape=shape,
         registry=registry,
@@ -176,6 +178,14 @@ def _spec(loaded: LoadedRecipe, registry: Registry, alias: str, config: TeacherC
     if len(pool) == 1:
         return replace(pool[0], alias=alias)
     return TeacherSpec(alias, identity, config, price, config.pool or "", tuple(pool))
+
+
+def _hosted(recipe: Recipe, specs: Mapping[str, TeacherSpec]) -> frozenset[str]:
+    """The hosted ones among the teachers that are asked at all."""
+    asked = {alias for step in recipe.steps for alias in step.weights()}
+    if recipe.refine.judge:
+        asked.add(recipe.refine.judge.teacher)
+    return hosted_teachers(specs) & asked
 
 
 def _base_url(config: TeacherConfig) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "NearConfig",
     "OutputConfig",
     "Price",
+    "PrivacyMode",
     "Recipe",
     "RecordConfig",
     "ReferenceConfig",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+PrivacyMode = Literal["block", "redact", "allow"]
 SEED_RELATIONS = Literal["verbatim", "adapted", "inspired", "none"]
 
 
@@ -286,9 +288,10 @@ class RecordConfig(Strict):
 
 
 class OutputConfig(Strict):
-    """Shape of the published dataset."""
+    """Shape of the published dataset. `redact`: private values in records become placeholders, in answers too."""
 
     record: RecordConfig = RecordConfig()
+    redact: bool = False
     rows_per_shard: Annotated[int, Field(ge=1)] = 50_000
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -308,7 +311,11 @@ class Actor(Strict):
 
 
 class Recipe(Strict):
-    """A whole recipe; see `README.md` for an example and `synthgen schema` for the JSON schema."""
+    """A whole recipe; see `README.md` for an example and `synthgen schema` for the JSON schema.
+
+    `privacy`: what becomes of a prompt with credentials or personal data whose teacher is hosted by somebody else: its
+    row is rejected (`block`), the values are replaced (`redact`), or it is sent as it is (`allow`).
+    """
 
     name: Annotated[str, Field(pattern=NAME)]
     description: str = ""
@@ -317,6 +324,7 @@ class Recipe(Strict):
     budget_usd: Annotated[float, Field(ge=0)] | None = None
     seed: int = 0
     wave: Annotated[int, Field(ge=1, le=100_000)] = 256
+    privacy: PrivacyMode = "allow"
     source: SourceConfig
     teachers: Annotated[dict[str, SerializeAsAny[TeacherConfig]], Field(min_length=1)]
     steps: Annotated[list[StepConfig], Field(min_length=1)]

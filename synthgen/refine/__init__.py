@@ -1,7 +1,7 @@
 """The refining half: frames in, verdicts out, no teacher and no network.
 
 `load_chain` and `run_chain` filter, `SeenTexts` finds duplicates, `repeats_of` copies of benchmark items, `parse_score` and `judge_verdicts` turn judge replies
-into verdicts. All of it is a pure function of its input, in plan order.
+into verdicts, `redact` takes private values out of texts. All of it is a pure function of its input, in plan order.
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from synthgen.refine.dedup import SeenTexts
     from synthgen.refine.judge import judge_verdicts
     from synthgen.refine.overlap import repeats
+    from synthgen.refine.privacy import found_in, redact, redact_fields
     from synthgen.refine.running import RESULT, run_chain
     from synthgen.refine.score import parse_score
     from synthgen.refine.verdict import VIEW, Verdicts, view_of
@@ -26,10 +27,13 @@ __all__ = [
     "Reference",
     "SeenTexts",
     "Verdicts",
+    "found_in",
     "index_reference",
     "judge_verdicts",
     "load_chain",
     "parse_score",
+    "redact",
+    "redact_fields",
     "repeats",
     "repeats_of",
     "run_chain",
@@ -52,6 +56,11 @@ __getattr__ = lazily(
         "dedup": ("SeenTexts",),
         "judge": ("judge_verdicts",),
         "overlap": ("repeats",),
+        "privacy": (
+            "found_in",
+            "redact",
+            "redact_fields",
+        ),
         "running": (
             "RESULT",
             "run_chain",

@@ -46,6 +46,7 @@ class ChainStep:
     on_reject: OnReject
     run: Run
     version: int
+    reads: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, JSONValue]:
         """What the manifest says of it."""
@@ -150,7 +151,9 @@ def _step(
     options = validate(_StepOptions, _only(document, place, name, own), at=("steps", place, name))
     params = validate(plugin.params, _only(document, place, name, rest), at=("steps", place, name))
     step_id = options.id or name.rpartition(":")[2]
-    return ChainStep(step_id, name, params, options.on_reject, cast(Run, plugin.run), plugin.version)
+    return ChainStep(
+        step_id, name, params, options.on_reject, cast(Run, plugin.run), plugin.version, plugin.reads
+    )
 
 
 def _check_keys(

@@ -9,6 +9,7 @@ most rejected rows fail a cheap one).
 import polars as pl
 
 from synthgen.refine.chain import Chain, ChainStep
+from synthgen.refine.filters.text import SHARED
 from synthgen.refine.verdict import VIEW, view_of
 
 __all__ = ["RESULT", "run_chain"]
@@ -46,6 +47,9 @@ def run_chain(chain: Chain, frame: pl.DataFrame) -> pl.DataFrame:
     scores = [pl.DataFrame(schema={"row": pl.UInt32, "scores": _SCORE})]
     flags = [pl.DataFrame(schema={"row": pl.UInt32, "flags": pl.String})]
     for place, step in enumerate(chain.steps):
+        alive = alive.with_columns(
+            SHARED[name](alive).alias(name) for name in step.reads if name not in alive.columns
+        )
         judged = _apply(step, alive)
         if any(later > place for later in recalls):
             alive = _remember(step, alive, judged)
