@@ -22,7 +22,16 @@ from synthgen.pipeline.runfolder import RunFolder
 from synthgen.recipe.model import Recipe, TeacherConfig
 from synthgen.types import JSONValue, digest
 
-__all__ = ["Need", "Record", "missing", "needs_of", "read_record", "require_abilities", "teacher_digest"]
+__all__ = [
+    "BELIEVED_DAYS",
+    "Need",
+    "Record",
+    "missing",
+    "needs_of",
+    "read_record",
+    "require_abilities",
+    "teacher_digest",
+]
 
 # Servers are restarted and upgraded; a week is how long a proof is believed.
 BELIEVED_DAYS = 7

@@ -21,7 +21,6 @@ from synthgen.pipeline.rows import Counter, Row, identify
 from synthgen.pipeline.tree import Ask, Tree
 from synthgen.policy import policy_json
 from synthgen.recipe.model import PrivacyMode
-from synthgen.refine import found_in
 from synthgen.sources import BadRow, read_source
 from synthgen.types import JSONValue, Usage
 
@@ -215,6 +214,8 @@ def _privacy(resolved: Resolved) -> PrivacyPlan | None:
     tree = resolved.tree
     if not tree.privacy.hosted:
         return None
+    from synthgen.refine import found_in  # brings polars along
+
     bare = Tree(tree.steps, tree.specs, tree.record, tree.seed)
     seen = Counter()
     looked_at = 0

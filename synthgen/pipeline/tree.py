@@ -190,7 +190,7 @@ class Tree:
         """What a reply leads to: nodes of the next step, or leaves."""
         before = ask.node
         asked = (*before.asked, Asked(ask, reply))
-        node = Node(before.row, before.depth, ask.path, before.fields, asked, before.item)
+        node = Node(before.row, before.depth, ask.path, before.fields, asked, before.item, before.redacted)
         if reply.completion is None:
             return [self._leaf(node, ask.step, ask.sample, "failed", "ask", reply.reason, reply.message)]
         completion = reply.completion
@@ -208,7 +208,9 @@ class Tree:
         grown: list[Node | Leaf] = []
         for item, values in enumerate(parsed.items):
             path = node.path if ask.step.prompt.reply.kind != "list" else (*node.path, f"[{item}]")
-            child = Node(node.row, node.depth + 1, path, {**node.fields, **values}, asked, item)
+            child = Node(
+                node.row, node.depth + 1, path, {**node.fields, **values}, asked, item, node.redacted
+            )
             last = child.depth == len(self.steps)
             grown.append(self._candidate(child, ask, parsed.thinking) if last else child)
         return grown

@@ -27,7 +27,7 @@ from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPA
 from synthgen.refine.kernel_bits import U8, compiled, load64, store64, trailing_zeros
 from synthgen.refine.shingles import CHAR_BASE, CHUNK_BASE, I64, U32, U64
 
-__all__ = ["Scratch", "Tables", "cut", "decode", "new_scratch", "shingle_text", "unknown_points"]
+__all__ = ["Scratch", "Tables", "cut", "decode", "mix", "new_scratch", "shingle_text", "unknown_points"]
 
 _CHAR_BASE, _CHUNK_BASE = np.uint64(CHAR_BASE), np.uint64(CHUNK_BASE)
 _MIX_A = np.uint64(0xFF51AFD7ED558CCD)

@@ -14,13 +14,26 @@ from synthgen.refine.alphabet import DIGIT, EXPANDS, KIND_SHIFT, MARK, POINT, SO
 from synthgen.refine.kernel_bits import U8, compiled
 from synthgen.refine.kernel_shingles import decode, mix
 from synthgen.refine.loops_rule import ENDS, KEY_SHIFT, LINE_BYTES, LONG, SHORT
-from synthgen.refine.shingles import CHAR_BASE, F64, I64, TOKEN_BASE, U32, U64, Bools, Tokens, powers
+from synthgen.refine.shingles import (
+    CHAR_BASE,
+    CHUNK_BASE,
+    F64,
+    I64,
+    TOKEN_BASE,
+    U32,
+    U64,
+    Bools,
+    Tokens,
+    powers,
+)
 from synthgen.refine.shingles import mix as mix_all
 from synthgen.refine.text_buffers import Letters, buffers_of
 
 __all__ = ["compiled_loops", "compiled_tokens"]
 
-_CHAR_BASE = np.uint64(CHAR_BASE)
+_CHAR_BASE, _CHUNK_BASE = np.uint64(CHAR_BASE), np.uint64(CHUNK_BASE)
+_LOWER, _BYTE, _CHUNK_BITS = np.uint64(0x20), np.uint64(8), np.uint64(64)
+_LOW_BYTE, _SIX, _NEXT = np.uint64(0xFF), np.uint64(0x3F), np.uint64(0x80)
 _TOKEN_INVERSE = np.uint64(pow(TOKEN_BASE, -1, 1 << 64))
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 _KEY_SHIFT = np.uint64(KEY_SHIFT)
@@ -151,6 +164,34 @@ def _tokens(
 
 
 @compiled
+def _put(
+    byte: np.uint64, h: np.uint64, power: np.uint64, chunk: np.uint64, filled: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
+    """One more byte of a word's hash, which is summed in chunks of eight; the last chunk is still open."""
+    chunk |= byte << filled
+    filled += _BYTE
+    if filled == _CHUNK_BITS:
+        return h + chunk * power, power * _CHUNK_BASE, _ZERO, _ZERO
+    return h, power, chunk, filled
+
+
+@compiled
+def _utf8(code: np.uint64) -> tuple[np.uint64, int]:
+    """A code point's bytes, the first one lowest, and how many they are."""
+    last = code & _SIX | _NEXT
+    if code < 0x80:
+        return code, 1
+    if code < 0x800:
+        return np.uint64(0xC0) | code >> np.uint64(6) | last << _BYTE, 2
+    middle = code >> np.uint64(6) & _SIX | _NEXT
+    if code < 0x10000:
+        return np.uint64(0xE0) | code >> np.uint64(12) | middle << _BYTE | last << np.uint64(16), 3
+    second = code >> np.uint64(12) & _SIX | _NEXT
+    high = np.uint64(0xF0) | code >> np.uint64(18)
+    return high | second << _BYTE | middle << np.uint64(16) | last << np.uint64(24), 4
+
+
+@compiled
 def _read(
     buffer_C: U8,
     start: int,
@@ -167,7 +208,7 @@ def _read(
 ) -> tuple[int, int, int]:
     """Tokens and lines of one text; returns how many there are and the longest run without white space, or -1s."""
     words = lines = solid = run = 0
-    h, power = _ZERO, _ONE
+    h, power, chunk, filled = _ZERO, _ONE, _ZERO, _ZERO
     letters, digits, size = False, 0, 0
     line, line_power, line_size, line_bytes = _ZERO, _ONE, 0, 0
     seen, seen_size, seen_bytes = _ZERO, 0, 0  # the line up to its last character that is no white space
@@ -177,9 +218,8 @@ def _read(
         begin = i
         while i < end and word_A[buffer_C[i]] != _ZERO:
             mixed = word_A[buffer_C[i]]
-            h += mixed * power
+            h, power, chunk, filled = _put(np.uint64(buffer_C[i]) | _LOWER, h, power, chunk, filled)
             line += mixed * line_power
-            power *= _CHAR_BASE
             line_power *= _CHAR_BASE
             i += 1
         if i > begin:
@@ -194,10 +234,10 @@ def _read(
         if buffer_C[i] == _BLANK:  # the most frequent of the others
             i += 1
             if size > 0:
-                token_T[words] = mix(h)
+                token_T[words] = mix(h + chunk * power)
                 numeric_T[words] = digits == size
                 words += letters
-                h, power = _ZERO, _ONE
+                h, power, chunk, filled = _ZERO, _ONE, _ZERO, _ZERO
                 letters, digits, size = False, 0, 0
             run = 0
             if line_size > 0:
@@ -226,17 +266,19 @@ def _read(
                 letters |= kind == WORD
                 digits += (folded & DIGIT) != 0
                 size += 1
-                h += mixed * power
-                power *= _CHAR_BASE
+                utf8, width8 = _utf8(np.uint64(code))
+                for _ in range(width8):
+                    h, power, chunk, filled = _put(utf8 & _LOW_BYTE, h, power, chunk, filled)
+                    utf8 >>= _BYTE
             else:
                 if size > 0:
-                    token_T[words] = mix(h)
+                    token_T[words] = mix(h + chunk * power)
                     numeric_T[words] = digits == size
                     words += letters
-                    h, power = _ZERO, _ONE
+                    h, power, chunk, filled = _ZERO, _ONE, _ZERO, _ZERO
                     letters, digits, size = False, 0, 0
                 if kind == SOLO:
-                    token_T[words] = mix(mixed)
+                    token_T[words] = mix(_utf8(np.uint64(code))[0])
                     numeric_T[words] = (folded & DIGIT) != 0
                     words += 1
             if kind == SPACE:
@@ -259,7 +301,7 @@ def _read(
                 if kind != SPACE:
                     seen, seen_size, seen_bytes = line, line_size, line_bytes
     if size > 0:
-        token_T[words] = mix(h)
+        token_T[words] = mix(h + chunk * power)
         numeric_T[words] = digits == size
         words += letters
     if seen_bytes >= LINE_BYTES:
