@@ -19,6 +19,7 @@ from synthgen.errors import SynthgenError, UsageError
 from synthgen.pipeline import (
     Attestation,
     Cancelled,
+    DatasetReport,
     DedupOptions,
     DedupReport,
     Export,
@@ -29,6 +30,7 @@ from synthgen.pipeline import (
     Question,
     Recheck,
     Report,
+    ReportOptions,
     RowStory,
     RunFolder,
     RunSummary,
@@ -43,6 +45,7 @@ from synthgen.pipeline import (
     open_gates,
     read_record,
     recut,
+    report_on,
     require_abilities,
     resolve,
     row_story,
@@ -60,6 +63,7 @@ if TYPE_CHECKING:  # brings HTTP libraries along
 
 __all__ = [
     "Cancelled",
+    "DatasetReport",
     "DedupOptions",
     "DedupReport",
     "FilterOptions",
@@ -69,6 +73,7 @@ __all__ = [
     "Question",
     "Recheck",
     "Report",
+    "ReportOptions",
     "RowStory",
     "RunSummary",
     "SynthgenError",
@@ -85,6 +90,7 @@ __all__ = [
     "policy_student",
     "preview",
     "recipe_schema",
+    "report",
     "show",
 ]
 
@@ -186,6 +192,20 @@ def dedup(
     """
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     return _dedup(paths, Path(out), options or DedupOptions())
+
+
+def report(
+    inputs: str | Path | Sequence[str | Path], *, options: ReportOptions | None = None
+) -> DatasetReport:
+    """What a run or anybody's dataset covers, how varied it is, who loses rows where, what it says of gender.
+
+    Writes nothing: `DatasetReport.write` and `write_seeds` do.
+
+    Raises:
+        SynthgenError: an input cannot be read, or an option does not fit it.
+    """
+    paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
+    return report_on(paths, options or ReportOptions())
 
 
 def policy_check(

@@ -16,6 +16,7 @@ from synthgen.cli.dedup import dedup as dedup_verb
 from synthgen.cli.doctor import doctor
 from synthgen.cli.journal import app as journal_app
 from synthgen.cli.policy import app as policy_app
+from synthgen.cli.report import report as report_verb
 from synthgen.cli.terminal import safe
 from synthgen.errors import PolicyError, SynthgenError, UsageError
 
@@ -191,6 +192,7 @@ def filter_(
 
 
 app.command("dedup")(dedup_verb)
+app.command("report")(report_verb)
 
 
 @app.command()

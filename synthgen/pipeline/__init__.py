@@ -13,6 +13,7 @@ from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.recheck import Attestation, Recheck, attest, check_recipe, check_rows
 from synthgen.pipeline.refilter import FilterOptions, filter_foreign, recut
 from synthgen.pipeline.report import Report
+from synthgen.pipeline.reporting import DatasetReport, ReportOptions, report_on
 from synthgen.pipeline.resolve import resolve
 from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
@@ -20,6 +21,7 @@ from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 __all__ = [
     "Attestation",
     "Cancelled",
+    "DatasetReport",
     "DedupOptions",
     "DedupReport",
     "Export",
@@ -32,6 +34,7 @@ __all__ = [
     "Question",
     "Recheck",
     "Report",
+    "ReportOptions",
     "RowStory",
     "RunFolder",
     "RunSummary",
@@ -48,6 +51,7 @@ __all__ = [
     "open_gates",
     "read_record",
     "recut",
+    "report_on",
     "require_abilities",
     "resolve",
     "row_story",
