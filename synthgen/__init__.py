@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         FilterOptions,
         Options,
         Report,
+        ReportOptions,
         SynthgenError,
         dedup,
         doctor,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         policy_export,
         policy_student,
         recipe_schema,
+        report,
         show,
     )
 
@@ -37,6 +39,7 @@ __all__ = [
     "FilterOptions",
     "Options",
     "Report",
+    "ReportOptions",
     "SynthgenError",
     "dedup",
     "doctor",
@@ -49,6 +52,7 @@ __all__ = [
     "policy_export",
     "policy_student",
     "recipe_schema",
+    "report",
     "show",
 ]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # each verb loads what it needs
     from synthgen.asking.batch import Pace
     from synthgen.pipeline import (
         Cancelled,
+        DatasetReport,
         DedupOptions,
         DedupReport,
         Export,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # each verb loads what it needs
         Question,
         Recheck,
         Report,
+        ReportOptions,
         RowStory,
         RunSummary,
     )
@@ -41,6 +43,7 @@ if TYPE_CHECKING:  # each verb loads what it needs
 
 __all__ = [
     "Cancelled",
+    "DatasetReport",
     "DedupOptions",
     "DedupReport",
     "FilterOptions",
@@ -50,6 +53,7 @@ __all__ = [
     "Question",
     "Recheck",
     "Report",
+    "ReportOptions",
     "RowStory",
     "RunSummary",
     "SynthgenError",
@@ -66,6 +70,7 @@ __all__ = [
     "policy_student",
     "preview",
     "recipe_schema",
+    "report",
     "show",
 ]
 
@@ -188,6 +193,22 @@ def dedup(
 
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     return dedup(paths, Path(out), options or DedupOptions())
+
+
+def report(
+    inputs: str | Path | Sequence[str | Path], *, options: "ReportOptions | None" = None
+) -> "DatasetReport":
+    """What a run or anybody's dataset covers, how varied it is, who loses rows where, what it says of gender.
+
+    Writes nothing: `DatasetReport.write` and `write_seeds` do.
+
+    Raises:
+        SynthgenError: an input cannot be read, or an option does not fit it.
+    """
+    from synthgen.pipeline.reporting import ReportOptions, report_on
+
+    paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
+    return report_on(paths, options or ReportOptions())
 
 
 def policy_check(
@@ -384,6 +405,7 @@ __getattr__ = lazily(
         "recheck": ("Recheck",),
         "refilter": ("FilterOptions",),
         "report": ("Report",),
+        "reporting": ("DatasetReport", "ReportOptions"),
         "show": ("RowStory", "RunSummary"),
     },
 )

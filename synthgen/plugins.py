@@ -47,6 +47,7 @@ _BUILT_IN: dict[Kind, tuple[EntryPoint, ...]] = {
         jsonl="synthgen.sources.files:JSONL",
         csv="synthgen.sources.files:CSV",
         parquet="synthgen.sources.files:PARQUET",
+        requests="synthgen.sources.requests:REQUESTS",
         inline="synthgen.sources.inline:INLINE",
         sample="synthgen.sources.sample:SAMPLE",
     ),

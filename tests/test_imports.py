@@ -114,6 +114,7 @@ def test_the_public_names_of_the_package() -> None:
         "FilterOptions",
         "Options",
         "Report",
+        "ReportOptions",
         "SynthgenError",
         "dedup",
         "doctor",
@@ -126,6 +127,7 @@ def test_the_public_names_of_the_package() -> None:
         "policy_export",
         "policy_student",
         "recipe_schema",
+        "report",
         "show",
     ]
 

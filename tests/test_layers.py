@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("assets", "plugins"),
     ("recipe",),
     ("sources", "templates", "journal", "refine", "policy", "dataset"),
+    ("insight",),
     ("asking",),
     ("pipeline",),
     ("api", "cli", "__init__", "__main__"),

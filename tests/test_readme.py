@@ -115,7 +115,19 @@ def test_the_table_of_teachers_names_every_provider() -> None:
 def test_the_readme_shows_every_verb() -> None:
     shown = {command.split()[1] for command in commands()}
 
-    verbs = {"generate", "cancel", "plan", "doctor", "filter", "dedup", "show", "list", "schema", "policy"}
+    verbs = {
+        "generate",
+        "cancel",
+        "plan",
+        "doctor",
+        "filter",
+        "dedup",
+        "report",
+        "show",
+        "list",
+        "schema",
+        "policy",
+    }
     assert shown == verbs
 
 

@@ -18,6 +18,7 @@ from synthgen.cli.dedup import dedup as dedup_verb
 from synthgen.cli.doctor import doctor
 from synthgen.cli.journal import app as journal_app
 from synthgen.cli.policy import app as policy_app
+from synthgen.cli.report import report as report_verb
 from synthgen.cli.terminal import safe
 from synthgen.errors import PolicyError, SynthgenError, UsageError
 
@@ -179,6 +180,12 @@ def filter_(
         list[Path] | None,
         typer.Option(help="A benchmark (Parquet, JSONL, text) no row may repeat. May be repeated."),
     ] = None,
+    select: Annotated[
+        int | None, typer.Option(help="Of what is accepted, only N rows: see --by.", min=1)
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="How --select chooses: diversity, score:NAME, stratify:COLUMN.")
+    ] = "diversity",
     dry_run: Annotated[
         int | None, typer.Option(help="Look at the first N rows only, write nothing.", min=1)
     ] = None,
@@ -188,7 +195,10 @@ def filter_(
     from synthgen import api
     from synthgen.cli.output import print_report
     from synthgen.cli.policy_given import actor_facts, on_deny_choice
+    from synthgen.pipeline.selecting import parse_select
 
+    if select is not None and dry_run is not None:
+        raise UsageError("--select: looks at all rows; leave it out of a dry run")
     if out is None and dry_run is None:
         raise UsageError("filter: name a folder for the result with -o")
     options = api.FilterOptions(
@@ -205,6 +215,7 @@ def filter_(
         report_only=report_only,
         against=tuple(against or ()),
         dry_run=dry_run,
+        select=None if select is None else parse_select(select, by),
     )
     report = api.filter(inputs, out or Path("dry-run"), options=options)
     print_report(report, as_json=as_json, published=dry_run is None)
@@ -212,6 +223,7 @@ def filter_(
 
 
 app.command("dedup")(dedup_verb)
+app.command("report")(report_verb)
 
 
 @app.command()

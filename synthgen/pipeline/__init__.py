@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from synthgen.pipeline.recheck import Attestation, Recheck, attest, check_recipe, check_rows
     from synthgen.pipeline.refilter import FilterOptions, filter_foreign, recut
     from synthgen.pipeline.report import Report
+    from synthgen.pipeline.reporting import DatasetReport, ReportOptions, report_on
     from synthgen.pipeline.runfolder import RunFolder
     from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
 
 __all__ = [
     "Attestation",
     "Cancelled",
+    "DatasetReport",
     "DedupOptions",
     "DedupReport",
     "Export",
@@ -38,6 +40,7 @@ __all__ = [
     "Question",
     "Recheck",
     "Report",
+    "ReportOptions",
     "RowStory",
     "RunFolder",
     "RunSummary",
@@ -52,6 +55,7 @@ __all__ = [
     "open_gates",
     "read_record",
     "recut",
+    "report_on",
     "require_abilities",
     "require_schemas_kept",
     "row_story",
@@ -107,6 +111,11 @@ __getattr__ = lazily(
             "recut",
         ),
         "report": ("Report",),
+        "reporting": (
+            "DatasetReport",
+            "ReportOptions",
+            "report_on",
+        ),
         "runfolder": ("RunFolder",),
         "show": (
             "RowStory",

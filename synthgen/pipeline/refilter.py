@@ -43,6 +43,7 @@ from synthgen.pipeline.report import OUTCOMES, Report
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter, row_from_entry
 from synthgen.pipeline.runfolder import RunFolder
+from synthgen.pipeline.selecting import Select, select_rows
 from synthgen.pipeline.tree import Ask, Leaf
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
@@ -68,7 +69,7 @@ class FilterOptions:
     refuses: `fail` stops, `drop` sets them aside, `split` also writes rows that cannot stand together into folders
     of their own. `report_only` refuses nothing and stamps what it writes.
     `against`: benchmark files whose items no row may repeat, beside those of the run's recipe.
-    `dry_run`: look at the first rows only and write nothing.
+    `dry_run`: look at the first rows only and write nothing. `select`: of what is accepted, only so many rows.
     """
 
     chain: str | None = None
@@ -86,6 +87,7 @@ class FilterOptions:
     rows_per_shard: int = 50_000
     test_share: float = 0.0
     dry_run: int | None = None
+    select: Select | None = None
     today: date | None = None
 
 
@@ -226,6 +228,8 @@ def _recut(
                 staging.add("lineage", frames.lineage)
                 if resolved.captures:
                     staging.add("logprobs", logprobs_frame(verdicts, index, resolved.specs))
+            if options.select is not None:
+                select_rows(staging, options.select, counts)
             publish_run(
                 out, staging, resolved, gates, index, counts, walked, lambda _: None, against, with_lock=True
             )
@@ -348,6 +352,8 @@ def _filter_group(
                 staging.add("quarantine", refined.quarantined)
             if counts.planned == 0:
                 raise UsageError(f"{', '.join(map(str, inputs))}: no rows found")
+            if options.select is not None:
+                select_rows(staging, options.select, counts)
             staging.finish(metadata=stamp(policy.decided))
             rows = count_rows(staging.new, staging.files)
             entries = policy.manifest(out.name, chain, counts, rows, against)
