@@ -45,7 +45,8 @@ def report(
 ) -> None:
     """Say what a dataset covers, how varied it is, who loses rows where, and what it says of gender. Changes nothing."""
     from synthgen import api
-    from synthgen.cli.output import console, print_json
+    from synthgen.cli.as_json import print_json
+    from synthgen.cli.output import console
     from synthgen.errors import UsageError
 
     if seeds is not None and not against:
