@@ -8,6 +8,7 @@ from synthgen.refine.chain import RESULT, Chain, ChainStep, load_chain, run_chai
 from synthgen.refine.decontaminate import Reference, index_reference, repeats_of
 from synthgen.refine.dedup import SeenTexts
 from synthgen.refine.judge import judge_verdicts, parse_score
+from synthgen.refine.judgements import expected_scores, parse_preference, parse_rubric
 from synthgen.refine.overlap import repeats
 from synthgen.refine.verdict import VIEW, Verdicts, view_of
 
@@ -19,9 +20,12 @@ __all__ = [
     "Reference",
     "SeenTexts",
     "Verdicts",
+    "expected_scores",
     "index_reference",
     "judge_verdicts",
     "load_chain",
+    "parse_preference",
+    "parse_rubric",
     "parse_score",
     "repeats",
     "repeats_of",
