@@ -13,11 +13,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from synthgen.asking import Asker, Budget, NotAsked
+from synthgen.asking import Asker, Budget
 from synthgen.asking.batch import Batches, Pace, connect_batches
 from synthgen.asking.connect import connect_all
 from synthgen.asking.outcome import Teacher
@@ -27,11 +27,13 @@ from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, lock_run
 from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.admit import screen, settle
+from synthgen.pipeline.calibrated import Standing, stale_calibration, standing
 from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.decontamination import Decontamination, open_decontamination, references_of
 from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.gates import Gates, open_gates
-from synthgen.pipeline.judging import JUDGE_STEP, Judge
+from synthgen.pipeline.judged import ask_judges
+from synthgen.pipeline.judgements import judgements_frame
 from synthgen.pipeline.modes import with_modes
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
 from synthgen.pipeline.progress import EventLog, Progress
@@ -148,6 +150,8 @@ class _Run:
         self.cap_usd = cap_usd
         self.target = Target(recipe.target)
         self.events = EventLog(folder.events, self.progress)
+        self.standing: Standing | None = standing(folder.path, resolved.panel)
+        self.calibration = self.standing.id if self.standing else None
         self.interrupts = 0
         self.storage: StorageError | None = None
         self.walked = (
@@ -155,7 +159,7 @@ class _Run:
         )
         self.settling: asyncio.Queue[tuple[Wave, asyncio.Task[list[Verdict]]] | None] = asyncio.Queue(
             0
-            if resolved.judge and resolved.specs[resolved.judge.spec.alias].mode == "batch"
+            if any(resolved.specs[alias].mode == "batch" for alias in resolved.judging.aliases)
             else _JUDGED_AHEAD
         )
 
@@ -235,7 +239,7 @@ class _Run:
             storage=self.storage or self.journal.failure,
             unstored=unstored,
             batches=[way.said for way in self.batches.under_way.values()],
-            warnings=(*self.gates.result.warnings, *self._orphans()),
+            warnings=(*self.gates.result.warnings, *self._orphans(), *stale_calibration(self.standing)),
         )
 
     def _orphans(self) -> list[str]:
@@ -271,6 +275,7 @@ class _Run:
                 self.walked,
                 self.events.phase,
                 self.against,
+                calibration=self.calibration,
             )
         )
         try:
@@ -282,14 +287,14 @@ class _Run:
     def _announce_changes(self) -> None:
         """One line on what the changed recipe (or a prompt of it) leaves to be asked."""
         answered = missing = unjudged = 0
-        seen, tree, judge = Counter(), self.resolved.tree, self.resolved.judge
+        seen, tree = Counter(), self.resolved.tree
         reply_of = self.folder.reply_of(self.journal.index)
         for row in source_rows(self.resolved):
-            for leaf in tree.leaves(tree.admit(row, seen), reply_of):
-                missing += leaf.state == "pending"
-                answered += leaf.state != "pending"
-                if judge and leaf.state == "candidate":
-                    unjudged += judge.request(leaf.messages).key() not in self.journal.index
+            leaves = list(tree.leaves(tree.admit(row, seen), reply_of))
+            missing += sum(leaf.state == "pending" for leaf in leaves)
+            answered += sum(leaf.state != "pending" for leaf in leaves)
+            asks = self.resolved.judging.asks(leaves)
+            unjudged += sum(ask.request.key() not in self.journal.index for ask, _ in asks)
         judgements = f", and up to {unjudged} judgements" if unjudged else ""
         self.options.say(
             f"{self.folder.path}: the recipe has changed since the last run: {answered} of {answered + missing} "
@@ -371,23 +376,14 @@ class _Run:
         return screen(leaves, self.gates.objection, self.resolved.chain, seen, self.against)
 
     async def _judge(self, verdicts: list[Verdict]) -> list[Verdict]:
-        """The verdicts with the judgements of those that got this far; one that cannot be bought stays out."""
-        judge = self.resolved.judge
-        waiting = [verdict for verdict in verdicts if verdict.outcome is None]
-        if judge is None or not waiting or self.target.met:
+        """The verdicts, decided by the judges where they got this far; one that cannot be judged now is pending."""
+        judging = self.resolved.judging
+        waiting = any(verdict.outcome is None for verdict in verdicts)
+        if not judging.aliases or not waiting or self.target.met:
             return verdicts
         self.events.phase("judging")
-        judged = await asyncio.gather(*(self._judgement(judge, verdict) for verdict in waiting))
-        by_id = {verdict.leaf.id: verdict for verdict in judged}
-        return [by_id.get(verdict.leaf.id, verdict) for verdict in verdicts]
-
-    async def _judgement(self, judge: Judge, verdict: Verdict) -> Verdict:
-        try:
-            request = judge.request(verdict.leaf.messages)
-            reply = await self.asker.ask(request, step=JUDGE_STEP, alias=judge.spec.alias)
-        except NotAsked:
-            return verdict
-        return replace(verdict, judgement=reply)
+        rounds = judging.rounds(verdicts, self.gates.misjudged)
+        return await ask_judges(rounds, self.asker, self.journal.index)
 
     async def _settle_waves(self, staging: Staging) -> None:
         while (item := await self.settling.get()) is not None:
@@ -403,7 +399,7 @@ class _Run:
                 self._drain(error)
 
     async def _settle_wave(self, wave: Wave, judged: list[Verdict], staging: Staging) -> None:
-        final = settle(judged, self.resolved.judge, self.gates.misjudged, self.target)
+        final = settle(judged, self.target)
         if not self.options.ask_only:
             await self._stage(final, staging)
         for verdict in final:
@@ -421,6 +417,11 @@ class _Run:
             await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
         if self.resolved.captures:
             await asyncio.to_thread(self._stage_logprobs, final, staging)
+        if self.resolved.judging.ships:
+            judgements = await asyncio.to_thread(
+                judgements_frame, final, self.resolved.judging, self.calibration
+            )
+            await asyncio.to_thread(staging.add, "judgements", judgements)
 
     def _stage_logprobs(self, final: list[Verdict], staging: Staging) -> None:
         staging.add("logprobs", logprobs_frame(final, self.journal.index, self.resolved.specs))

@@ -104,6 +104,12 @@ class Leaf:
     reason: str | None = None
     detail: str | None = None
 
+    @property
+    def group(self) -> str:
+        """The question of the last step: its samples share it."""
+        last = self.asked[-1].ask
+        return "/".join((self.row.id, *last.node.path, last.step.name))
+
 
 class Tree:
     """The steps of a recipe as a way to grow rows."""
