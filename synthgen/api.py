@@ -55,7 +55,8 @@ from synthgen.recipe.load import LoadedRecipe, load_recipe
 from synthgen.recipe.schema import recipe_schema
 from synthgen.types import JSONValue
 
-if TYPE_CHECKING:  # brings HTTP libraries along
+if TYPE_CHECKING:  # bring libraries along
+    from synthgen.pipeline.calibrate import Calibration
     from synthgen.pipeline.doctor import DoctorOptions, Examination
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "doctor",
     "filter",
     "generate",
+    "judge_calibrate",
     "load_recipe",
     "plan",
     "policy_attest",
@@ -186,6 +188,20 @@ def dedup(
     """
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     return _dedup(paths, Path(out), options or DedupOptions())
+
+
+def judge_calibrate(run: str | Path, labels: str | Path, *, precision: float = 0.9) -> "Calibration":
+    """Compare the stored judgements of a run with people's labels; asks nobody, stores `calibration.json` in the run.
+
+    `labels` is JSONL: `id` of a record (or `instruction` and `response`), and `label`: true or false, or a score on the
+    judges' scale. `precision` is the share of kept records that must be good; it picks the threshold.
+
+    Raises:
+        SynthgenError: not a run with a judge, or labels that cannot be read or fit no judged record.
+    """
+    from synthgen.pipeline.calibrate import calibrate
+
+    return calibrate(Path(run), Path(labels), precision=precision)
 
 
 def policy_check(
