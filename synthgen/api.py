@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # each verb loads what it needs
         RowStory,
         RunSummary,
     )
+    from synthgen.pipeline.calibrate import Calibration
     from synthgen.pipeline.doctor import DoctorOptions, Examination
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "doctor",
     "filter",
     "generate",
+    "judge_calibrate",
     "load_recipe",
     "plan",
     "policy_attest",
@@ -209,6 +211,20 @@ def report(
 
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     return report_on(paths, options or ReportOptions())
+
+
+def judge_calibrate(run: str | Path, labels: str | Path, *, precision: float = 0.9) -> "Calibration":
+    """Compare the stored judgements of a run with people's labels; asks nobody, stores `calibration.json` in the run.
+
+    `labels` is JSONL: `id` of a record (or `instruction` and `response`), and `label`: true or false, or a score on the
+    judges' scale. `precision` is the share of kept records that must be good; it picks the threshold.
+
+    Raises:
+        SynthgenError: not a run with a judge, or labels that cannot be read or fit no judged record.
+    """
+    from synthgen.pipeline.calibrate import calibrate
+
+    return calibrate(Path(run), Path(labels), precision=precision)
 
 
 def policy_check(

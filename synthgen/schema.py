@@ -25,6 +25,7 @@ __all__ = [
     "RecordShape",
     "Table",
     "arrow_schema_b64",
+    "judgements_schema",
     "lineage_schema",
     "logprobs_schema",
     "message_struct",
@@ -33,7 +34,7 @@ __all__ = [
     "table_schema",
 ]
 
-Table = Literal["record", "rejected", "lineage", "logprobs"]
+Table = Literal["record", "rejected", "lineage", "logprobs", "judgements"]
 
 
 def _message(shape: RecordShape) -> pl.Struct:
@@ -175,7 +176,41 @@ def logprobs_schema() -> pl.Schema:
     )
 
 
-_SIDECARS = {"lineage": lineage_schema, "logprobs": logprobs_schema}
+def judgements_schema() -> pl.Schema:
+    """One row per reply of a judge about a record, joined to it by `id`; never null: `id`, `step`, `judge`, `request_key`.
+
+    `step` is `judge` or `best_of`. `overall` is the weighted mean of the `scores` that count, whose `written` value
+    stands in the text; where `expected`, `score` is the mean over the probabilities of the digits the judge could have
+    written. Of a comparison, `preferred` is `A` (the record), `B` (its `rival`) or `tie`. Where nothing could be read,
+    `problem` says why and there is no score. `judge_id` changes with whatever a judge's words depend on;
+    `calibration` is the id of the comparison with people that holds for all judges together, null without one.
+    """
+    score = pl.Struct(
+        {"name": pl.String(), "score": pl.Float64(), "written": pl.Float64(), "expected": pl.Boolean()}
+    )
+    return pl.Schema(
+        {
+            "id": pl.String(),
+            "step": pl.String(),
+            "judge": pl.String(),
+            "teacher": pl.String(),
+            "served_model": pl.String(),
+            "prompt": pl.String(),
+            "prompt_version": pl.Int32(),
+            "request_key": pl.String(),
+            "overall": pl.Float64(),
+            "scores": pl.List(score),
+            "preferred": pl.String(),
+            "rival": pl.String(),
+            "reason": pl.String(),
+            "problem": pl.String(),
+            "judge_id": pl.String(),
+            "calibration": pl.String(),
+        }
+    )
+
+
+_SIDECARS = {"lineage": lineage_schema, "logprobs": logprobs_schema, "judgements": judgements_schema}
 
 
 def table_schema(table: Table, shape: RecordShape) -> pl.Schema:

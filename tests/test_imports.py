@@ -120,6 +120,7 @@ def test_the_public_names_of_the_package() -> None:
         "doctor",
         "filter",
         "generate",
+        "judge_calibrate",
         "load_recipe",
         "plan",
         "policy_attest",

@@ -17,6 +17,7 @@ import typer
 from synthgen.cli.dedup import dedup as dedup_verb
 from synthgen.cli.doctor import doctor
 from synthgen.cli.journal import app as journal_app
+from synthgen.cli.judge import app as judge_app
 from synthgen.cli.policy import app as policy_app
 from synthgen.cli.report import report as report_verb
 from synthgen.cli.terminal import safe
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 
 app.add_typer(journal_app, name="journal")
+app.add_typer(judge_app, name="judge")
 app.add_typer(policy_app, name="policy")
 app.command()(doctor)
 
@@ -219,6 +221,8 @@ def filter_(
     )
     report = api.filter(inputs, out or Path("dry-run"), options=options)
     print_report(report, as_json=as_json, published=dry_run is None)
+    for warning in report.warnings:
+        print(f"warning: {safe(warning)}", file=sys.stderr)
     _end(report.problem)
 
 

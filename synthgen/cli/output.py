@@ -209,6 +209,8 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
         told = ", ".join(f"{count:,} of generation {number}" for number, count in summary.generations.items())
         out.print(f"rows: {told}; each round of distillation loses some of what the first teacher knew")
     _print_usage(out, summary.usage)
+    if summary.judge:
+        out.print(Text(f"judge: {safe(summary.judge)}"))
     for said in summary.batches:
         out.print(Text(said))
     if summary.counts.get("pending"):

@@ -25,7 +25,7 @@ from synthgen.schema import RecordShape, Table, table_schema
 
 __all__ = ["Kind", "Staging", "root_hash"]
 
-Kind = Literal["accepted", "rejected", "quarantine", "lineage", "logprobs"]
+Kind = Literal["accepted", "rejected", "quarantine", "lineage", "logprobs", "judgements"]
 
 _TABLE: dict[Kind, Table] = {
     "accepted": "record",
@@ -33,6 +33,7 @@ _TABLE: dict[Kind, Table] = {
     "quarantine": "rejected",
     "lineage": "lineage",
     "logprobs": "logprobs",
+    "judgements": "judgements",
 }
 # A reply of 400 tokens with 20 alternatives each takes about 100 KB: a shard of these is some 200 MB in memory.
 LOGPROBS_ROWS_PER_SHARD = 2048
@@ -137,7 +138,7 @@ class Staging:
             train.add(frame.filter(~in_test))
             test.add(frame.filter(in_test))
         written = [train.finish(at_least_one=True), test.finish()]
-        for kind in ("rejected", "quarantine", "lineage", "logprobs"):
+        for kind in ("rejected", "quarantine", "lineage", "logprobs", "judgements"):
             shards = self._shards(kind, f"{kind}/{kind}", metadata)
             for frame in self._spools[kind].drain():
                 if kind == "logprobs" and self._withdrawn is not None:

@@ -79,6 +79,10 @@ def needs_of(recipe: Recipe) -> Iterator[Need]:
             together = recipe.teachers[alias].samples_per_request
             if together != "auto" and min(together, step.samples) > 1:
                 yield Need(alias, "n", ("teachers", alias, "samples_per_request"))
+    judge = recipe.refine.judge
+    if judge and judge.capture.logprobs is not None:
+        for alias in judge.teachers():
+            yield Need(alias, "logprobs", ("refine", "judge", "capture", "logprobs"), judge.capture.logprobs)
 
 
 def missing(need: Need, diagnosis: Diagnosis) -> Finding | None:

@@ -27,6 +27,7 @@ from synthgen.dataset import TEXTS, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, JournalIndex, lock_run
 from synthgen.pipeline.abilities import read_record, require_abilities
+from synthgen.pipeline.calibrated import Standing, stale_calibration, standing
 from synthgen.pipeline.counting import Counting
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.ignored_schemas import remember_ignored, require_schemas_kept
@@ -174,11 +175,14 @@ class _Run:
         self.cap_usd = cap_usd
         self.target = Target(recipe.target)
         self.events = EventLog(folder.events, self.progress)
+        self.standing: Standing | None = standing(folder.path, resolved.panel)
+        self.calibration = self.standing.id if self.standing else None
         self.interrupts = 0
         self.storage: StorageError | None = None
         self.unadmitted = 0  # rows
         # Verdicts decide what is asked next where there is a target or a judge, and what is published.
-        self.refines = not options.ask_only or recipe.target is not None or resolved.judge is not None
+        judged = bool(resolved.judging.aliases)
+        self.refines = not options.ask_only or recipe.target is not None or judged
         if self.refines:
             # Here, before signals are handled: polars puts a handler of its own in their place when it is loaded.
             import synthgen.pipeline.refining  # noqa: F401
@@ -253,7 +257,7 @@ class _Run:
             storage=self.storage or self.journal.failure,
             unstored=unstored,
             batches=[way.said for way in self.batches.under_way.values()],
-            warnings=(*self.gates.result.warnings, *self._orphans()),
+            warnings=(*self.gates.result.warnings, *self._orphans(), *stale_calibration(self.standing)),
             refined=self.refines,
         )
 
@@ -279,14 +283,14 @@ class _Run:
     def _announce_changes(self) -> None:
         """One line on what the changed recipe (or a prompt of it) leaves to be asked."""
         answered = missing = unjudged = 0
-        seen, tree, judge = Counter(), self.resolved.tree, self.resolved.judge
+        seen, tree = Counter(), self.resolved.tree
         reply_of = self.folder.reply_of(self.journal.index)
         for row in source_rows(self.resolved):
-            for leaf in tree.leaves(tree.admit(row, seen), reply_of):
-                missing += leaf.state == "pending"
-                answered += leaf.state != "pending"
-                if judge and leaf.state == "candidate" and judge.objection(leaf.messages) is None:
-                    unjudged += judge.request(leaf.messages).key() not in self.journal.index
+            leaves = list(tree.leaves(tree.admit(row, seen), reply_of))
+            missing += sum(leaf.state == "pending" for leaf in leaves)
+            answered += sum(leaf.state != "pending" for leaf in leaves)
+            asks = self.resolved.judging.asks(leaves)
+            unjudged += sum(ask.request.key() not in self.journal.index for ask, _ in asks)
         judgements = f", and up to {unjudged} judgements" if unjudged else ""
         self.options.say(
             f"{self.folder.path}: the recipe has changed since the last run: {answered} of {answered + missing} "
@@ -313,6 +317,7 @@ class _Run:
                 target=self.target,
                 progress=self.progress,
                 enter=self.events.phase,
+                calibration=self.calibration,
             )
 
     async def _ask_and_refine(self) -> None:

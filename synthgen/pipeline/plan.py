@@ -15,6 +15,7 @@ from synthgen.asking import cost_usd
 from synthgen.errors import SourceError
 from synthgen.pipeline.fields import require_fields
 from synthgen.pipeline.gates import Gates
+from synthgen.pipeline.judgement import BEST_OF_STEP, JUDGE_STEP
 from synthgen.pipeline.modes import Mode, choose_modes, with_modes
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.rows import Counter, Row, identify
@@ -163,7 +164,7 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         allowed=gates.result.passed,
         hints=tuple(gates.hints()),
         fans_out=any(step.prompt.reply.kind == "list" for step in resolved.tree.steps[:-1])
-        or (resolved.judge is not None and resolved.tree.steps[-1].prompt.reply.kind == "list"),
+        or (bool(resolved.judging.aliases) and resolved.tree.steps[-1].prompt.reply.kind == "list"),
         modes=modes,
         privacy=_privacy(resolved),
     )
@@ -190,13 +191,20 @@ def _lines(resolved: Resolved, rows: int) -> list[Line]:
             lines.append(_line(resolved, step.name, alias, round(asked), read * frame, sampling.max_tokens))
         answer_tokens = round((step.sampling[step.choices[0][0]].max_tokens or OUTPUT_TOKENS) * OUTPUT_SHARE)
         nodes = requests
-    if resolved.judge:
-        judge = resolved.judge
-        size = first_bytes + answer_tokens * BYTES_PER_TOKEN
-        lines.append(
-            _line(resolved, "judge", judge.spec.alias, nodes, nodes * size, judge.sampling.max_tokens)
-        )
+    lines += _judge_lines(resolved, nodes, first_bytes, answer_tokens * BYTES_PER_TOKEN)
     return lines
+
+
+def _judge_lines(resolved: Resolved, candidates: int, question: float, answer: float) -> Iterator[Line]:
+    """One for every judge, at most: candidates that something free rejects are not shown to any."""
+    for judge in resolved.panel.judges if resolved.panel else ():
+        size = candidates * (question + answer)
+        yield _line(resolved, JUDGE_STEP, judge.spec.alias, candidates, size, judge.sampling.max_tokens)
+    samples = resolved.tree.steps[-1].samples
+    for comparer in resolved.contest.comparers if resolved.contest else ():
+        asked = candidates * (samples - 1)  # n groups of s samples, s (s - 1) ordered pairs each
+        size = asked * (question + 2 * answer)
+        yield _line(resolved, BEST_OF_STEP, comparer.spec.alias, asked, size, comparer.sampling.max_tokens)
 
 
 def _first_step_bytes(resolved: Resolved) -> float:

@@ -12,7 +12,6 @@ import orjson
 import polars as pl
 
 from synthgen.journal import Reply
-from synthgen.pipeline.judging import JUDGE_STEP
 from synthgen.pipeline.tree import Asked, Leaf
 from synthgen.pipeline.verdicts import Origin, Verdict
 from synthgen.schema import RecordShape, lineage_schema, message_struct, record_schema, rejected_schema
@@ -112,8 +111,7 @@ def _lineage(verdict: Verdict) -> list[dict[str, object]]:
                 "fields": None if withheld else orjson.dumps(dict(following)).decode(),
             }
         )
-    if verdict.judgement is not None:
-        rows.append(_lineage_row(leaf.id, JUDGE_STEP, verdict.judgement, None))
+    rows += [_lineage_row(leaf.id, said.step, said.reply, None) for said in verdict.judgements]
     return rows
 
 

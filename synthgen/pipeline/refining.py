@@ -7,10 +7,9 @@ verdicts: a run that only asks then never loads what refines.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-from synthgen.asking import Asker, NotAsked
+from synthgen.asking import Asker
 from synthgen.asking.batch import Batches
 from synthgen.dataset import Staging
 from synthgen.errors import StorageError
@@ -19,7 +18,8 @@ from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.gates import Gates
-from synthgen.pipeline.judging import JUDGE_STEP, Judge
+from synthgen.pipeline.judged import ask_judges
+from synthgen.pipeline.judgements import judgements_frame
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.publishing import publish_run
 from synthgen.pipeline.records import frames_of
@@ -51,6 +51,7 @@ class Refining:
         target: Target,
         progress: Progress,
         enter: Callable[[str], None],
+        calibration: str | None,
     ) -> None:
         """`stages`: what is admitted becomes a dataset. `enter` is told the phase."""
         self._walked = 0  # leaves seen in closed waves: what the counts must add up to
@@ -60,8 +61,8 @@ class Refining:
         self._staging, self._stages = staging, stages
         self._asker, self._batches, self._target = asker, batches, target
         self._progress, self._enter = progress, enter
-        judge = resolved.judge
-        in_batches = judge is not None and resolved.specs[judge.spec.alias].mode == "batch"
+        self._calibration = calibration
+        in_batches = any(resolved.specs[alias].mode == "batch" for alias in resolved.judging.aliases)
         self._settling: asyncio.Queue[tuple[Wave, asyncio.Task[list[Verdict]]] | None] = asyncio.Queue(
             0 if in_batches else _JUDGED_AHEAD
         )
@@ -106,6 +107,7 @@ class Refining:
                 self._walked + rest,
                 self._enter,
                 self._against,
+                calibration=self._calibration,
             )
         )
         try:
@@ -126,25 +128,14 @@ class Refining:
         return screen(leaves, self._gates.objection, self._resolved.chain, seen, self._against)
 
     async def _judge(self, verdicts: list[Verdict]) -> list[Verdict]:
-        """The verdicts with the judgements of those that got this far; one that cannot be bought stays out."""
-        judge = self._resolved.judge
-        waiting = [verdict for verdict in verdicts if verdict.outcome is None]
-        if judge is None or not waiting or self._target.met:
+        """The verdicts, decided by the judges where they got this far; one that cannot be judged now is pending."""
+        judging = self._resolved.judging
+        waiting = any(verdict.outcome is None for verdict in verdicts)
+        if not judging.aliases or not waiting or self._target.met:
             return verdicts
         self._enter("judging")
-        judged = await asyncio.gather(*(self._judgement(judge, verdict) for verdict in waiting))
-        by_id = {verdict.leaf.id: verdict for verdict in judged}
-        return [by_id.get(verdict.leaf.id, verdict) for verdict in verdicts]
-
-    async def _judgement(self, judge: Judge, verdict: Verdict) -> Verdict:
-        try:
-            if judge.objection(verdict.leaf.messages) is not None:
-                return verdict  # settling rejects it
-            request = judge.request(verdict.leaf.messages)
-            reply = await self._asker.ask(request, step=JUDGE_STEP, alias=judge.spec.alias)
-        except NotAsked:
-            return verdict
-        return replace(verdict, judgement=reply)
+        rounds = judging.rounds(verdicts, self._gates.misjudged)
+        return await ask_judges(rounds, self._asker, self._asker.journal.index)
 
     async def _settle_waves(self, waves: Waves) -> None:
         while (item := await self._settling.get()) is not None:
@@ -161,7 +152,7 @@ class Refining:
                 self._drain(waves, error)
 
     async def _settle_wave(self, judged: list[Verdict]) -> None:
-        final = settle(judged, self._resolved.judge, self._gates.misjudged, self._target)
+        final = settle(judged, self._target)
         if self._stages:
             await self._stage(final)
         for verdict in final:
@@ -179,6 +170,9 @@ class Refining:
             await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
         if self._resolved.captures:
             await asyncio.to_thread(self._stage_logprobs, final)
+        if self._resolved.judging.ships:
+            said = await asyncio.to_thread(judgements_frame, final, self._resolved.judging, self._calibration)
+            await asyncio.to_thread(staging.add, "judgements", said)
 
     def _stage_logprobs(self, final: list[Verdict]) -> None:
         index = self._asker.journal.index

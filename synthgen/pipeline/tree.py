@@ -107,6 +107,12 @@ class Leaf:
     detail: str | None = None
     flags: tuple[str, ...] = ()
 
+    @property
+    def group(self) -> str:
+        """The question of the last step: its samples share it."""
+        last = self.asked[-1].ask
+        return "/".join((self.row.id, *last.node.path, last.step.name))
+
 
 class Tree:
     """The steps of a recipe as a way to grow rows."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from synthgen.journal import Reply
+from synthgen.pipeline.judgement import Judgement
 from synthgen.pipeline.tree import Leaf
 from synthgen.types import Message
 
@@ -35,7 +35,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a leaf, and why. `outcome` None: it passed everything so far and awaits its judgement."""
+    """What became of a leaf, and why. `outcome` None: it passed everything so far."""
 
     leaf: Leaf
     outcome: Outcome | None
@@ -46,7 +46,7 @@ class Verdict:
     detail: str | None = None
     scores: tuple[tuple[str, float], ...] = ()
     flags: tuple[str, ...] = ()
-    judgement: Reply | None = None
+    judgements: tuple[Judgement, ...] = ()
 
 
 @dataclass(slots=True)

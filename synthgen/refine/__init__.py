@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from synthgen.refine.decontaminate import Reference, index_reference, repeats_of
     from synthgen.refine.dedup import SeenTexts
     from synthgen.refine.judge import judge_verdicts
+    from synthgen.refine.judgements import expected_scores, parse_preference, parse_rubric
     from synthgen.refine.overlap import repeats
     from synthgen.refine.privacy import found_in, redact, redact_fields
     from synthgen.refine.running import RESULT, run_chain
@@ -27,10 +28,13 @@ __all__ = [
     "Reference",
     "SeenTexts",
     "Verdicts",
+    "expected_scores",
     "found_in",
     "index_reference",
     "judge_verdicts",
     "load_chain",
+    "parse_preference",
+    "parse_rubric",
     "parse_score",
     "redact",
     "redact_fields",
@@ -55,6 +59,11 @@ __getattr__ = lazily(
         ),
         "dedup": ("SeenTexts",),
         "judge": ("judge_verdicts",),
+        "judgements": (
+            "expected_scores",
+            "parse_preference",
+            "parse_rubric",
+        ),
         "overlap": ("repeats",),
         "privacy": (
             "found_in",

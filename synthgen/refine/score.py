@@ -13,13 +13,13 @@ import orjson
 
 from synthgen.types import JSONValue
 
-__all__ = ["parse_score"]
+__all__ = ["END", "NUMBER", "SCALE", "number_of", "parse_score"]
 
 _KEYS = ("score", "rating", "overall_score", "overall", "final_score", "grade", "quality", "value")
-_NUMBER = r"[-+]?\d+(?:[.,]\d+)?"
-_SCALE = rf"(?:\s*(?:/|out of|of|von|sur|de)\s*(?P<scale>{_NUMBER}))?"
+NUMBER = r"[-+]?\d+(?:[.,]\d+)?"
+SCALE = rf"(?:\s*(?:/|out of|of|von|sur|de)\s*(?P<scale>{NUMBER}))?"
 # The whole number (of "1e999" that is not 1), and not the lower end of a range: "score 1-5" states the scale.
-_END = r"(?![\d.,]*\d)(?![eE][-+]?\d)(?!\s*(?:[-–—~]|to|bis|à|or|至)\s*\d)"
+END = r"(?![\d.,]*\d)(?![eE][-+]?\d)(?!\s*(?:[-–—~]|to|bis|à|or|至)\s*\d)"
 _LABEL = (
     r"(?:score|rating|grade|bewertung|note|punktzahl|puntuación|calificación|nota|"
     r"评分|分数|得分|スコア|評価|점수|оценка)"
@@ -27,19 +27,19 @@ _LABEL = (
 # "Score: 4", "**Rating:** 4/5", "Final score is 4", "Score - 4 out of 5"
 _LABELLED = re.compile(
     rf"(?i){_LABEL}[\"'*_`\]]*\s*(?:is|=|:|：|-|–|of|ist|est|es|为|是)?[\s\"'*_`:：\[(<]*"
-    rf"(?P<number>{_NUMBER}){_SCALE}{_END}"
+    rf"(?P<number>{NUMBER}){SCALE}{END}"
 )
 _ALONE = re.compile(
-    rf"(?i)^[\s\"'*_`\[(<]*(?P<number>{_NUMBER}){_SCALE}[\s\"'*_`\])>.!]*(?:points?|stars?|punkte|分)?\.?\s*$"
+    rf"(?i)^[\s\"'*_`\[(<]*(?P<number>{NUMBER}){SCALE}[\s\"'*_`\])>.!]*(?:points?|stars?|punkte|分)?\.?\s*$"
 )
 _VERDICT = re.compile(
-    rf"(?i)\b(?:rate|give|assign|award)\b[^\n\d]{{0,40}}?(?P<number>{_NUMBER}){_SCALE}{_END}"
+    rf"(?i)\b(?:rate|give|assign|award)\b[^\n\d]{{0,40}}?(?P<number>{NUMBER}){SCALE}{END}"
     r"(?=\s*(?:[.!,;:)*\]]|$|stars?|points?))"
 )
 _SCALED = re.compile(
-    rf"(?i)(?<![\d.,/])(?P<number>{_NUMBER})\s*(?:/|out of)\s*(?P<scale>{_NUMBER})(?![\d/]|[.,]\d)"
+    rf"(?i)(?<![\d.,/])(?P<number>{NUMBER})\s*(?:/|out of)\s*(?P<scale>{NUMBER})(?![\d/]|[.,]\d)"
 )
-_BRACKETED = re.compile(rf"\[\[\s*(?P<number>{_NUMBER}){_SCALE}\s*\]\]")
+_BRACKETED = re.compile(rf"\[\[\s*(?P<number>{NUMBER}){SCALE}\s*\]\]")
 
 
 def parse_score(text: str, low: float = 1, high: float = 5) -> float | None:
@@ -85,7 +85,7 @@ def _as_number(value: JSONValue) -> float | None:
     if isinstance(value, int | float):
         return float(value)
     match = _ALONE.match(value) if isinstance(value, str) else None
-    return _number(match["number"]) if match else None
+    return number_of(match["number"]) if match else None
 
 
 def _text_score(text: str, high: float) -> float | None:
@@ -98,7 +98,7 @@ def _text_score(text: str, high: float) -> float | None:
         list(_VERDICT.finditer(text)),
         list(_SCALED.finditer(text)),
     ):
-        numbers = {_number(m["number"]) for m in matches if _fits(m["scale"], high)}
+        numbers = {number_of(m["number"]) for m in matches if _fits(m["scale"], high)}
         if len(numbers) == 1:
             return numbers.pop()
         if numbers:
@@ -112,12 +112,13 @@ def _final(text: str, matches: list[re.Match[str]], high: float) -> float | None
     last = matches[-1]
     before = text[: last.start()].rsplit("\n", 1)[-1]
     named = re.search(r"(?i)(?:final|overall|total|gesamt|总|最终)\W*\w*\W*$", before)
-    return _number(last["number"]) if named and _fits(last["scale"], high) else None
+    return number_of(last["number"]) if named and _fits(last["scale"], high) else None
 
 
 def _fits(scale: str | None, high: float) -> bool:
-    return scale is None or _number(scale) == high
+    return scale is None or number_of(scale) == high
 
 
-def _number(text: str) -> float:
+def number_of(text: str) -> float:
+    """The number a match of `NUMBER` spells, with a point or a comma."""
     return float(text.replace(",", "."))
