@@ -19,7 +19,7 @@ from synthgen.pipeline.privacy import ALLOW, Privacy
 from synthgen.pipeline.tree import Leaf
 from synthgen.pipeline.verdicts import Verdict
 
-__all__ = ["Judging", "ask_judges", "look_up_judges"]
+__all__ = ["Judging", "ask_judges", "look_up", "look_up_judges"]
 
 Rounds = Generator[list[JudgeAsk], list[Answered | None], list[Verdict]]
 Misjudged = Callable[[Judgement], str | None]

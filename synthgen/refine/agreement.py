@@ -18,6 +18,7 @@ import numpy.typing as npt
 from synthgen.types import JSONValue
 
 __all__ = [
+    "RESAMPLES",
     "Cut",
     "Estimate",
     "auc",
