@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("insight",),
     ("asking",),
     ("pipeline",),
+    ("train",),
     ("api", "cli", "__init__", "__main__"),
 )
 # Who may use a neighbour in its own layer. Whatever is not here may not: the leaves know nothing of each other.
@@ -159,7 +160,6 @@ def test_every_room_of_asking_exists() -> None:
         ("boto3", {"synthgen.asking.transport.clouds"}),
         ("google", {"synthgen.asking.transport.clouds"}),
         ("azure", {"synthgen.asking.transport.clouds"}),
-        ("torch", set()),
     ],
 )
 def test_a_heavy_library_is_imported_only_where_it_is_needed(library: str, homes: set[str]) -> None:
@@ -172,3 +172,21 @@ def test_a_heavy_library_is_imported_only_where_it_is_needed(library: str, homes
     }
 
     assert users == homes
+
+
+@pytest.mark.parametrize("library", ["accelerate", "peft", "torch", "transformers", "trl"])
+def test_a_library_of_training_is_imported_in_train_alone(library: str) -> None:
+    users = {module for module, path in SOURCES.items() if library in libraries(path)}
+
+    assert {room(module) for module in users} <= {"train"}
+
+
+def libraries(path: Path) -> set[str]:
+    """Top-level names of everything the file imports, at any depth."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found

@@ -21,7 +21,7 @@ from synthgen.recipe.model import Recipe, SourceConfig, TeacherConfig
 from synthgen.recipe.yaml_file import Document, dotted, parse_yaml, read_yaml, validate
 from synthgen.types import JSONValue, digest
 
-__all__ = ["LoadedRecipe", "load_recipe"]
+__all__ = ["LoadedRecipe", "apply_override", "load_recipe"]
 
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 Loc = tuple[str | int, ...]
@@ -65,7 +65,7 @@ def load_recipe(
         text = path.read_text(encoding="utf-8")
     if not isinstance(document.value, dict):
         raise RecipeError(f"{document.path}:1: a recipe is a mapping of keys to values")
-    overridden = frozenset(_apply(document.value, override) for override in overrides)
+    overridden = frozenset(apply_override(document.value, override) for override in overrides)
     if overrides:
         text = yaml.safe_dump(document.value, sort_keys=False, allow_unicode=True)
     effective = digest(document.value)
@@ -75,8 +75,12 @@ def load_recipe(
     return LoadedRecipe(_build(expanded), expanded, base or folder, text, effective)
 
 
-def _apply(value: dict[str, JSONValue], override: str) -> tuple[str | int, ...]:
-    """Set one key in place; its path."""
+def apply_override(value: dict[str, JSONValue], override: str) -> tuple[str | int, ...]:
+    """Set one key of `value` in place, as `a.b=c` says; returns its path.
+
+    Raises:
+        UsageError: not of that form, or the path leads through a plain value.
+    """
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
