@@ -15,11 +15,9 @@ batch, H width of the student's hidden states, G width of the teacher's.
 from synthgen.train.losses.chunks import chunked
 from synthgen.train.losses.divergence import cross_entropy, forward_kl, jensen_shannon, reverse_kl
 from synthgen.train.losses.hidden import feature_distance, layer_pairs, projector, relational_distance
-from synthgen.train.losses.topk import NO_TOKEN, blended, topk_kl
+from synthgen.train.losses.topk import topk_kl
 
 __all__ = [
-    "NO_TOKEN",
-    "blended",
     "chunked",
     "cross_entropy",
     "feature_distance",

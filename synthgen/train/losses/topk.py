@@ -14,12 +14,10 @@ depends on how it is spread, and that was never stored.
 import torch
 from torch import Tensor
 
-from synthgen.train.losses.divergence import cross_entropy
+from synthgen.train.examples import NO_TOKEN
 from synthgen.train.losses.precision import widened
 
-__all__ = ["NO_TOKEN", "blended", "topk_kl"]
-
-NO_TOKEN = -1  # fills `ids_NK` where a position has fewer stored tokens than the widest
+__all__ = ["topk_kl"]
 
 
 def topk_kl(logits_NV: Tensor, ids_NK: Tensor, logprobs_NK: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -59,22 +57,3 @@ def _rest(logits_NV: Tensor, ids_NK: Tensor, given_NK: Tensor, p_N: Tensor) -> T
     hidden_NV = stored_NV & counts_N.unsqueeze(-1)
     log_q_N = logits_NV.masked_fill(hidden_NV, -torch.inf).logsumexp(-1) - logits_NV.logsumexp(-1)
     return torch.where(counts_N, torch.xlogy(p_N, p_N) - p_N * log_q_N, 0.0)
-
-
-def blended(
-    logits_NV: Tensor, labels_N: Tensor, ids_NK: Tensor, logprobs_NK: Tensor, *, weight: float
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and top-k KL, of which `(1 - weight) * ce + weight * kl` is the blend; returned are blend and KL.
-
-    A position without stored tokens counts as cross-entropy alone: that is the KL to a teacher who is sure of the label,
-    so all positions weigh the same.
-
-    Raises:
-        ValueError: the weight is not in 0..1.
-    """
-    if not 0 <= weight <= 1:
-        raise ValueError(f"weight {weight} is not in 0..1")
-    ce_N = cross_entropy(logits_NV, labels_N)
-    kl_N = topk_kl(logits_NV, ids_NK, logprobs_NK)
-    soft_N = (ids_NK != NO_TOKEN).any(-1)
-    return torch.where(soft_N, (1 - weight) * ce_N + weight * kl_N, ce_N), kl_N
