@@ -58,12 +58,12 @@ def test_an_error_names_file_line_and_key(tmp_path: Path, line: str, said: str) 
 def test_patience_without_a_validation_share_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, STUDENT + "evaluation: {patience: 2}\n")
 
-    with pytest.raises(RecipeError, match="needs data.validation_share"):
+    with pytest.raises(RecipeError, match=r"needs data\.validation_share"):
         load_student(path)
 
 
 def test_a_micro_batch_divides_the_batch(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="3 does not divide steps.batch_size 8"):
+    with pytest.raises(RecipeError, match=r"3 does not divide steps\.batch_size 8"):
         load_student(written(tmp_path, STUDENT), ["steps.micro_batch=3"])
 
 
