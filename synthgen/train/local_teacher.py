@@ -21,13 +21,13 @@ class LocalTeacher:
         self.width: int = text.hidden_size
         self.layers: int = text.num_hidden_layers
 
-    @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor], *, hidden: bool = False) -> Seen:
         """Its logits (and hidden states) of a batch. Without a cache: packed rows would see each other through it."""
         device = inputs["input_ids"].device
         if self.model.device != device:
             self.model.to(device)
-        out = self.model(**inputs, use_cache=False, output_hidden_states=hidden)
+        with torch.no_grad():
+            out = self.model(**inputs, use_cache=False, output_hidden_states=hidden)
         return Seen(out.logits, tuple(out.hidden_states) if hidden else ())
 
 
