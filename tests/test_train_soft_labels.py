@@ -190,7 +190,9 @@ def test_another_answer_is_a_misfit(scored: Path, unaligned: str, left: int) -> 
 def test_the_same_words_in_other_tokens_are_a_misfit(scored: Path) -> None:
     split = [FORMAT.tokenizer.convert_tokens_to_ids(letter) for letter in "Really?"]
     ids = [*split, FORMAT.stop_id]
-    other = {"token_ids": pl.when(pl.col("id") == "r2").then(pl.lit(ids, pl.List(pl.Int32))).otherwise("token_ids")}
+    other = {
+        "token_ids": pl.when(pl.col("id") == "r2").then(pl.lit(ids, pl.List(pl.Int32))).otherwise("token_ids")
+    }
 
     labelled = soften(EXAMPLES, read_captures(rewritten(scored, **other)), FORMAT.tokenizer, k=K)
 
