@@ -61,7 +61,7 @@ def test_another_trl_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     require_trl()
     monkeypatch.setattr(on_policy, "version", lambda _: "1.17.0")
 
-    with pytest.raises(UsageError, match="wired to TRL 1.16, found 1.17.0"):
+    with pytest.raises(UsageError, match=r"wired to TRL 1\.16, found 1\.17\.0"):
         require_trl()
 
 

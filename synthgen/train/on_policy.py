@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
-from datasets import Dataset
+from datasets.arrow_dataset import Dataset
 from pydantic import Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 

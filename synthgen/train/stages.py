@@ -37,7 +37,7 @@ class StageConfig(Strict):
 
     name: Annotated[str, Field(pattern=NAME)]
     rounds: Annotated[int, Field(ge=1)] = 1
-    set: dict[str, JSONValue] = {}
+    set: dict[str, JSONValue] = Field(default_factory=dict)
 
 
 class ChainConfig(Strict):
