@@ -6,7 +6,9 @@ token by token. Guarantees: the ids are the teacher's own encoding of the answer
 computed in float32, over the tokens of its tokenizer alone (embeddings are padded to round sizes).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -17,14 +19,61 @@ from synthgen.dataset.write import write_parquet
 from synthgen.errors import StorageError, UsageError
 from synthgen.schema import RecordShape, logprobs_schema
 from synthgen.train.batch import collate
+from synthgen.train.config import DataConfig
+from synthgen.train.conversation import Conversation
 from synthgen.train.examples import IGNORED, Example
-from synthgen.train.local_teacher import LocalTeacher
+from synthgen.train.local_teacher import LocalTeacher, load_teacher
+from synthgen.train.masks import fitting, mask
 from synthgen.train.soft_labels import scored_step
-from synthgen.train.template import ChatFormat
-from synthgen.train.tokenizers import tokenizer_digest
+from synthgen.train.template import ChatFormat, chat_format
+from synthgen.train.tokenizers import load_tokenizer, tokenizer_digest
 from synthgen.types import digest
 
-__all__ = ["score", "write_scores"]
+__all__ = ["Scored", "score", "score_conversations", "write_scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """How many turns were scored, and why conversations were not."""
+
+    turns: int
+    refused: Counter[str]
+
+
+def score_conversations(
+    conversations: Iterable[Conversation],
+    teacher: str,
+    out: Path,
+    *,
+    k: int = 20,
+    data: DataConfig | None = None,
+) -> Scored:
+    """Score every answer with the checkpoint `teacher` and write the sidecar to `out`; what `synthgen train score` does.
+
+    `data` decides what the answers are, as it does for the student: use the student's section.
+
+    Raises:
+        SourceError: no such checkpoint.
+        UsageError: its tokenizer has no usable chat template, or rows are longer than `data.max_length`.
+        StorageError: the disk refuses.
+    """
+    settings = data if data is not None else DataConfig()
+    format = chat_format(load_tokenizer(teacher), settings.chat_template)
+    made: list[Example] = []
+    refused: Counter[str] = Counter()
+    for one in mask(conversations, format, settings):
+        if isinstance(one, Example):
+            made.append(one)
+        else:
+            refused[one.reason] += 1
+    if settings.max_length is not None:
+        made, long = fitting(made, settings.max_length, drop=settings.too_long == "drop")
+        refused.update({"too_long": long} if long else {})
+    if not made:
+        raise UsageError(f"no conversation could be scored: {dict(refused)}")
+    made.sort(key=len, reverse=True)  # batches without much padding; memory runs out at once, or never
+    turns = write_scores(score(made, load_teacher(teacher), format, name=teacher, k=k), out, format)
+    return Scored(turns, refused)
 
 
 def score(
