@@ -369,3 +369,15 @@ def test_a_teacher_that_cannot_is_refused_before_anything_is_sent(
     assert "r.yaml:" in result.err
     assert "steps[0].capture.logprobs" in result.err
     assert said in " ".join(result.err.split())
+
+
+def test_the_embedded_teacher_is_refused_a_capture_at_plan_time(tmp_path: Path) -> None:
+    step = {"name": "answer", "prompt": "answer", "teacher": "small", "capture": {"logprobs": 5}}
+    made = recipe(
+        Loopback(), 4, steps=[step], teachers={"small": {"provider": "local", "model": "smollm2-135m"}}
+    )
+
+    result = cli("plan", save(tmp_path / "r.yaml", made))
+
+    assert result.code == 2
+    assert "steps[0].capture.logprobs: teacher 'small' (provider local) gives no logprobs" in result.err
