@@ -27,7 +27,7 @@ from synthgen.dataset.formats import (
     read_tools,
 )
 from synthgen.dataset.publish import is_published, read_manifest
-from synthgen.dataset.write import file_sha256
+from synthgen.dataset.whole import file_sha256
 from synthgen.errors import SourceError, UsageError
 from synthgen.train.conversation import Conversation
 from synthgen.types import JSONValue, Message, canonical_json
