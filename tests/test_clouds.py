@@ -707,7 +707,9 @@ def test_a_judgement_under_the_makers_name_is_the_teachers() -> None:
     replies = [
         Reply("k", Completion("4", "stop", served_model=name), None, None, None, at) for name in served
     ]
-    assert [gates.misjudged(reply) is None for reply in replies] == [True, True, False]
+    assert resolved.panel is not None
+    said = [resolved.panel.judges[0].read(reply) for reply in replies]
+    assert [gates.misjudged(judgement) is None for judgement in said] == [True, True, False]
 
 
 def test_two_resources_are_one_teacher_on_the_clouds_route() -> None:
