@@ -1,5 +1,7 @@
 """Packed rows train as they would alone."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -36,7 +38,7 @@ def test_no_two_packs_could_be_one(lengths: list[int]) -> None:
     """Best fit opens a pack only where nothing else has room, so two halves cannot both stay half empty."""
     filled = sorted(sum(lengths[index] for index in group) for group in pack(lengths, 50))
 
-    assert all(a + b > 50 for a, b in zip(filled, filled[1:], strict=False))
+    assert all(a + b > 50 for a, b in pairwise(filled))
 
 
 def test_a_row_over_the_capacity_is_an_error() -> None:

@@ -47,8 +47,8 @@ class SoftLabels:
     `logprobs_SK`: natural logarithms, ignored where the id is `NO_TOKEN`; what they leave of 1 is the tail.
     """
 
-    ids_SK: Ints  # noqa: N815  # axes
-    logprobs_SK: Floats  # noqa: N815
+    ids_SK: Ints
+    logprobs_SK: Floats
 
     def __post_init__(self) -> None:
         if self.ids_SK.shape != self.logprobs_SK.shape or self.ids_SK.ndim != 2:

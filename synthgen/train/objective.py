@@ -29,8 +29,8 @@ class Forward:
     hidden: hidden states of every layer (B, T, D), embeddings first, where the objective asked for them.
     """
 
-    logits_BTV: Tensor  # noqa: N815  # axes
-    labels_BT: Tensor  # noqa: N815
+    logits_BTV: Tensor
+    labels_BT: Tensor
     targets: Tensor | int
     inputs: Mapping[str, Tensor]
     extras: Mapping[str, Tensor] = field(default_factory=dict)
