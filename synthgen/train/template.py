@@ -6,7 +6,7 @@ a student to stop is refused before anything is trained; the digest changes with
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import jinja2
@@ -88,7 +88,7 @@ class ChatFormat:
         encoded = self.tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [(list(one.ids), list(one.offsets)) for one in encoded]
 
-    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+    def decode(self, ids: Iterable[Iterable[int]]) -> list[str]:
         """Text of each run of ids, control tokens included."""
         plain = [[int(token) for token in run] for run in ids]
         return list(self.tokenizer.backend_tokenizer.decode_batch(plain, skip_special_tokens=False))
