@@ -17,6 +17,7 @@ from synthgen.cli.doctor import doctor
 from synthgen.cli.journal import app as journal_app
 from synthgen.cli.policy import app as policy_app
 from synthgen.cli.terminal import safe
+from synthgen.cli.train import app as train_app
 from synthgen.errors import PolicyError, SynthgenError, UsageError
 
 __all__ = ["app", "main"]
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 app.add_typer(journal_app, name="journal")
 app.add_typer(policy_app, name="policy")
+app.add_typer(train_app, name="train")
 app.command()(doctor)
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]

@@ -18,7 +18,7 @@ _RANGE = (-3.0, 3.0)  # of log temperature: 0.05 to 20
 _STEPS = 60  # golden section: the range shrinks to 1e-12 of itself
 
 
-def calibration_error(logits_NC: Floats, labels_N: NDArray[np.int64]) -> float:  # noqa: N803  # axes
+def calibration_error(logits_NC: Floats, labels_N: NDArray[np.int64]) -> float:  # axes
     """Mean distance of confidence and accuracy over bins of confidence, weighted by their rows: 0..1."""
     probabilities = np.exp(_log_softmax(logits_NC))
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels_N
@@ -30,7 +30,7 @@ def calibration_error(logits_NC: Floats, labels_N: NDArray[np.int64]) -> float: 
     return float(np.sum(gaps))
 
 
-def fit_temperature(logits_NC: Floats, labels_N: NDArray[np.int64]) -> float:  # noqa: N803
+def fit_temperature(logits_NC: Floats, labels_N: NDArray[np.int64]) -> float:
     """The temperature with the least negative log likelihood, within 0.05..20.
 
     The likelihood of one over the temperature is concave, so there is one best.

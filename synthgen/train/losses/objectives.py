@@ -33,7 +33,7 @@ __all__ = ["Distillation", "Seen", "Teacher"]
 class Seen:
     """What a teacher made of a batch: its logits, and the hidden states of every layer, embeddings first."""
 
-    logits_BTV: Tensor  # noqa: N815  # axes
+    logits_BTV: Tensor  # axes
     hidden: tuple[Tensor, ...]
 
 
