@@ -104,6 +104,46 @@ def run(
 
 
 @app.command()
+def plan(
+    dataset: Dataset,
+    config: Config = None,
+    base: Annotated[str | None, typer.Option(help="The base: a hub id, a folder, or smollm2-135m.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the training would need: memory, work, time on common cards. Estimated, not measured; loads no weights."""
+    if config is None and base is None:
+        raise UsageError("train plan: name a student's file with -c, or a base with --base")
+    _require_libraries()
+    from synthgen.cli.as_json import print_json
+    from synthgen.train.config import load_student
+    from synthgen.train.plan import plan_student
+
+    source = config if config is not None else {"name": "student", "base": str(base)}
+    given = [f"base={base}"] if config is not None and base is not None else []
+    found = plan_student(load_student(source, [*(overrides or ()), *given]), dataset)
+    if as_json:
+        print_json({"estimated": True, **asdict(found), "total_bytes": found.total_bytes})
+        return
+    print("estimated, not measured")
+    print(f"parameters: {found.sizes.parameters:,}, of which trained {found.sizes.trained:,}")
+    print(f"sequences: {found.examples:,} ({found.tokens_per_epoch:,} tokens), steps: {found.steps:,}")
+    for name, size in (
+        ("weights", found.weights_bytes),
+        ("gradients", found.gradients_bytes),
+        ("optimiser", found.optimizer_bytes),
+        (f"activations of {found.micro_batch} x {found.longest} tokens", found.activations_bytes),
+        ("together", found.total_bytes),
+    ):
+        print(f"{name}: {size / 1e9:,.2f} GB")
+    for fit in found.cards:
+        enough = (
+            "fits" if fit.fits else f"needs {fit.cards_if_sharded or 'smaller batches, not more'} of them"
+        )
+        print(f"{fit.card}: {enough}; {fit.hours:,.2f} h on one")
+
+
+@app.command()
 def score(
     dataset: Dataset,
     teacher: Annotated[str, typer.Option(help="The checkpoint that scores: a folder or a hub id.")],

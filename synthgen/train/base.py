@@ -31,7 +31,15 @@ from synthgen.errors import SourceError, UsageError
 from synthgen.train.config import LoadedStudent
 from synthgen.train.engine import precision_of
 
-__all__ = ["Base", "base_digest", "context_of", "converted", "load_base", "without_machine_traces"]
+__all__ = [
+    "Base",
+    "base_digest",
+    "context_of",
+    "converted",
+    "load_base",
+    "source_of",
+    "without_machine_traces",
+]
 
 _RECIPE = "1"  # of `converted`: another one is another folder of the cache
 
@@ -54,7 +62,7 @@ def load_base(loaded: LoadedStudent) -> Base:
         UsageError: QLoRA without bitsandbytes or without a GPU.
     """
     config = loaded.config
-    source = _source(loaded)
+    source = source_of(loaded)
     hub = {} if Path(source).is_dir() else {"revision": config.revision or "main"}
     options: dict[str, object] = {"trust_remote_code": config.trust_remote_code, **hub}
     attention = config.hardware.attention
@@ -144,7 +152,8 @@ def without_machine_traces(folder: Path) -> None:
             write_bytes(path, orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def _source(loaded: LoadedStudent) -> str:
+def source_of(loaded: LoadedStudent) -> str:
+    """Where transformers finds the base: a folder, which the packaged model is converted into, or a hub id."""
     base = loaded.config.base
     if base in PACKAGED:
         return str(converted(base, model_path(base)))

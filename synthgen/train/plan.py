@@ -14,13 +14,20 @@ base is frozen, 2 more with checkpointing (Kaplan et al. 2020, appendix; heads a
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from synthgen.train.config import StudentConfig
+from synthgen.errors import SourceError
+from synthgen.train.audit import audit
+from synthgen.train.base import source_of
+from synthgen.train.config import LoadedStudent, StudentConfig
+from synthgen.train.reading import read_dataset, split
+from synthgen.train.story import packed_lengths, template_of
+from synthgen.train.template import chat_format
 
-__all__ = ["CARDS", "Card", "Estimate", "Fit", "Sizes", "estimate", "sizes_of"]
+__all__ = ["CARDS", "Card", "Estimate", "Fit", "Sizes", "estimate", "plan_student", "sizes_of"]
 
 _ASSUMED_MFU = (
     0.35  # of the peak; what one card reaches with sdpa and no fused kernels, to be replaced by a measurement
@@ -89,6 +96,31 @@ class Estimate:
     def total_bytes(self) -> float:
         """All of it at its peak."""
         return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes + self.activations_bytes
+
+
+def plan_student(loaded: LoadedStudent, dataset: Path) -> Estimate:
+    """Read and mask the dataset, count the base's parameters, and estimate; loads no weights.
+
+    Raises:
+        SourceError: data or base cannot be read.
+        UsageError: the file, the data and the base do not fit together.
+    """
+    config, source = loaded.config, source_of(loaded)
+    options = {"trust_remote_code": config.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        context = getattr(
+            AutoConfig.from_pretrained(source, **options).get_text_config(), "max_position_embeddings", None
+        )
+        sizes = sizes_of(source, config)
+    except (OSError, ValueError) as error:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise SourceError(f"{loaded.where('base')}: {config.base!r} cannot be read: {said}") from error
+    conversations = read_dataset(dataset, limit=config.data.limit).conversations
+    training, _ = split(conversations, config.data.validation_share, seed=config.seed)
+    format = chat_format(tokenizer, template_of(loaded))
+    audited = audit(training, format, config.data, context=context)
+    return estimate(config, sizes, packed_lengths(config, audited.examples))
 
 
 def sizes_of(base: str, config: StudentConfig) -> Sizes:

@@ -28,7 +28,7 @@ from synthgen.pipeline import student_allowed
 from synthgen.train.audit import Audited, audit, marked
 from synthgen.train.base import Base, base_digest, context_of, load_base, without_machine_traces
 from synthgen.train.card import Lineage, student_card
-from synthgen.train.config import LoadedStudent
+from synthgen.train.config import LoadedStudent, StudentConfig
 from synthgen.train.distilling import objective_for, soft_examples, without_projectors
 from synthgen.train.engine import Progress, Trained, newest_checkpoint, precision_of, train_model
 from synthgen.train.examples import Example
@@ -39,7 +39,7 @@ from synthgen.train.template import ChatFormat, chat_format
 from synthgen.train.tokenizers import tokenizer_digest
 from synthgen.types import JSONValue
 
-__all__ = ["StudentReport", "is_student", "train"]
+__all__ = ["StudentReport", "is_student", "packed_lengths", "template_of", "train"]
 
 _MANIFEST = "student.json"
 _PACKED_TOKENS = 1024  # of a packed sequence, where `data.max_length` is not given and rows are shorter
@@ -96,7 +96,7 @@ def train(
         return _finished(out, request)
     obligations = _allowed(loaded, data)
     base = load_base(loaded)
-    format = chat_format(base.tokenizer, _template(loaded))
+    format = chat_format(base.tokenizer, template_of(loaded))
     prepared = _prepare(loaded, data, base, format)
     sample = marked(prepared.training[0][0], format)
     tell(f"the first sequence; what is trained on stands between « and »:\n{sample}")
@@ -177,7 +177,8 @@ def _allowed(loaded: LoadedStudent, data: Dataset) -> tuple[str, ...]:
     return student_allowed(data.folder, config.name, use=config.use, distributed=config.distributed)
 
 
-def _template(loaded: LoadedStudent) -> str | None:
+def template_of(loaded: LoadedStudent) -> str | None:
+    """The chat template the file names; None: the base's own."""
     named = loaded.config.data.chat_template
     if named is None:
         return None
@@ -218,8 +219,19 @@ def _prepare(loaded: LoadedStudent, data: Dataset, base: Base, format: ChatForma
     if not config.data.packing:
         return _Prepared([[one] for one in training], [[one] for one in validation], audited.refused)
     require_separation(base.model, training)
-    room = config.data.max_length or max(_PACKED_TOKENS, *map(len, audited.examples))
+    room = _room(config, audited.examples)
     return _Prepared(_packed(training, room), _packed(validation, room), audited.refused)
+
+
+def _room(config: StudentConfig, examples: Sequence[Example]) -> int:
+    return config.data.max_length or max(_PACKED_TOKENS, *map(len, examples))
+
+
+def packed_lengths(config: StudentConfig, examples: Sequence[Example]) -> list[int]:
+    """Tokens of each sequence the engine would get."""
+    if not config.data.packing:
+        return list(map(len, examples))
+    return [sum(map(len, group)) for group in _packed(examples, _room(config, examples))]
 
 
 def _softened(
