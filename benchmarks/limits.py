@@ -60,6 +60,7 @@ class Counted:
     paid_by_minute: list[int]
     limited: int
     max_in_flight: int
+    span_s: float
 
 
 def measure(rows: int, limits: dict[str, int], provider: str, *server: str) -> tuple[float, Counted]:

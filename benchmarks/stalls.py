@@ -21,7 +21,8 @@ import yaml
 from asking import server, write_prompts, write_recipe
 from clients import with_aiohttp
 
-from synthgen.pipeline import Options, generate
+from synthgen.pipeline import Options
+from synthgen.pipeline.generate import generate
 from synthgen.recipe.load import load_recipe
 
 _EVERY_S = 0.002

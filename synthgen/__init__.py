@@ -17,11 +17,13 @@ if TYPE_CHECKING:
         FilterOptions,
         Options,
         Report,
+        ReportOptions,
         SynthgenError,
         dedup,
         doctor,
         filter,
         generate,
+        judge_calibrate,
         load_recipe,
         plan,
         policy_attest,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         policy_export,
         policy_student,
         recipe_schema,
+        report,
         show,
     )
 
@@ -37,11 +40,13 @@ __all__ = [
     "FilterOptions",
     "Options",
     "Report",
+    "ReportOptions",
     "SynthgenError",
     "dedup",
     "doctor",
     "filter",
     "generate",
+    "judge_calibrate",
     "load_recipe",
     "plan",
     "policy_attest",
@@ -49,6 +54,7 @@ __all__ = [
     "policy_export",
     "policy_student",
     "recipe_schema",
+    "report",
     "show",
 ]
 

@@ -14,52 +14,37 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from synthgen.asking.batch import Pace
 from synthgen.errors import SynthgenError, UsageError
-from synthgen.pipeline import (
-    Attestation,
-    Cancelled,
-    DedupOptions,
-    DedupReport,
-    Export,
-    FilterOptions,
-    OnDeny,
-    Options,
-    Plan,
-    Question,
-    Recheck,
-    Report,
-    RowStory,
-    RunFolder,
-    RunSummary,
-    attest,
-    cancel_run,
-    check_recipe,
-    check_rows,
-    export,
-    filter_foreign,
-    first_questions,
-    make_plan,
-    open_gates,
-    read_record,
-    recut,
-    require_abilities,
-    resolve,
-    row_story,
-    student_allowed,
-    summarise,
-)
-from synthgen.pipeline import dedup as _dedup
-from synthgen.pipeline import generate as _generate
+from synthgen.lazy import lazily
 from synthgen.recipe.load import LoadedRecipe, load_recipe
 from synthgen.recipe.schema import recipe_schema
 from synthgen.types import JSONValue
 
-if TYPE_CHECKING:  # brings HTTP libraries along
+if TYPE_CHECKING:  # each verb loads what it needs
+    from synthgen.asking.batch import Pace
+    from synthgen.pipeline import (
+        Cancelled,
+        DatasetReport,
+        DedupOptions,
+        DedupReport,
+        Export,
+        FilterOptions,
+        OnDeny,
+        Options,
+        Plan,
+        Question,
+        Recheck,
+        Report,
+        ReportOptions,
+        RowStory,
+        RunSummary,
+    )
+    from synthgen.pipeline.calibrate import Calibration
     from synthgen.pipeline.doctor import DoctorOptions, Examination
 
 __all__ = [
     "Cancelled",
+    "DatasetReport",
     "DedupOptions",
     "DedupReport",
     "FilterOptions",
@@ -69,6 +54,7 @@ __all__ = [
     "Question",
     "Recheck",
     "Report",
+    "ReportOptions",
     "RowStory",
     "RunSummary",
     "SynthgenError",
@@ -77,6 +63,7 @@ __all__ = [
     "doctor",
     "filter",
     "generate",
+    "judge_calibrate",
     "load_recipe",
     "plan",
     "policy_attest",
@@ -85,6 +72,7 @@ __all__ = [
     "policy_student",
     "preview",
     "recipe_schema",
+    "report",
     "show",
 ]
 
@@ -97,8 +85,8 @@ def generate(
     out: str | Path | None = None,
     *,
     overrides: Sequence[str] = (),
-    options: Options | None = None,
-) -> Report:
+    options: "Options | None" = None,
+) -> "Report":
     """Ask, refine and publish; `out` defaults to `runs/<name>`. The same call resumes.
 
     `overrides` are `a.b=c` texts as of `--set`.
@@ -106,8 +94,10 @@ def generate(
     Raises:
         SynthgenError: the run could not start.
     """
+    from synthgen.pipeline.generate import Options, generate
+
     loaded = _loaded(recipe, overrides)
-    return _run(_generate(loaded, _folder(loaded, out), options or Options()))
+    return _run(generate(loaded, _folder(loaded, out), options or Options()))
 
 
 def plan(
@@ -116,7 +106,7 @@ def plan(
     *,
     overrides: Sequence[str] = (),
     max_cost_usd: float | None = None,
-) -> Plan:
+) -> "Plan":
     """What `generate` would do and cost; sends nothing, writes nothing, and says what policy decides.
 
     `out` is the run folder, as in `generate`: what the doctor left there counts.
@@ -124,11 +114,23 @@ def plan(
     Raises:
         SynthgenError: the recipe, its files or its source are wrong, or a server was proved to lack what is asked.
     """
+    from synthgen.pipeline import (
+        RunFolder,
+        make_plan,
+        open_gates,
+        read_record,
+        require_abilities,
+        require_schemas_kept,
+    )
+    from synthgen.pipeline.resolve import resolve
+
     loaded = _loaded(recipe, overrides)
     cap_usd = loaded.recipe.budget_usd if max_cost_usd is None else max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
     today = date.today()  # noqa: DTZ011  # the user's day
-    require_abilities(resolved, read_record(RunFolder(_folder(loaded, out))), today)
+    folder = RunFolder(_folder(loaded, out))
+    require_abilities(resolved, read_record(folder), today)
+    require_schemas_kept(resolved, folder, today)
     return make_plan(resolved, open_gates(resolved, today), cap_usd)
 
 
@@ -152,23 +154,28 @@ def doctor(
     return _run(diagnose(loaded, _folder(loaded, out), options or DoctorOptions()))
 
 
-def preview(recipe: RecipeLike, questions: int, *, overrides: Sequence[str] = ()) -> list[Question]:
+def preview(recipe: RecipeLike, questions: int, *, overrides: Sequence[str] = ()) -> "list[Question]":
     """The first `questions` prompts that `generate` would send, rendered; sends nothing.
 
     Raises:
         SynthgenError: the recipe, its files or its source are wrong.
     """
+    from synthgen.pipeline import first_questions
+    from synthgen.pipeline.resolve import resolve
+
     return first_questions(resolve(_loaded(recipe, overrides)), questions)
 
 
 def filter(  # the verb's name
-    inputs: str | Path | Sequence[str | Path], out: str | Path, *, options: FilterOptions | None = None
-) -> Report:
+    inputs: str | Path | Sequence[str | Path], out: str | Path, *, options: "FilterOptions | None" = None
+) -> "Report":
     """Refine again without any teacher: a run folder (from its journal), or Parquet/JSONL files of any known format.
 
     Raises:
         SynthgenError: the inputs cannot be read, or the output cannot be written.
     """
+    from synthgen.pipeline import FilterOptions, filter_foreign, recut
+
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     options = options or FilterOptions()
     if len(paths) == 1 and (paths[0] / "journal").is_dir():
@@ -177,15 +184,47 @@ def filter(  # the verb's name
 
 
 def dedup(
-    inputs: str | Path | Sequence[str | Path], out: str | Path, *, options: DedupOptions | None = None
-) -> DedupReport:
+    inputs: str | Path | Sequence[str | Path], out: str | Path, *, options: "DedupOptions | None" = None
+) -> "DedupReport":
     """Remove near-duplicate rows of Parquet and JSONL files with any columns; the same call resumes.
 
     Raises:
         SynthgenError: the inputs cannot be read, an option does not fit them, or the output cannot be written.
     """
+    from synthgen.pipeline.dedup import DedupOptions, dedup
+
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
-    return _dedup(paths, Path(out), options or DedupOptions())
+    return dedup(paths, Path(out), options or DedupOptions())
+
+
+def report(
+    inputs: str | Path | Sequence[str | Path], *, options: "ReportOptions | None" = None
+) -> "DatasetReport":
+    """What a run or anybody's dataset covers, how varied it is, who loses rows where, what it says of gender.
+
+    Writes nothing: `DatasetReport.write` and `write_seeds` do.
+
+    Raises:
+        SynthgenError: an input cannot be read, or an option does not fit it.
+    """
+    from synthgen.pipeline.reporting import ReportOptions, report_on
+
+    paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
+    return report_on(paths, options or ReportOptions())
+
+
+def judge_calibrate(run: str | Path, labels: str | Path, *, precision: float = 0.9) -> "Calibration":
+    """Compare the stored judgements of a run with people's labels; asks nobody, stores `calibration.json` in the run.
+
+    `labels` is JSONL: `id` of a record (or `instruction` and `response`), and `label`: true or false, or a score on the
+    judges' scale. `precision` is the share of kept records that must be good; it picks the threshold.
+
+    Raises:
+        SynthgenError: not a run with a judge, or labels that cannot be read or fit no judged record.
+    """
+    from synthgen.pipeline.calibrate import calibrate
+
+    return calibrate(Path(run), Path(labels), precision=precision)
 
 
 def policy_check(
@@ -193,9 +232,9 @@ def policy_check(
     *,
     use: Sequence[str] = (),
     overrides: Sequence[str] = (),
-    on_deny: OnDeny = "fail",
+    on_deny: "OnDeny" = "fail",
     today: date | None = None,
-) -> Recheck:
+) -> "Recheck":
     """What the policy says of a recipe, or of every row of a run or dataset folder; sends and writes nothing.
 
     `use` takes the place of the declared uses. `on_deny` (rows only): `fail`, `drop` or `split`.
@@ -203,6 +242,8 @@ def policy_check(
     Raises:
         SynthgenError: the recipe, its files or the folder are wrong.
     """
+    from synthgen.pipeline import check_recipe, check_rows
+
     day = today or date.today()  # noqa: DTZ011  # the user's calendar day, as in their lock file
     if isinstance(target, str | Path) and Path(target).is_dir():
         if overrides:
@@ -237,6 +278,8 @@ def policy_attest(
     Raises:
         SynthgenError: the recipe, the lock file or the entry is wrong; nothing was written.
     """
+    from synthgen.pipeline import Attestation, attest
+
     if (contract is None) != (document is None):
         raise UsageError("attest: a waiver needs both the reference of the contract and its document")
     try:
@@ -249,7 +292,7 @@ def policy_attest(
 
 def policy_export(
     folder: str | Path,
-    what: Export,
+    what: "Export",
     *,
     use: Sequence[str] = (),
     student: str | None = None,
@@ -263,6 +306,8 @@ def policy_export(
     Raises:
         SynthgenError: not a published dataset, the use is not permitted, or the student's name breaks a duty.
     """
+    from synthgen.pipeline import export
+
     return export(Path(folder), what, use=use, student=student, today=today)
 
 
@@ -282,12 +327,14 @@ def policy_student(
         PolicyError: the rows may not be used so, or the name breaks a duty such as `NAME-PREFIX:Llama`.
         SynthgenError: not a published dataset.
     """
+    from synthgen.pipeline import student_allowed
+
     return student_allowed(Path(folder), name, use=use, distributed=distributed, today=today)
 
 
 def cancel(
-    run: str | Path, *, pace: Pace | None = None, say: Callable[[str], None] = lambda _: None
-) -> Cancelled:
+    run: str | Path, *, pace: "Pace | None" = None, say: Callable[[str], None] = lambda _: None
+) -> "Cancelled":
     """Stop the batches of a run at their vendors; what was answered until then is paid and journaled.
 
     Waits until each batch is over, which vendors take minutes for; `say` is told which one it is at.
@@ -295,10 +342,13 @@ def cancel(
     Raises:
         SynthgenError: not a run, or it cannot be worked on.
     """
+    from synthgen.asking.batch import Pace
+    from synthgen.pipeline import cancel_run
+
     return _run(cancel_run(Path(run), pace or Pace(), say))
 
 
-def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> RunSummary | RowStory:
+def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> "RunSummary | RowStory":
     """Counts, reasons, spend and samples of a run; or, with `row`, the whole story of one record.
 
     `row` is a record id or the beginning of one.
@@ -306,6 +356,8 @@ def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> RunSum
     Raises:
         SynthgenError: not a run, or no such row.
     """
+    from synthgen.pipeline import row_story, summarise
+
     return summarise(Path(run), samples) if row is None else row_story(Path(run), row)
 
 
@@ -355,3 +407,21 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
+
+
+__getattr__ = lazily(
+    "synthgen.pipeline",
+    {
+        "cancel": ("Cancelled",),
+        "dedup": ("DedupOptions",),
+        "dedup_output": ("DedupReport",),
+        "generate": ("Options",),
+        "plan": ("Plan",),
+        "preview": ("Question",),
+        "recheck": ("Recheck",),
+        "refilter": ("FilterOptions",),
+        "report": ("Report",),
+        "reporting": ("DatasetReport", "ReportOptions"),
+        "show": ("RowStory", "RunSummary"),
+    },
+)

@@ -25,12 +25,16 @@ F = TypeVar("F", bound=Callable[..., object])
 
 @dataclass(frozen=True, slots=True)
 class Plugin(Generic[F]):
-    """A plug-in: `params` validates what the recipe says of it, `run` does the work."""
+    """A plug-in: `params` validates what the recipe says of it, `run` does the work.
+
+    `reads`: shared columns that a filter profits from, computed once for all filters of a chain.
+    """
 
     name: str
     params: type[BaseModel]
     run: F
     version: int = 1
+    reads: tuple[str, ...] = ()
 
 
 def _built_in(kind: Kind, **targets: str) -> tuple[EntryPoint, ...]:
@@ -43,6 +47,7 @@ _BUILT_IN: dict[Kind, tuple[EntryPoint, ...]] = {
         jsonl="synthgen.sources.files:JSONL",
         csv="synthgen.sources.files:CSV",
         parquet="synthgen.sources.files:PARQUET",
+        requests="synthgen.sources.requests:REQUESTS",
         inline="synthgen.sources.inline:INLINE",
         sample="synthgen.sources.sample:SAMPLE",
     ),
@@ -72,6 +77,7 @@ _BUILT_IN: dict[Kind, tuple[EntryPoint, ...]] = {
         sections="synthgen.refine.filters.form:SECTIONS",
         symbols="synthgen.refine.filters.form:SYMBOLS",
         tool_calls="synthgen.refine.filters.form:TOOL_CALLS",
+        flagged_words="synthgen.refine.filters.flagged:FLAGGED_WORDS",
         consistency="synthgen.refine.filters.compared:CONSISTENCY",
         grounded="synthgen.refine.filters.compared:GROUNDED",
         score="synthgen.refine.filters.compared:SCORE",

@@ -10,7 +10,6 @@ Rejected: asking pyarrow for the `ARROW:schema` value at run time. polars announ
 ahead by `tests/make_arrow_schemas.py` and shipped as `arrow_schemas.json`.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ from typing import Literal
 import orjson
 import polars as pl
 
+from synthgen.shape import SCHEMA_VERSION, RecordShape
 from synthgen.types import JSONValue, Message
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "RecordShape",
     "Table",
     "arrow_schema_b64",
+    "judgements_schema",
     "lineage_schema",
     "logprobs_schema",
     "message_struct",
@@ -33,33 +34,7 @@ __all__ = [
     "table_schema",
 ]
 
-SCHEMA_VERSION = 1
-
-Table = Literal["record", "rejected", "lineage", "logprobs"]
-
-
-@dataclass(frozen=True, slots=True)
-class RecordShape:
-    """Which optional fields the messages of a run have.
-
-    `reasoning` adds `reasoning_content`; `tools` adds `tool_calls` and `tool_call_id` and the column `tools`;
-    `names` adds `name`.
-    """
-
-    reasoning: bool = False
-    tools: bool = False
-    names: bool = False
-
-    def __or__(self, other: "RecordShape") -> "RecordShape":
-        """The smallest shape that holds both."""
-        return RecordShape(
-            self.reasoning or other.reasoning, self.tools or other.tools, self.names or other.names
-        )
-
-    def label(self) -> str:
-        """`plain`, or the optional parts joined by `+`; the key into `arrow_schemas.json`."""
-        parts = {"reasoning": self.reasoning, "tools": self.tools, "names": self.names}
-        return "+".join(name for name, present in parts.items() if present) or "plain"
+Table = Literal["record", "rejected", "lineage", "logprobs", "judgements"]
 
 
 def _message(shape: RecordShape) -> pl.Struct:
@@ -201,7 +176,41 @@ def logprobs_schema() -> pl.Schema:
     )
 
 
-_SIDECARS = {"lineage": lineage_schema, "logprobs": logprobs_schema}
+def judgements_schema() -> pl.Schema:
+    """One row per reply of a judge about a record, joined to it by `id`; never null: `id`, `step`, `judge`, `request_key`.
+
+    `step` is `judge` or `best_of`. `overall` is the weighted mean of the `scores` that count, whose `written` value
+    stands in the text; where `expected`, `score` is the mean over the probabilities of the digits the judge could have
+    written. Of a comparison, `preferred` is `A` (the record), `B` (its `rival`) or `tie`. Where nothing could be read,
+    `problem` says why and there is no score. `judge_id` changes with whatever a judge's words depend on;
+    `calibration` is the id of the comparison with people that holds for all judges together, null without one.
+    """
+    score = pl.Struct(
+        {"name": pl.String(), "score": pl.Float64(), "written": pl.Float64(), "expected": pl.Boolean()}
+    )
+    return pl.Schema(
+        {
+            "id": pl.String(),
+            "step": pl.String(),
+            "judge": pl.String(),
+            "teacher": pl.String(),
+            "served_model": pl.String(),
+            "prompt": pl.String(),
+            "prompt_version": pl.Int32(),
+            "request_key": pl.String(),
+            "overall": pl.Float64(),
+            "scores": pl.List(score),
+            "preferred": pl.String(),
+            "rival": pl.String(),
+            "reason": pl.String(),
+            "problem": pl.String(),
+            "judge_id": pl.String(),
+            "calibration": pl.String(),
+        }
+    )
+
+
+_SIDECARS = {"lineage": lineage_schema, "logprobs": logprobs_schema, "judgements": judgements_schema}
 
 
 def table_schema(table: Table, shape: RecordShape) -> pl.Schema:

@@ -85,6 +85,8 @@ class Message:
     @property
     def said(self) -> str:
         """All there is to read: the content, and below it the tool calls as JSON, one a line."""
+        if not self.tool_calls:
+            return self.content
         calls = (canonical_json({"name": call.name, "arguments": call.arguments}) for call in self.tool_calls)
         return "\n".join(filter(None, (self.content, *(call.decode() for call in calls))))
 
@@ -185,7 +187,8 @@ class Request:
     `tools` and `response_schema` are JSON text, `tool_choice` is `auto`, `none`, `required` or a tool's name. `occurrence` tells apart questions that read alike but are
     meant twice: for a first step the running number among identical requests in source order, for a later
     step the key of the request it follows, for a judge nothing (same text, same score). `capture` names what the
-    reply has to hold besides its text: `logprobs:K`, the K likeliest tokens of each position.
+    reply has to hold besides its text: `logprobs:K`, the K likeliest tokens of each position; `texts`, their texts rather
+    than their ids, where a server gives one or the other.
     """
 
     messages: tuple[Message, ...]

@@ -51,7 +51,7 @@ def main() -> None:
     """Write the file beside `schema.py`."""
     by_shape: tuple[Table, ...] = ("record", "rejected")
     schemas = {table: {shape.label(): _b64(table, shape) for shape in SHAPES} for table in by_shape}
-    sidecars: tuple[Table, ...] = ("lineage", "logprobs")
+    sidecars: tuple[Table, ...] = ("lineage", "logprobs", "judgements")
     schemas |= {table: {"any": _b64(table, RecordShape())} for table in sidecars}
     path = Path(synthgen.schema.__file__).with_name("arrow_schemas.json")
     text = json.dumps({"schema_version": SCHEMA_VERSION, "schemas": schemas}, indent=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tenacity import stop_after_attempt, wait_fixed, wait_none
 
-from synthgen.asking.ask import Asker, NotAsked, TeacherSpec, _Attempt
+from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
 from synthgen.asking.budget import Budget
 from synthgen.asking.connect import connect
 from synthgen.asking.outcome import Answer, Gate, Outcome, Teacher
@@ -298,16 +298,20 @@ async def test_a_time_beyond_patience_ends_the_lane_at_once(tmp_path: Path, stat
 
 
 async def test_a_lane_that_answers_others_is_not_ended_by_one_far_time(tmp_path: Path) -> None:
-    async with asking(tmp_path, spec_of()) as asker:
-        queue = asker.queues["big"]
-        lane, place = await queue.enter(1)
-        _, other = await queue.enter(1)
-        lane.succeeded(other)
-        queue.leave(lane, other)
-        attempt = _Attempt([question()], ["k"], "answer", spec_of(), queue)
-        asker._learn(attempt, Gate("rate_limit", 9000.0), lane, place)
+    def script(_number: int, body: Body) -> Act | None:
+        return refuse(429, retry_after="9000") if text_of(body) == "refused" else None
 
-        assert not lane.ended
+    async with Loopback(hold=2, script=script) as server, asking(tmp_path, spec_of(server.url)) as asker:
+        lane = asker.lanes["big"]
+        refused = asyncio.ensure_future(ask(asker, "refused"))
+        answered = await ask(asker, "answered")
+        await until(lambda: lane.counts.rate_limited == 1)
+        ended = lane.ended
+        refused.cancel()
+        await asyncio.wait([refused])
+
+    assert answered.completion is not None
+    assert not ended
 
 
 async def test_a_server_that_dies_makes_no_failures_of_what_was_under_way(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from synthgen.dataset import TEXTS
 from synthgen.dataset.publish import FOLDERS
 from synthgen.journal import lock_run
-from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.runfolder import WRITTEN
 from tests.loopback import Loopback, refuse
 from tests.runs import Result, cli, graded, questions, recipe, records, save, save_rows, teacher

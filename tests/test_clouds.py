@@ -24,7 +24,8 @@ from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowF
 from synthgen.asking.providers import RemoteTeacher, credentials
 from synthgen.errors import MissingKeyError, RecipeError, UsageError
 from synthgen.journal import Circumstances, Reply
-from synthgen.pipeline import open_gates, resolve
+from synthgen.pipeline import open_gates
+from synthgen.pipeline.resolve import resolve
 from synthgen.plugins import load_plugin
 from synthgen.recipe.load import load_recipe
 from synthgen.types import Completion, Message, Request, Sampling, TeacherIdentity

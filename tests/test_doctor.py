@@ -23,9 +23,9 @@ from synthgen.asking.doctor.questions import CHAT, LOGPROBS
 from synthgen.asking.providers import RemoteTeacher
 from synthgen.errors import BudgetReached, RunLocked
 from synthgen.journal import lock_run
-from synthgen.pipeline import resolve
 from synthgen.pipeline.abilities import read_record
 from synthgen.pipeline.doctor import DoctorOptions, diagnose
+from synthgen.pipeline.resolve import resolve
 from synthgen.pipeline.runfolder import RunFolder
 from tests.doctored import VLLM_PAGES, Doctored, models, page
 from tests.loopback import ECHO_KEY, HANG, Act, Body, Loopback, refuse

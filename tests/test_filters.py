@@ -22,6 +22,7 @@ FILTERS = sorted(path.stem for path in EXAMPLES.glob("*.jsonl") if path.stem != 
 # Filters that nothing can be said of without parameters, and those whose examples stand in a test of their own:
 # one compares rows, the other starts a process for each frame.
 NEEDED: dict[str, dict[str, object]] = {
+    "flagged_words": {"words": ["darn", "heck", "bloody"], "max_share": 0.1},
     "one_of": {"labels": ["billing", "bug", "other"]},
     "sections": {"required": ["Summary", "Steps"]},
     "score": {"of": "quality", "keep": ">= 3"},

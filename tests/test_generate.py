@@ -365,6 +365,32 @@ def test_ask_only_publishes_nothing_and_a_later_run_asks_nothing(server: Loopbac
     assert len(server.requests) == asked
 
 
+def test_ask_only_filters_nothing_and_still_sees_the_wrong_model(tmp_path: Path) -> None:
+    strict = {
+        "chain": str(
+            save(
+                tmp_path / "c.yaml", {"name": "c", "version": 1, "steps": [{"length": {"min_chars": 10_000}}]}
+            )
+        )
+    }
+
+    with Loopback() as server, Loopback(served_model="gpt-4o") as other:
+        asked = synthgen.generate(
+            recipe(server, refine=strict), tmp_path / "a", options=Options(ask_only=True)
+        )
+        wrong = synthgen.generate(recipe(other), tmp_path / "b", options=Options(ask_only=True))
+
+    assert (asked.refined, asked.counts["accepted"], asked.counts["planned"]) == (False, 5, 5)
+    assert (wrong.counts["quarantined"], wrong.counts["planned"]) == (5, 5)
+
+
+def test_ask_only_with_a_target_filters_to_know_when_it_is_met(server: Loopback, tmp_path: Path) -> None:
+    report = synthgen.generate(recipe(server, target=2), tmp_path / "run", options=Options(ask_only=True))
+
+    assert (report.refined, report.counts["accepted"]) == (True, 2)
+    assert not (tmp_path / "run" / "data").exists()
+
+
 def test_all_records_of_a_source_row_are_on_one_side_of_the_split(server: Loopback, tmp_path: Path) -> None:
     steps = [{"name": "answer", "prompt": "answer", "teacher": "qwen", "samples": 3}]
     content = recipe(

@@ -10,10 +10,19 @@ from pathlib import Path
 import pytest
 
 import synthgen
+from tests.loopback import Loopback
+from tests.runs import recipe, save
 
 ROOT = Path(synthgen.__file__).parent
 VENDORS = ("openai", "anthropic", "aiohttp", "httpx", "openvino", "openvino_genai", "torch")
 HEAVY = (*VENDORS, "polars", "datasketch", "numpy", "pyarrow", "pydantic", "jinja2", "rich", "asyncio")
+REFINING = (
+    "polars",
+    "datasketch",
+    "rich",
+    "synthgen.refine.running",
+    "synthgen.asking.doctor.probes",
+)
 # Loads a model process's libraries when imported; only that process imports it.
 WORKER = "synthgen.asking.local_worker"
 MODULES = [
@@ -59,6 +68,39 @@ def test_what_sends_nothing_loads_no_vendors_library(code: str) -> None:
     assert loaded_by(code, VENDORS) == set()
 
 
+def test_a_run_that_only_asks_loads_nothing_that_refines_or_shows(tmp_path: Path) -> None:
+    """Nor any SDK."""
+    with Loopback() as server:
+        path = save(tmp_path / "r.yaml", recipe(server, 2, refine={"chain": "none"}))
+        command = ["generate", str(path), "-o", str(tmp_path / "run"), "--ask-only", "--json"]
+        code = f"import sys; sys.argv[1:] = {command!r}\nfrom synthgen.cli import main; main()"
+
+        loaded = loaded_by(code, (*VENDORS, *REFINING, "httptools"))
+
+    assert loaded == {"httptools"}
+
+
+@pytest.mark.parametrize(
+    "package", ["asking", "asking.batch", "asking.doctor", "dataset", "pipeline", "refine"]
+)
+def test_a_package_that_loads_lazily_gives_what_it_lists(package: str) -> None:
+    name = f"synthgen.{package}"
+    tree = ast.parse(source(name).read_bytes())
+    typed = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{name}.")
+        for alias in node.names
+    }
+
+    assert set(typed) == set(listed_names(name))
+    for listed, home in typed.items():
+        assert getattr(importlib.import_module(name), listed) is getattr(
+            importlib.import_module(str(home)), listed
+        )
+        assert f"{name}.{listed}" not in MODULES  # the module would hide it
+
+
 def test_the_probe_sees_what_is_loaded() -> None:
     assert loaded_by("import numpy", HEAVY) == {"numpy"}
 
@@ -72,11 +114,13 @@ def test_the_public_names_of_the_package() -> None:
         "FilterOptions",
         "Options",
         "Report",
+        "ReportOptions",
         "SynthgenError",
         "dedup",
         "doctor",
         "filter",
         "generate",
+        "judge_calibrate",
         "load_recipe",
         "plan",
         "policy_attest",
@@ -84,6 +128,7 @@ def test_the_public_names_of_the_package() -> None:
         "policy_export",
         "policy_student",
         "recipe_schema",
+        "report",
         "show",
     ]
 

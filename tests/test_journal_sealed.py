@@ -16,6 +16,7 @@ from synthgen.journal.keys import KeyTable, SortedKeys
 from synthgen.journal.lines import encode
 from synthgen.journal.sealed import index_path, raw_path, read_index, sealed_path, zstd
 from synthgen.journal.sealing import seal
+from synthgen.spool import Spool
 from tests.test_journal import answer, ended, failure, intent, key, sums
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -177,9 +178,7 @@ async def test_a_forgotten_sealed_failure_is_found_again_once_it_is_answered(sea
 
 def test_keys_that_begin_alike_are_told_apart() -> None:
     alike = [bytes(8) + bytes([n]) * 8 for n in (3, 1, 2)]
-    table = KeyTable.empty(3)
-    table.fill(0, SortedKeys.of({one: place for place, one in enumerate(alike)}), 0)
-    table.sort()
+    table = KeyTable.of(SortedKeys.of({one: place for place, one in enumerate(alike)}), 0, Spool())
 
     assert [table.find(one) for one in alike] == [0, 1, 2]
     assert table.find(bytes(8) + bytes([4]) * 8) is None

@@ -11,7 +11,8 @@ import pytest
 
 from synthgen.errors import RunLocked
 from synthgen.journal import lock_run
-from synthgen.journal.system import read_at, sync
+from synthgen.journal.system import sync
+from synthgen.spool import read_at
 
 
 @pytest.fixture

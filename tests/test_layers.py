@@ -13,10 +13,11 @@ import pytest
 ROOT = Path(__file__).parent.parent / "synthgen"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "schema", "keymap"),
+    ("errors", "lazy", "types", "shape", "schema", "spool", "keymap"),
     ("assets", "plugins"),
     ("recipe",),
     ("sources", "templates", "journal", "refine", "policy", "dataset"),
+    ("insight",),
     ("asking",),
     ("pipeline",),
     ("train",),
@@ -25,7 +26,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Who may use a neighbour in its own layer. Whatever is not here may not: the leaves know nothing of each other.
 NEIGHBOURS = {
     ("types", "errors"),
+    ("schema", "shape"),
     ("schema", "types"),
+    ("spool", "errors"),
+    ("keymap", "spool"),
     ("plugins", "assets"),
     ("cli", "api"),
     ("__init__", "api"),
@@ -174,7 +178,7 @@ def test_a_heavy_library_is_imported_only_where_it_is_needed(library: str, homes
 def test_a_library_of_training_is_imported_in_train_alone(library: str) -> None:
     users = {module for module, path in SOURCES.items() if library in libraries(path)}
 
-    assert {room(module) for module in users} == {"train"}
+    assert {room(module) for module in users} <= {"train"}
 
 
 def libraries(path: Path) -> set[str]:

@@ -21,7 +21,7 @@ import yaml
 
 from synthgen import api, errors
 from synthgen.plugins import plugin_names
-from synthgen.schema import RecordShape, logprobs_schema, record_schema, rejected_schema
+from synthgen.schema import RecordShape, judgements_schema, logprobs_schema, record_schema, rejected_schema
 from synthgen.train.config import load_student
 from tests.chat_templates import tokenizer as chat_tokenizer
 from tests.documented import ROOT, Teacher, fix_the_day, overrides, run_command
@@ -30,6 +30,7 @@ from tests.tiny_models import tiny_llama
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FORMATS = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+JUDGE = (ROOT / "docs" / "judge.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 DOCUMENTS = {
@@ -37,6 +38,7 @@ DOCUMENTS = {
     "README.md": README,
     "docs/formats.md": FORMATS,
     "docs/architecture.md": ARCHITECTURE,
+    "docs/judge.md": JUDGE,
 }
 QUESTIONS = 120
 RUN = "runs/support-answers"
@@ -90,6 +92,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         recipe = RECIPE.replace("http://127.0.0.1:8000/v1", server.url)
         (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
         assert api.generate(folder / "recipe.yaml", folder / RUN).problem is None
+        accepted = pl.read_parquet(folder / RUN / "data" / "train-*.parquet")["id"]
+        labels = "".join(
+            f'{{"id": "{id_}", "label": {"true" if n % 9 else "false"}}}\n' for n, id_ in enumerate(accepted)
+        )
+        (folder / "labels.jsonl").write_text(labels, encoding="utf-8")
         yield Workplace(folder, server.url, folder / RUN)
 
 
@@ -142,11 +149,13 @@ def test_the_readme_shows_every_verb() -> None:
         "doctor",
         "filter",
         "dedup",
+        "report",
         "show",
         "list",
         "schema",
         "policy",
         "train",
+        "judge",
     }
     assert shown == verbs
 
@@ -364,6 +373,28 @@ def test_formats_lists_the_columns_of_the_logprobs() -> None:
     ]
 
     assert sorted(shown) == sorted(logprobs_schema())
+
+
+def test_formats_lists_the_columns_of_the_judgements() -> None:
+    table = FORMATS.split("## Judgements")[1].split("## Logprobs")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    shown = [name for line in rows for name in re.findall(r"`(\w+)`", line.split("|")[1])]
+
+    assert sorted(shown) == sorted(judgements_schema())
+
+
+def test_the_judge_page_shows_a_recipe_that_is_one() -> None:
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", JUDGE, re.DOTALL | re.MULTILINE)
+    teachers = {alias: yaml.safe_load(RECIPE)["teachers"]["qwen"] for alias in ("big", "other")}
+    steps = [{"name": "answer", "prompt": "answer", "teacher": "big", "samples": 3}]
+    source = {"inline": [{"instruction": "Name a colour."}]}
+
+    plan = api.plan(
+        {"name": "shown", "use": ["train-general"], "source": source, "teachers": teachers, "steps": steps}
+        | yaml.safe_load(shown)
+    )
+
+    assert [line.requests for line in plan.lines] == [3, 3, 3, 6]
 
 
 def test_formats_lists_what_lies_in_a_run_folder(here: Workplace) -> None:

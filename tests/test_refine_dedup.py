@@ -236,9 +236,17 @@ def test_the_text_file_lies_in_the_spool_and_leaves_nothing_behind(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_spool_that_cannot_be_used_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="temporary file"):
-        SeenTexts(NearConfig(), tmp_path / "missing")
+def test_a_spool_that_cannot_be_used_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("synthgen.spool.tempfile.TemporaryFile", full)
+    texts = SeenTexts(NearConfig(), tmp_path)
+
+    with pytest.raises(StorageError, match=r"temporary file.*No space left"):
+        texts.add(view(("q", "many words " * 10_000)))
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0])

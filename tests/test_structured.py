@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,85 @@ def test_a_vendor_that_ignores_the_schema_in_batches_gets_no_second_one(tmp_path
 
     assert (report.exit_code, len(server.batches)) == (3, 1)
     assert "schema_ignored" in str(report.problem)
+
+
+def ignored(tmp_path: Path, server: Loopback) -> Path:
+    """The recipe of a run that has found its server out."""
+    path = structured(tmp_path, server)
+    assert cli("generate", path, "-o", tmp_path / "o").code == 3
+    return path
+
+
+@pytest.mark.parametrize("verb", ["generate", "plan"])
+def test_a_server_that_was_found_out_is_refused_before_anything_is_sent(tmp_path: Path, verb: str) -> None:
+    with Loopback(ignores=["response_format"]) as server:
+        path = ignored(tmp_path, server)
+        paid = len(server.payments)
+
+        again = cli(verb, path, "-o", tmp_path / "o")
+
+    assert (again.code, len(server.payments)) == (2, paid)
+    said = " ".join(again.err.split())
+    assert "r.yaml:" in said
+    assert "steps[0].structured" in said
+    assert "of the first 8 structured answers" in said
+    assert "schemas.json" in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--set", "steps.0.structured=false"],
+        ["--set", "teachers.qwen.sampling.temperature=0.5"],
+        ["--set", "teachers.qwen.model=another"],
+    ],
+    ids=["no schema", "other sampling", "other model"],
+)
+def test_what_has_changed_is_tried_again(tmp_path: Path, change: list[str]) -> None:
+    with Loopback(ignores=["response_format"]) as server:
+        path = ignored(tmp_path, server)
+        paid = len(server.payments)
+
+        cli("generate", path, "-o", tmp_path / "o", *change)
+
+    assert len(server.payments) > paid
+
+
+def test_another_schema_is_tried(tmp_path: Path) -> None:
+    with Loopback(ignores=["response_format"]) as server:
+        path = ignored(tmp_path, server)
+        paid = len(server.payments)
+        prompt = tmp_path / "city.yaml"
+        prompt.write_text(prompt.read_text().replace("maximum: 5", "maximum: 6"))
+
+        again = cli("generate", path, "-o", tmp_path / "o")
+
+    assert again.code == 3
+    assert len(server.payments) > paid
+
+
+@pytest.mark.parametrize(("days", "code"), [(7, 2), (8, 3)])
+def test_a_proof_is_believed_for_a_week(tmp_path: Path, days: int, code: int) -> None:
+    with Loopback(ignores=["response_format"]) as server:
+        path = ignored(tmp_path, server)
+        stored = tmp_path / "o/schemas.json"
+        content = json.loads(stored.read_text())
+        day = date.today() - timedelta(days=days)  # noqa: DTZ011  # the user's day
+        content["ignored"][0]["day"] = day.isoformat()
+        stored.write_text(json.dumps(content))
+
+        assert cli("generate", path, "-o", tmp_path / "o").code == code
+
+
+def test_damaged_proofs_are_a_storage_error_that_names_the_file(tmp_path: Path) -> None:
+    with Loopback(ignores=["response_format"]) as server:
+        path = ignored(tmp_path, server)
+        (tmp_path / "o/schemas.json").write_text("{")
+
+        again = cli("generate", path, "-o", tmp_path / "o")
+
+    assert again.code == 6
+    assert "schemas.json: cannot be read" in " ".join(again.err.split())
 
 
 def test_what_was_paid_before_is_kept(tmp_path: Path) -> None:

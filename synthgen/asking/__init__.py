@@ -1,10 +1,15 @@
 """Asking: one call in front (`Asker.ask`); behind it wires, transports, lanes, prices and budget."""
 
-from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
-from synthgen.asking.budget import Budget
-from synthgen.asking.clouds import cloud_route, maker_model, speaks_messages
-from synthgen.asking.lanes import Lane
-from synthgen.asking.prices import batch_price, cost_usd, find_price
+from typing import TYPE_CHECKING
+
+from synthgen.lazy import lazily
+
+if TYPE_CHECKING:
+    from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
+    from synthgen.asking.budget import Budget
+    from synthgen.asking.clouds import cloud_route, maker_model, speaks_messages
+    from synthgen.asking.lanes import Lane
+    from synthgen.asking.prices import batch_price, cost_usd, find_price
 
 __all__ = [
     "Asker",
@@ -19,3 +24,26 @@ __all__ = [
     "maker_model",
     "speaks_messages",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "ask": (
+            "Asker",
+            "NotAsked",
+            "TeacherSpec",
+        ),
+        "budget": ("Budget",),
+        "clouds": (
+            "cloud_route",
+            "maker_model",
+            "speaks_messages",
+        ),
+        "lanes": ("Lane",),
+        "prices": (
+            "batch_price",
+            "cost_usd",
+            "find_price",
+        ),
+    },
+)

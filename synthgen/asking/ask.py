@@ -164,7 +164,8 @@ class Asker:
         self._specs = specs
         self._connect = connect
         self._teachers: dict[str, Teacher] = {}
-        self._open: dict[str, asyncio.Event] = {}  # keys in flight, set when they are over
+        # Keys in flight, and what is set when they are over: of most nobody ever waits for that.
+        self._open: dict[str, asyncio.Event | None] = {}
         self._halted: str | None = None
         self._first_refusals = dict.fromkeys(self.lanes, 0)  # of lanes that have not answered yet
         self.schemas = SchemaWatch()
@@ -207,7 +208,10 @@ class Asker:
                 return read_reply(stored)
             if key not in self._open:
                 break
-            await self._open[key].wait()
+            over = self._open[key]
+            if over is None:
+                over = self._open[key] = asyncio.Event()
+            await over.wait()
         return (await self._ask_new([request], [key], step, alias))[0]
 
     async def ask_samples(
@@ -230,8 +234,7 @@ class Asker:
         self, requests: Sequence[Request], keys: Sequence[str], step: str, alias: str
     ) -> list[Reply]:
         """The replies to requests that nobody has asked: all, or as many of the first as the teacher gave."""
-        over = asyncio.Event()
-        self._open |= dict.fromkeys(keys, over)
+        self._open |= dict.fromkeys(keys)
         try:
             spec = self._specs[alias]
             if self.batches is not None and self.batches.takes(keys[0], spec):
@@ -243,8 +246,8 @@ class Asker:
             raise NotAsked(stop.reason) from stop
         finally:
             for key in keys:
-                del self._open[key]
-            over.set()
+                if (over := self._open.pop(key)) is not None:
+                    over.set()
             if self.batches is not None:
                 self.batches.moved()
 

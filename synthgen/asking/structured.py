@@ -11,6 +11,7 @@ they do not know.
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from functools import lru_cache
 
 import orjson
@@ -18,15 +19,24 @@ import orjson
 from synthgen.templates import Reply, Unusable
 from synthgen.types import Completion, Request
 
-__all__ = ["SchemaWatch"]
+__all__ = ["Ignored", "SchemaWatch"]
 
 FIRST, TOO_MANY = 8, 6
 
 
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A schema that a server did not keep to, and in words how that was seen."""
+
+    schema: str
+    evidence: str
+
+
 class SchemaWatch:
-    """What this session has seen of its lanes, by name."""
+    """What this session has seen of its lanes, by name. `ignored`: those that have to stop."""
 
     def __init__(self) -> None:
+        self.ignored: dict[str, Ignored] = {}
         self._seen: Counter[str] = Counter()
         self._broken: Counter[str] = Counter()
 
@@ -43,13 +53,15 @@ class SchemaWatch:
     def objection(self, lane: str, request: Request, completion: Completion, *, host: str) -> str | None:
         """Note an answer of `host`; why its lane has to stop, in words, else None."""
         broken = self.broken_by(lane, request, completion)
-        if broken is None:
+        if broken is None or request.response_schema is None:
             return None
-        return (
+        evidence = (
             f"{host}: {broken} of the first {FIRST} structured answers of {request.teacher.model!r} do not follow the JSON "
             "schema they were asked for, so the server seems to ignore it; use a server that supports `response_format: "
             "json_schema`, or write `structured: false` in the step and let the prompt ask for JSON"
         )
+        self.ignored[lane] = Ignored(request.response_schema, evidence)
+        return evidence
 
 
 @lru_cache(maxsize=16)

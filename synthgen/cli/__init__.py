@@ -7,18 +7,25 @@ In: arguments. Out: results on stdout (`--json` everywhere), everything for peop
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from synthgen.cli.dedup import dedup as dedup_verb
 from synthgen.cli.doctor import doctor
 from synthgen.cli.journal import app as journal_app
+from synthgen.cli.judge import app as judge_app
 from synthgen.cli.policy import app as policy_app
+from synthgen.cli.report import report as report_verb
 from synthgen.cli.terminal import safe
 from synthgen.cli.train import app as train_app
 from synthgen.errors import PolicyError, SynthgenError, UsageError
+
+if TYPE_CHECKING:
+    from synthgen.pipeline import Progress
 
 __all__ = ["app", "main"]
 
@@ -31,6 +38,7 @@ app = typer.Typer(
 )
 
 app.add_typer(journal_app, name="journal")
+app.add_typer(judge_app, name="judge")
 app.add_typer(policy_app, name="policy")
 app.add_typer(train_app, name="train")
 app.command()(doctor)
@@ -74,13 +82,11 @@ def generate(
 ) -> None:
     """Ask the teachers, refine, and publish the dataset. The same command again resumes, or has nothing to do."""
     from synthgen import api
-    from synthgen.cli.live import watching
     from synthgen.cli.memory import give_back_memory
-    from synthgen.cli.output import print_report
 
     give_back_memory()
     loaded = api.load_recipe(recipe, overrides or ())
-    with watching(quiet=as_json) as (progress, say):
+    with _watched(quiet=as_json) as (progress, say):
         options = api.Options(
             max_cost_usd=max_cost,
             ask_only=ask_only,
@@ -91,10 +97,28 @@ def generate(
             say=say,
         )
         report = api.generate(loaded, out, options=options)
-    print_report(report, as_json=as_json)
+    if as_json:
+        from synthgen.cli.as_json import print_json
+
+        print_json(report.as_json())
+    else:
+        from synthgen.cli.output import print_report
+
+        print_report(report, as_json=False, published=not ask_only)
     for warning in report.warnings:
         print(f"warning: {safe(warning)}", file=sys.stderr)
     _end(report.problem)
+
+
+def _watched(*, quiet: bool) -> "AbstractContextManager[tuple[Progress, Callable[[str], None]]]":
+    """The live view; where a program reads, only what must be said, and no library for terminals."""
+    if quiet:
+        from synthgen.pipeline.progress import Progress
+
+        return nullcontext((Progress(), lambda text: print(text, file=sys.stderr)))
+    from synthgen.cli.live import watching
+
+    return watching(quiet=False)
 
 
 @app.command()
@@ -160,6 +184,12 @@ def filter_(
         list[Path] | None,
         typer.Option(help="A benchmark (Parquet, JSONL, text) no row may repeat. May be repeated."),
     ] = None,
+    select: Annotated[
+        int | None, typer.Option(help="Of what is accepted, only N rows: see --by.", min=1)
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="How --select chooses: diversity, score:NAME, stratify:COLUMN.")
+    ] = "diversity",
     dry_run: Annotated[
         int | None, typer.Option(help="Look at the first N rows only, write nothing.", min=1)
     ] = None,
@@ -169,7 +199,10 @@ def filter_(
     from synthgen import api
     from synthgen.cli.output import print_report
     from synthgen.cli.policy_given import actor_facts, on_deny_choice
+    from synthgen.pipeline.selecting import parse_select
 
+    if select is not None and dry_run is not None:
+        raise UsageError("--select: looks at all rows; leave it out of a dry run")
     if out is None and dry_run is None:
         raise UsageError("filter: name a folder for the result with -o")
     options = api.FilterOptions(
@@ -186,13 +219,17 @@ def filter_(
         report_only=report_only,
         against=tuple(against or ()),
         dry_run=dry_run,
+        select=None if select is None else parse_select(select, by),
     )
     report = api.filter(inputs, out or Path("dry-run"), options=options)
     print_report(report, as_json=as_json, published=dry_run is None)
+    for warning in report.warnings:
+        print(f"warning: {safe(warning)}", file=sys.stderr)
     _end(report.problem)
 
 
 app.command("dedup")(dedup_verb)
+app.command("report")(report_verb)
 
 
 @app.command()

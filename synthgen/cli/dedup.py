@@ -54,7 +54,7 @@ def dedup(
 ) -> None:
     """Remove near-duplicate rows, verified by exact Jaccard. Columns stay; dup_cluster, dup_of, dup_jaccard are added."""
     from synthgen import api
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.refine.minhash_rule import MinHashRule
 
     if out is None:

@@ -60,7 +60,7 @@ def doctor(
 ) -> None:
     """Prove what each endpoint can do, by asking it: a few small paid requests, their price said beforehand."""
     from synthgen import api
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.pipeline.doctor import DoctorOptions, endpoint_recipe
 
     bare = target.startswith(("http://", "https://"))

@@ -29,7 +29,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
     """Read every line of a journal: damage, double payments, sends that may have been paid. Exit code 6 on damage."""
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.journal import lock_run
     from synthgen.journal.verify import verify as verify_journal
 

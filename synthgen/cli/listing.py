@@ -6,7 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from synthgen.assets import asset_names, find_asset, suggest
-from synthgen.cli.output import console, print_json
+from synthgen.cli.as_json import print_json
+from synthgen.cli.output import console
 from synthgen.errors import UsageError
 from synthgen.plugins import load_plugin, plugin_names
 from synthgen.types import JSONValue

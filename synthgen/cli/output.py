@@ -9,26 +9,21 @@ from collections.abc import Mapping, Sequence
 from textwrap import indent
 from typing import cast
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from synthgen.cli.as_json import print_json
 from synthgen.cli.terminal import safe
-from synthgen.pipeline import Cancelled, Plan, Question, Report, RowStory, RunSummary
+from synthgen.pipeline import Cancelled, Plan, PrivacyPlan, Question, Report, RowStory, RunSummary
 from synthgen.types import JSONValue
 
-__all__ = ["console", "print_cancelled", "print_json", "print_plan", "print_report", "print_shown"]
+__all__ = ["console", "print_cancelled", "print_plan", "print_report", "print_shown"]
 
 OUTCOMES = ("planned", "accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 _SAMPLE_CHARS = 600
 # A pipe has no width: tables must not break lines that a program or a log will read.
 _PIPE_COLUMNS = 10_000
-
-
-def print_json(value: JSONValue) -> None:
-    """JSON on stdout, indented."""
-    print(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str).decode())
 
 
 def console() -> Console:
@@ -46,6 +41,8 @@ def print_report(report: Report, *, as_json: bool, published: bool = True) -> No
     _print_funnel(out, report.counts, report.reasons, report.examples, report.flags)
     _print_usage(out, report.usage)
     out.print(f"sent {report.sent} requests in {report.elapsed_s:.1f} s")
+    if not report.refined:
+        out.print("asked only: no filter has looked at what counts as accepted")
     if published and report.problem is None:
         out.print(f"dataset: {report.out}")
 
@@ -147,9 +144,20 @@ def print_plan(plan: Plan, questions: Sequence[Question] = (), *, as_json: bool)
     out.print(f"cost: {_usd(low, expected, high)}" + (" USD, estimated" if expected is not None else ""))
     if plan.budget_usd is not None:
         out.print(f"cap: {plan.budget_usd:g} USD")
+    if plan.privacy and (plan.privacy.found or plan.privacy.mode != "allow"):
+        _print_privacy(out, plan.privacy)
     _print_policy(out, plan.policy)
     for question in questions:
         _print_question(out, question)
+
+
+def _print_privacy(out: Console, privacy: PrivacyPlan) -> None:
+    done = {"allow": "is sent as it is", "redact": "is replaced", "block": "is not sent"}[privacy.mode]
+    found = ", ".join(f"{reason} in {count}" for reason, count in privacy.found.items()) or "nothing"
+    out.print(
+        f"privacy: {privacy.mode}: private data {done} (hosted: {', '.join(privacy.hosted)}); "
+        f"in the first {privacy.looked_at} prompts: {found}"
+    )
 
 
 def _print_question(out: Console, question: Question) -> None:
@@ -201,6 +209,8 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
         told = ", ".join(f"{count:,} of generation {number}" for number, count in summary.generations.items())
         out.print(f"rows: {told}; each round of distillation loses some of what the first teacher knew")
     _print_usage(out, summary.usage)
+    if summary.judge:
+        out.print(Text(f"judge: {safe(summary.judge)}"))
     for said in summary.batches:
         out.print(Text(said))
     if summary.counts.get("pending"):

@@ -54,7 +54,7 @@ def check(
 ) -> None:
     """Decide on a recipe before it runs, or again on the rows of a run: for wider uses, or after rules changed."""
     from synthgen import api
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.cli.policy_given import on_deny_choice
     from synthgen.cli.policy_output import print_gate, print_groups
 
@@ -95,7 +95,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Decide on one teacher and tell every rule that spoke, with clause, source and date."""
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.cli.policy_given import actor_facts, part_given
     from synthgen.cli.policy_output import print_gate
     from synthgen.policy import Ask, gate, load_registry, policy_json
@@ -122,7 +122,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List what the registry knows, how well it knows it, and what should be read again."""
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.cli.policy_output import listed, print_listed
     from synthgen.policy import load_registry
 
@@ -146,7 +146,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Tell what changed between two states of the rules, or for a run since it was decided."""
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.cli.policy_diff import differences
     from synthgen.cli.policy_output import print_changes
 
@@ -234,7 +234,7 @@ def cases(
     as_json: AsJson = False,
 ) -> None:
     """Run a table of cases and print every miss with its chain of rules. Exit code 7 on any."""
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.cli.policy_output import print_cases
     from synthgen.policy import load_registry
     from synthgen.policy.cases import run_cases

@@ -89,7 +89,7 @@ def run(
     if config is None and base is None:
         raise UsageError("train: name a student's file with -c, or a base with --base")
     _require_libraries()
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.train.config import load_student
     from synthgen.train.story import train as train_student
 
@@ -161,7 +161,7 @@ def score(
 ) -> None:
     """Soft labels for stored answers, from one pass of an open-weight teacher; `loss.kd.logprobs` names them then."""
     _require_libraries()
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.train.config import load_student
     from synthgen.train.reading import read_dataset
     from synthgen.train.score import score_conversations
@@ -195,7 +195,7 @@ def export(
     if least and prompts is None:
         raise UsageError("--least compares answers: name a dataset with --prompts")
     _require_libraries()
-    from synthgen.cli.output import print_json
+    from synthgen.cli.as_json import print_json
     from synthgen.train.export.story import export_student, first_prompts
 
     asked = first_prompts(prompts, count) if prompts is not None else []

@@ -18,7 +18,7 @@ from typing import Literal
 
 import orjson
 
-from synthgen.schema import RecordShape
+from synthgen.shape import RecordShape
 from synthgen.types import Message, Role, ToolCall
 
 __all__ = [

@@ -24,12 +24,12 @@ from typing import Protocol
 import orjson
 
 from synthgen.dataset.about import CardFile
-from synthgen.dataset.write import file_sha256, storage_errors, sync_folder, write_bytes
+from synthgen.dataset.whole import file_sha256, storage_errors, sync_folder, write_bytes
 from synthgen.errors import StorageError
-from synthgen.schema import SCHEMA_VERSION
+from synthgen.shape import SCHEMA_VERSION
 from synthgen.types import JSONValue
 
-__all__ = ["FOLDERS", "check_target", "is_published", "publish", "read_manifest", "verify"]
+__all__ = ["FOLDERS", "TEXTS", "check_target", "is_published", "publish", "read_manifest", "verify"]
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1

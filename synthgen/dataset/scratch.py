@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from synthgen.dataset.write import storage_errors, sync_folder, write_bytes
+from synthgen.dataset.whole import storage_errors, sync_folder, write_bytes
 
 __all__ = ["Scratch", "TextFile"]
 

@@ -19,12 +19,13 @@ from typing import Literal, get_args
 import polars as pl
 
 from synthgen.dataset.about import CardFile
-from synthgen.dataset.write import check_schema, storage_errors, stored_files, sync_folder, write_parquet
+from synthgen.dataset.whole import storage_errors, sync_folder
+from synthgen.dataset.write import check_schema, stored_files, write_parquet
 from synthgen.schema import RecordShape, Table, table_schema
 
 __all__ = ["Kind", "Staging", "root_hash"]
 
-Kind = Literal["accepted", "rejected", "quarantine", "lineage", "logprobs"]
+Kind = Literal["accepted", "rejected", "quarantine", "lineage", "logprobs", "judgements"]
 
 _TABLE: dict[Kind, Table] = {
     "accepted": "record",
@@ -32,6 +33,7 @@ _TABLE: dict[Kind, Table] = {
     "quarantine": "rejected",
     "lineage": "lineage",
     "logprobs": "logprobs",
+    "judgements": "judgements",
 }
 # A reply of 400 tokens with 20 alternatives each takes about 100 KB: a shard of these is some 200 MB in memory.
 LOGPROBS_ROWS_PER_SHARD = 2048
@@ -69,6 +71,7 @@ class Staging:
         self._rows_per_shard = rows_per_shard
         self._test_share = test_share
         self._split = _Split()
+        self._withdrawn: pl.DataFrame | None = None
         with storage_errors(self.folder):
             if self.folder.exists():
                 shutil.rmtree(self.folder)
@@ -96,6 +99,23 @@ class Staging:
             self.policy_ids.update(frame["policy_id"].drop_nulls().unique())
         self._spools[kind].add(frame)
 
+    def accepted(self) -> Iterator[pl.DataFrame]:
+        """The accepted rows so far, in order; they stay."""
+        yield from self._spools["accepted"].read()
+
+    def withdraw(self, said: pl.DataFrame) -> None:
+        """Move accepted rows behind the rejects; `said` has `id`, `stage`, `reason`, `score`, `threshold`, `detail`.
+
+        Their logprobs go. The split and `policy_ids` are then those of the rows that stay.
+        """
+        self._withdrawn = said
+        self._split = _Split()
+        self.policy_ids = set()
+        for frame in self.accepted():
+            kept = frame.join(said, on="id", how="anti", maintain_order="left")
+            self._split.see(kept["row"].unique())
+            self.policy_ids.update(kept["policy_id"].drop_nulls().unique())
+
     def finish(self, *, metadata: Mapping[str, str] = _NO_METADATA) -> None:
         """Cut everything added into final shards under `new`; `rows` then maps their paths to row counts, and `files`
         holds their hashes.
@@ -109,15 +129,23 @@ class Staging:
         cut = self._split.cut(self._test_share)
         train = self._shards("accepted", "data/train", metadata)
         test = self._shards("accepted", "data/test", metadata)
+        withdrawn: list[pl.DataFrame] = []
         for frame in self._spools["accepted"].drain():
+            if self._withdrawn is not None:
+                withdrawn.append(frame.join(self._withdrawn, on="id", how="inner", maintain_order="left"))
+                frame = frame.join(self._withdrawn, on="id", how="anti", maintain_order="left")
             in_test = pl.Series([cut > 0 and root_hash(row) < cut for row in frame["row"]], dtype=pl.Boolean)
             train.add(frame.filter(~in_test))
             test.add(frame.filter(in_test))
         written = [train.finish(at_least_one=True), test.finish()]
-        for kind in ("rejected", "quarantine", "lineage", "logprobs"):
+        for kind in ("rejected", "quarantine", "lineage", "logprobs", "judgements"):
             shards = self._shards(kind, f"{kind}/{kind}", metadata)
             for frame in self._spools[kind].drain():
+                if kind == "logprobs" and self._withdrawn is not None:
+                    frame = frame.join(self._withdrawn, on="id", how="anti", maintain_order="left")
                 shards.add(frame)
+            for frame in withdrawn if kind == "rejected" else ():
+                shards.add(frame.select(table_schema("rejected", self.shape).names()))
             written.append(shards.finish())
         self.rows = {path: rows for part in written for path, rows in part.items()}
         self.files = stored_files(self.new, self.rows)
@@ -194,6 +222,15 @@ class _Spool:
             path.write_bytes(buffer.getvalue())  # no fsync: a spool never outlives its process
         self._pieces.append(path)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+    def read(self) -> Iterator[pl.DataFrame]:
+        """The rows in order; they stay."""
+        if self._waiting:
+            self._flush()
+        for path in self._pieces:
+            with storage_errors(path):
+                content = path.read_bytes()
+            yield pl.read_ipc(BytesIO(content))
 
     def drain(self) -> Iterator[pl.DataFrame]:
         """The rows in order; each piece is deleted once it is read, so the disk holds the rows about once."""

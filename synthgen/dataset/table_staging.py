@@ -12,7 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from synthgen.dataset.about import CardFile
-from synthgen.dataset.write import storage_errors, stored_files, sync_folder, write_table
+from synthgen.dataset.whole import storage_errors, sync_folder
+from synthgen.dataset.write import stored_files, write_table
 
 __all__ = ["TableStaging"]
 

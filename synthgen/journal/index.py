@@ -1,9 +1,9 @@
 """Reading a journal: which keys are answered, where, and what has been spent.
 
 In: a run's `journal/` folder. Out: `JournalIndex`: point reads by key, the ledger of money and tokens, damage found.
-Guarantees: memory is 20 bytes a key of a sealed segment and 30 a key of the others, of which there are two while a run
-goes on; opening reads no line of a sealed segment; a reply is only found once its line is whole; damage is
-reported and costs only the entry it hit (in a sealed segment: its frame). Opening never writes: cutting a torn tail and
+Guarantees: memory is 30 bytes a key of a segment that is not sealed, of which there are two while a run goes on, and next
+to nothing for the others: a key of theirs takes 20 bytes of temporary disk; opening reads no line of a sealed segment; a reply is only found once its line is whole; damage is
+reported and costs only the entry it hit (in a sealed segment: its frame). Opening changes no file: cutting a torn tail and
 sealing are the writer's business. Reading is safe from any thread; `note` belongs to one.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from synthgen.errors import StorageError
 from synthgen.journal.batches import OpenBatch
-from synthgen.journal.keys import KeyTable
+from synthgen.journal.keys import KeyTable, SortedKeys
 from synthgen.journal.ledger import Account, Ledger
 from synthgen.journal.lines import Entry, decode, scan
 from synthgen.journal.sealed import (
@@ -32,8 +32,8 @@ from synthgen.journal.sealed import (
     read_index,
     sealed_path,
 )
-from synthgen.journal.system import read_at
 from synthgen.keymap import KeyMap
+from synthgen.spool import Spool, read_at
 from synthgen.types import JSONValue
 
 __all__ = ["JournalIndex", "segment_numbers", "segment_paths"]
@@ -118,28 +118,23 @@ class JournalIndex:
         return True
 
     def _load_tables(self, numbers: list[int]) -> None:
-        """Load sealed segments: one table of all their keys, filled in place."""
+        """Load sealed segments: one table of all their keys."""
         self._replies: tuple[KeyTable, ...] = ()
         self._rows: tuple[KeyTable, ...] = ()
         if not numbers:
             return
-        sizes = [0, 0]
+        parts, replies, rows = Spool(self.folder), list[KeyTable](), list[KeyTable]()
         for number in numbers:
             index = self.load_sealed(number)
-            sizes[0] += len(index.replies)
-            sizes[1] += len(index.rows)
+            replies.append(KeyTable.of(index.replies, number << SEGMENT_SHIFT, parts))
+            rows.append(KeyTable.of(index.rows, number << SEGMENT_SHIFT, parts))
             self._frames[number] = index.frames
             self.damaged += index.damaged
-            self._account = index.account.copy()
-        tables = [KeyTable.empty(size) for size in sizes]
-        ends = [0, 0]
-        for number in numbers:
-            index = self.load_sealed(number)
-            for which, keys in enumerate((index.replies, index.rows)):
-                ends[which] = tables[which].fill(ends[which], keys, number << SEGMENT_SHIFT)
-        for table in tables:
-            table.sort()
-        self._replies, self._rows = (tables[0],), (tables[1],)
+            self._account = index.account
+        self._account = self._account.copy()
+        whole = Spool(self.folder)
+        self._replies = (KeyTable.merged(replies, whole),)
+        self._rows = (KeyTable.merged(rows, whole),)
 
     def load_sealed(self, number: int) -> SegmentIndex:
         """The index of a sealed segment: from its file, or built again from its lines."""
@@ -220,8 +215,9 @@ class JournalIndex:
 
     def adopt(self, index: SegmentIndex) -> None:
         """Go over to the sealed form of a segment, which holds the same."""
-        self._replies = _with(self._replies, index, rows=False)
-        self._rows = _with(self._rows, index, rows=True)
+        replies = _with(self._replies, index.replies, index.number, self.folder)
+        rows = _with(self._rows, index.rows, index.number, self.folder)
+        self._replies, self._rows = replies, rows
         with self._changing:
             self._frames[index.number] = index.frames
             self._files.pop(index.number, None)
@@ -365,14 +361,11 @@ def _line_at(file: _File, offset: int) -> bytes:
         size *= 4
 
 
-def _with(tables: tuple[KeyTable, ...], index: SegmentIndex, *, rows: bool) -> tuple[KeyTable, ...]:
+def _with(tables: tuple[KeyTable, ...], keys: SortedKeys, segment: int, folder: Path) -> tuple[KeyTable, ...]:
     """The tables and one more segment. Each table is more than twice the next, so they stay few."""
-    keys = index.rows if rows else index.replies
-    new = KeyTable.empty(len(keys))
-    new.fill(0, keys, index.number << SEGMENT_SHIFT)
-    tables = (*tables, new)
+    tables = (*tables, KeyTable.of(keys, segment << SEGMENT_SHIFT, Spool(folder)))
     while len(tables) > 1 and len(tables[-2]) <= 2 * len(tables[-1]):
-        tables = (*tables[:-2], KeyTable.merged(tables[-2:]))
+        tables = (*tables[:-2], KeyTable.merged(tables[-2:], Spool(folder)))
     return tables
 
 

@@ -1,13 +1,16 @@
-"""Millions of keys in sorted arrays: 20 bytes each, where a Python dict takes about 180.
+"""Millions of keys in sorted tables on disk: memory is 8 bytes for every 128 keys, where a dict takes 180 bytes a key.
 
 In: keys with a number each (their place). Out: the place of a key. `SortedKeys` is one segment's, whole, as it is stored;
-`KeyTable` is many segments', for looking up. A table keeps 96 of a key's 128 bits: that one look-up in ten million
-mistakes one of ten million keys for another has a chance of 1e-15.
-Rejected: a search per segment (a miss would cost 85 of them at 10 M rows), keys mapped from disk (a file handle each).
+`KeyTable` is many segments', for looking up: its entries lie sorted in a file without a name, the first key of every
+block of them in memory, so that one read finds a key. A table keeps 96 of a key's 128 bits: that one look-up in ten
+million mistakes one of ten million keys for another has a chance of 1e-15.
+Rejected: a search per segment (a miss would cost 85 of them at 10 M rows), keys mapped from disk (a file handle each,
+and what is touched counts as memory), the table in memory (20 bytes a key, and as many while two become one).
 """
 
-import struct
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,13 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.keymap import KeyMap
+from synthgen.spool import Spool
 
 __all__ = ["U64", "KeyTable", "SortedKeys"]
 
 U64 = npt.NDArray[np.uint64]
-U32 = npt.NDArray[np.uint32]
 
-_HEAD = struct.Struct(">QI")
+_ENTRY = np.dtype([("high", ">u8"), ("middle", ">u4"), ("place", "<u8")])
+_KEPT_BYTES = 12
+_BLOCK = 128  # entries, 2,560 bytes: reading them takes no longer than reading one
+_SLICE = 1 << 16  # entries that are merged at a time: 5 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,56 +61,94 @@ class SortedKeys:
 
 
 class KeyTable:
-    """Keys of several segments. A key that stands in several of them has the place of the last."""
+    """Keys of several segments, for ever as they are. A key that stands in several of them has the place of the last.
 
-    def __init__(self, high: U64, middle: U32, place: U64) -> None:
-        self._high, self._middle, self._place = high, middle, place
+    Every method raises `StorageError` if the disk refuses.
+    """
 
-    @classmethod
-    def empty(cls, size: int) -> Self:
-        """Room for `size` keys; `fill` it, then `sort` it."""
-        return cls(np.empty(size, np.uint64), np.empty(size, np.uint32), np.empty(size, np.uint64))
-
-    def fill(self, start: int, keys: SortedKeys, segment: int) -> int:
-        """Put in the keys of a segment from `start` on; returns where the next go. Older segments come first."""
-        end = start + len(keys)
-        self._high[start:end] = keys.high
-        self._middle[start:end] = keys.low >> np.uint64(32)
-        self._place[start:end] = keys.place | np.uint64(segment)
-        return end
-
-    def sort(self) -> None:
-        """Make ready for looking up. Stable: of equal keys the one filled in last stays last."""
-        order = self._high.argsort(kind="stable")
-        self._high = self._high[order]
-        self._middle = self._middle[order]
-        self._place = self._place[order]
+    def __init__(self, spool: Spool) -> None:
+        """An empty one at the end of a spool, which other tables may share."""
+        self._spool = spool
+        self._start = spool.size_bytes
+        self._fences = array("Q")  # the first key of every block
+        self._size = 0
 
     @classmethod
-    def merged(cls, tables: Iterable["KeyTable"]) -> Self:
-        """One table of several, the older ones first."""
-        parts = list(tables)
-        table = cls(
-            np.concatenate([part._high for part in parts]),
-            np.concatenate([part._middle for part in parts]),
-            np.concatenate([part._place for part in parts]),
-        )
-        table.sort()
+    def of(cls, keys: SortedKeys, segment: int, spool: Spool) -> Self:
+        """The keys of one segment; `segment` is added to their places."""
+        entries = np.empty(len(keys), _ENTRY)
+        entries["high"] = keys.high
+        entries["middle"] = keys.low >> np.uint64(32)
+        entries["place"] = keys.place | np.uint64(segment)
+        table = cls(spool)
+        table._append(entries)
         return table
 
+    @classmethod
+    def merged(cls, tables: Sequence["KeyTable"], spool: Spool) -> Self:
+        """One table of several, the older ones first."""
+        table = cls(spool)
+        read = [0] * len(tables)
+        for cut in _cuts(tables):
+            parts = []
+            for number, part in enumerate(tables):
+                entries = part._below(cut, read[number])
+                read[number] += len(entries)
+                parts.append(entries)
+            entries = np.concatenate(parts, dtype=_ENTRY)  # else in the machine's byte order
+            # Stable: of equal keys the one of the last table stays last.
+            table._append(entries[entries["high"].astype(np.uint64).argsort(kind="stable")])
+        return table
+
+    def _append(self, entries: npt.NDArray[np.void]) -> None:
+        """Put entries behind those that are there, which are all smaller."""
+        self._spool.append(entries.tobytes())
+        first = -self._size % _BLOCK  # a block may have been begun
+        self._fences.frombytes(entries["high"][first::_BLOCK].astype(np.uint64).tobytes())
+        self._size += len(entries)
+
+    def _below(self, cut: int | None, start: int) -> npt.NDArray[np.void]:
+        """The entries from number `start` on whose keys begin with less than `cut`; None: all."""
+        end = self._size if cut is None else bisect_left(self._fences, cut) * _BLOCK
+        entries = np.frombuffer(self._read(start, end), _ENTRY)
+        if cut is None:
+            return entries
+        return entries[: entries["high"].astype(np.uint64).searchsorted(np.uint64(cut))]
+
+    def _read(self, first: int, end: int) -> bytes:
+        """Entries by their numbers."""
+        size = max(0, min(end, self._size) - first) * _ENTRY.itemsize
+        return self._spool.read(size, self._start + first * _ENTRY.itemsize)
+
     def __len__(self) -> int:
-        return len(self._high)
+        return self._size
 
     def find(self, key: bytes) -> int | None:
         """The place of a key, or None."""
-        high, middle = _HEAD.unpack_from(key)
-        at = int(self._high.searchsorted(np.uint64(high), "right")) - 1
-        while at >= 0 and self._high[at] == high:
-            if self._middle[at] == middle:
-                return int(self._place[at])
-            at -= 1
-        return None
+        head = int.from_bytes(key[:8])
+        # One block, but for keys that begin alike and cross its border.
+        first, end = max(bisect_left(self._fences, head) - 1, 0), bisect_right(self._fences, head)
+        raw, kept, found = self._read(first * _BLOCK, end * _BLOCK), key[:_KEPT_BYTES], -1
+        at = raw.find(kept)
+        while at >= 0:
+            if at % _ENTRY.itemsize == 0:
+                found = at
+            at = raw.find(kept, at + 1)
+        if found < 0:
+            return None
+        return int.from_bytes(raw[found + _KEPT_BYTES : found + _ENTRY.itemsize], "little")
 
     def heads(self) -> U64:
         """The first 64 bits of every key, ascending."""
-        return self._high
+        heads = np.empty(self._size, np.uint64)
+        for start in range(0, self._size, _SLICE):
+            entries = np.frombuffer(self._read(start, start + _SLICE), _ENTRY)
+            heads[start : start + _SLICE] = entries["high"]
+        return heads
+
+
+def _cuts(tables: Sequence[KeyTable]) -> Iterator[int | None]:
+    """Keys that part the entries of all tables together into slices; None at the end."""
+    fences = np.sort(np.concatenate([np.frombuffer(table._fences, np.uint64) for table in tables]))
+    yield from fences[_SLICE // _BLOCK :: _SLICE // _BLOCK].tolist()
+    yield None

@@ -29,8 +29,8 @@ import orjson
 from synthgen.journal.keys import U64, SortedKeys
 from synthgen.journal.ledger import Account
 from synthgen.journal.lines import Entry, scan
-from synthgen.journal.system import read_at
 from synthgen.keymap import KeyMap
+from synthgen.spool import read_at
 from synthgen.types import JSONValue
 
 if sys.version_info >= (3, 14):
@@ -189,7 +189,7 @@ def _measure(rest: memoryview) -> tuple[int, int]:
 
 def _places() -> KeyMap:
     """Of a segment's hundred thousand keys: dicts took 40 MiB a segment, and three are held while one is sealed."""
-    return KeyMap(number_bytes=6, small=True)
+    return KeyMap(number_bytes=6)
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ from synthgen.journal.sealed import (
     sealed_path,
     write_index,
 )
-from synthgen.journal.system import read_at
+from synthgen.spool import read_at
 
 __all__ = ["Sealer", "seal", "sync_folder"]
 

@@ -1,24 +1,22 @@
-"""What operating systems do differently below a journal: locking a file, making bytes durable, reading at an offset.
+"""What operating systems do differently below a journal: locking a file, making bytes durable.
 
-In: open file handles. Out: nothing, or bytes. Guarantees: after `sync` the bytes survive a power cut as far as the
+In: open file handles. Out: nothing. Guarantees: after `sync` the bytes survive a power cut as far as the
 system can promise it; a lock ends with its process, also with a killed one. Linux is what the tests run on; the others
 follow their manuals: macOS's fsync leaves the bytes in the drive's cache and has F_FULLFSYNC for the rest (fsync(2),
-fcntl(2)), Windows has neither flock nor fdatasync nor pread (msvcrt.locking locks bytes, here one far beyond the text).
+fcntl(2)), Windows has neither flock nor fdatasync (msvcrt.locking locks bytes, here one far beyond the text).
 Rejected: a lock package (portalocker, filelock: both lock by name, or leave a file that means nothing after a kill).
 """
 
 import os
-import threading
 
 try:
     import fcntl
 except ImportError:
     fcntl = None  # type: ignore[assignment]  # Windows
 
-__all__ = ["lock", "read_at", "sync"]
+__all__ = ["lock", "sync"]
 
 _LOCKED_BYTE = 1 << 30
-_seeking = threading.Lock()
 
 
 def lock(handle: int) -> None:
@@ -54,12 +52,3 @@ def sync(handle: int) -> None:
         except OSError:
             pass  # network drives have no such call; what they do have comes next
     getattr(os, "fdatasync", os.fsync)(handle)
-
-
-def read_at(handle: int, size_bytes: int, offset: int) -> bytes:
-    """Up to `size_bytes` from `offset`, wherever the file's position is; safe in several threads."""
-    if hasattr(os, "pread"):
-        return os.pread(handle, size_bytes, offset)
-    with _seeking:
-        os.lseek(handle, offset, os.SEEK_SET)
-        return os.read(handle, size_bytes)

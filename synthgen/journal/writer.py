@@ -21,7 +21,8 @@ from synthgen.journal.index import JournalIndex, segment_numbers
 from synthgen.journal.lines import Entry, encode
 from synthgen.journal.sealed import raw_path
 from synthgen.journal.sealing import Sealer, sync_folder
-from synthgen.journal.system import lock, read_at, sync
+from synthgen.journal.system import lock, sync
+from synthgen.spool import read_at
 
 __all__ = ["Journal", "lock_run"]
 

@@ -22,7 +22,16 @@ from synthgen.pipeline.runfolder import RunFolder
 from synthgen.recipe.model import Recipe, TeacherConfig
 from synthgen.types import JSONValue, digest
 
-__all__ = ["Need", "Record", "missing", "needs_of", "read_record", "require_abilities", "teacher_digest"]
+__all__ = [
+    "BELIEVED_DAYS",
+    "Need",
+    "Record",
+    "missing",
+    "needs_of",
+    "read_record",
+    "require_abilities",
+    "teacher_digest",
+]
 
 # Servers are restarted and upgraded; a week is how long a proof is believed.
 BELIEVED_DAYS = 7
@@ -70,6 +79,10 @@ def needs_of(recipe: Recipe) -> Iterator[Need]:
             together = recipe.teachers[alias].samples_per_request
             if together != "auto" and min(together, step.samples) > 1:
                 yield Need(alias, "n", ("teachers", alias, "samples_per_request"))
+    judge = recipe.refine.judge
+    if judge and judge.capture.logprobs is not None:
+        for alias in judge.teachers():
+            yield Need(alias, "logprobs", ("refine", "judge", "capture", "logprobs"), judge.capture.logprobs)
 
 
 def missing(need: Need, diagnosis: Diagnosis) -> Finding | None:

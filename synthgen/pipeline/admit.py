@@ -1,8 +1,8 @@
-"""Admission of one wave: gate 2, row filters, exact and near-duplicates, decontamination, judge, threshold, target.
+"""Admission of one wave: gate 2, row filters, exact and near-duplicates, decontamination; then, once judged, target.
 
 In: the leaves of a wave in plan order. Out: one `Verdict` a leaf. `screen` is the columnar half (pure, run off the
-event loop); `settle` takes the judge's replies and applies threshold and target. Guarantee: because duplicates are
-decided greedily in plan order and the target cuts in plan order, the verdicts do not depend on the wave size.
+event loop); `settle` takes what the judges left and applies the target. Guarantee: because duplicates are decided
+greedily in plan order and the target cuts in plan order, the verdicts do not depend on the wave size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +12,10 @@ from typing import cast
 import orjson
 import polars as pl
 
-from synthgen.journal import Reply
+from synthgen.pipeline.counting import first_look
 from synthgen.pipeline.decontamination import Decontamination
-from synthgen.pipeline.judging import Judge
 from synthgen.pipeline.tree import Leaf
-from synthgen.pipeline.verdicts import Objection, Outcome, Target, Verdict, prompt_and_answer
+from synthgen.pipeline.verdicts import Objection, Target, Verdict, prompt_and_answer
 from synthgen.refine import VIEW, Chain, SeenTexts, run_chain
 from synthgen.templates import split_thinking
 
@@ -31,7 +30,7 @@ def screen(
     against: Decontamination | None = None,
 ) -> list[Verdict]:
     """Everything before the judge. `object_to` is gate 2: what policy holds against a leaf."""
-    verdicts = {leaf.id: _first_look(leaf, object_to) for leaf in leaves}
+    verdicts = {leaf.id: first_look(leaf, object_to) for leaf in leaves}
     assert len(verdicts) == len(leaves)  # ids are hashes of root row and path
     view = _view([verdict.leaf for verdict in verdicts.values() if verdict.outcome is None])
     judged = run_chain(chain, view)
@@ -51,28 +50,6 @@ def screen(
         for row in against.verdicts(unique).iter_rows(named=True):
             verdicts[row["id"]] = _after(verdicts[row["id"]], row)
     return list(verdicts.values())
-
-
-def _first_look(leaf: Leaf, object_to: Callable[[Leaf], Objection | None]) -> Verdict:
-    if leaf.state in ("candidate", "rejected"):  # rejects are published too
-        objection = object_to(leaf)
-        if objection is not None:
-            return Verdict(leaf, objection.outcome, "policy", objection.reason, detail=objection.detail)
-    if leaf.state == "candidate":
-        return Verdict(leaf, None, flags=_reply_flags(leaf))
-    outcome = cast(Outcome, leaf.state)
-    return Verdict(leaf, outcome, leaf.stage, leaf.reason, detail=leaf.detail)
-
-
-def _reply_flags(leaf: Leaf) -> tuple[str, ...]:
-    """What replies are kept in spite of. One that names no model counts as the requested one's, and says so."""
-    flags: dict[str, None] = {}
-    for asked in leaf.asked:
-        if (completion := asked.reply.completion) is not None:
-            flags |= dict.fromkeys(completion.flags)
-            if completion.served_model is None:
-                flags["served_model_missing"] = None
-    return tuple(flags)
 
 
 def _after(verdict: Verdict, row: Mapping[str, object]) -> Verdict:
@@ -113,38 +90,22 @@ def _view(leaves: Sequence[Leaf]) -> pl.DataFrame:
                 "tools": request.tools,
                 "tool_calls": orjson.dumps([call.as_json() for call in calls]).decode() if calls else None,
                 "fields": orjson.dumps(dict(leaf.fields), default=str).decode(),
-                "group": "/".join((leaf.row.id, *last.ask.node.path, last.ask.step.name)),
+                "group": leaf.group,
                 "scores": None,
             }
         )
     return pl.DataFrame(rows, schema=VIEW)
 
 
-def settle(
-    verdicts: Sequence[Verdict], judge: Judge | None, misjudged: Callable[[Reply], str | None], target: Target
-) -> list[Verdict]:
-    """Final verdicts in plan order; counts acceptances into `target`, and what lies beyond it as surplus.
-
-    `misjudged` says why a judgement's served identity is not the one that was vetted.
-    """
+def settle(verdicts: Sequence[Verdict], target: Target) -> list[Verdict]:
+    """Final verdicts in plan order; counts acceptances into `target`, and what lies beyond it as surplus."""
     final = []
     for verdict in verdicts:
         if target.met:
             final.append(Verdict(verdict.leaf, "surplus"))
             continue
         if verdict.outcome is None:
-            verdict = _decide(verdict, judge, misjudged)
+            verdict = replace(verdict, outcome="accepted")
         target.accepted += verdict.outcome == "accepted"
         final.append(verdict)
     return final
-
-
-def _decide(verdict: Verdict, judge: Judge | None, misjudged: Callable[[Reply], str | None]) -> Verdict:
-    if judge is None:
-        return replace(verdict, outcome="accepted")
-    problem = misjudged(verdict.judgement) if verdict.judgement else None
-    if problem is not None:
-        return replace(
-            verdict, outcome="quarantined", stage="policy", reason="judge_identity", detail=problem
-        )
-    return judge.apply(verdict)

@@ -22,7 +22,8 @@ import polars as pl
 import yaml
 
 from synthgen.assets import package_version
-from synthgen.dataset import BadRow, Table, TableStaging, publish, read_tables
+from synthgen.dataset import BadRow, Table, TableStaging, read_tables
+from synthgen.dataset.publish import publish
 from synthgen.errors import SynthgenError
 from synthgen.pipeline.dedup_index import Index
 from synthgen.refine.clusters import Duplicates

@@ -22,10 +22,11 @@ from synthgen.dataset import (
     CardTeacher,
     CardTerms,
     CardUse,
-    croissant,
     dataset_card,
-    spdx,
 )
+from synthgen.dataset.croissant import croissant
+from synthgen.dataset.spdx import spdx
+from synthgen.pipeline.judgement import JUDGING_STEPS
 from synthgen.pipeline.report import OUTCOMES
 from synthgen.policy import (
     LOCK_NAME,
@@ -48,9 +49,8 @@ from synthgen.policy import (
 from synthgen.policy.attest import entry_toml
 from synthgen.types import JSONValue
 
-__all__ = ["TEXTS", "Decided", "Rows", "about", "count_rows", "dataset_texts", "lock_text", "stamp"]
+__all__ = ["Decided", "Rows", "about", "count_rows", "dataset_texts", "lock_text", "stamp"]
 
-TEXTS = ("README.md", "POLICY.json", "OBLIGATIONS.md", "NOTICE", "LICENSES", "croissant.json", "spdx.json")
 Entries = Mapping[str, JSONValue]
 
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -246,9 +246,14 @@ def _prompts(entries: Entries) -> list[CardPrompt]:
     """In the order of the steps; the manifest itself is sorted by names."""
     stored = cast(Mapping[str, Mapping[str, JSONValue]], entries.get("prompts") or {})
     prompts = {step: stored[step] for step in cast(list[str], entries.get("steps") or sorted(stored))}
-    judge = cast(Mapping[str, JSONValue] | None, entries.get("judge"))
-    if judge:
-        prompts["judge"] = cast(Mapping[str, JSONValue], judge["prompt"])
+    for role in JUDGING_STEPS:
+        said = cast(Mapping[str, JSONValue] | None, entries.get(role))
+        # Manifests of one judge named its prompt directly.
+        judges = cast(list[Mapping[str, JSONValue]], said.get("judges", [said]) if said else [])
+        several = len(judges) > 1
+        for judge in judges:
+            name = f"{role} {judge['name']}" if several else role
+            prompts[name] = cast(Mapping[str, JSONValue], judge["prompt"])
     return [CardPrompt(step, cast(str, p["name"]), str(p["version"])) for step, p in prompts.items()]
 
 

@@ -12,7 +12,9 @@ from typing import Literal, cast
 
 import orjson
 
-from synthgen.dataset import CardFile, ai_act_summary, croissant, dataset_card, read_manifest, spdx
+from synthgen.dataset import CardFile, ai_act_summary, dataset_card, read_manifest
+from synthgen.dataset.croissant import croissant
+from synthgen.dataset.spdx import spdx
 from synthgen.errors import PolicyError
 from synthgen.pipeline.describe import Decided, about, count_rows
 from synthgen.pipeline.recheck import Recheck, check_rows

@@ -14,11 +14,10 @@ from typing import Literal
 from synthgen.asking import TeacherSpec, maker_model
 from synthgen.assets import suggest
 from synthgen.errors import PolicyError, RecipeError, UsageError
-from synthgen.journal import Reply
-from synthgen.pipeline.records import Origin
+from synthgen.pipeline.judgement import Judgement
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.tree import Asked, Leaf
-from synthgen.pipeline.verdicts import Objection
+from synthgen.pipeline.verdicts import Objection, Origin
 from synthgen.policy import (
     LOCK_NAME,
     Ask,
@@ -34,7 +33,6 @@ from synthgen.policy import (
     vetted_hosts,
 )
 from synthgen.recipe.model import SEED_RELATIONS
-from synthgen.refine import repeats
 from synthgen.types import JSONValue, digest
 
 __all__ = ["Gates", "OnDeny", "Sorter", "open_gates"]
@@ -226,15 +224,16 @@ class Gates:
         if declared != "inspired" or not leaf.messages:
             return declared
         texts = [text for message in leaf.messages for text in (message.content, message.reasoning) if text]
+        from synthgen.refine import repeats  # data frames: only where this is declared
+
         source = "\n\n".join(_texts(dict(leaf.row.fields)))
         return "adapted" if repeats("\n\n".join(texts), source) else declared
 
-    def misjudged(self, judgement: Reply) -> str | None:
+    def misjudged(self, judgement: Judgement) -> str | None:
         """Gate 2 for a judgement: why it may not decide about a record, or None."""
-        judge, completion = self.resolved.judge, judgement.completion
-        if judge is None or completion is None:
+        if judgement.reply.completion is None:
             return None
-        return self.misidentified(judge.spec.alias, completion.served_model)
+        return self.misidentified(judgement.alias, judgement.served_model)
 
     def misidentified(self, alias: str, served: str | None) -> str | None:
         """Why what was served under this name is not the teacher that was vetted, or None."""

@@ -13,47 +13,44 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from synthgen.asking import Asker, Budget, NotAsked
+from synthgen.asking import Asker, Budget
 from synthgen.asking.batch import Batches, Pace, connect_batches
 from synthgen.asking.connect import connect_all
 from synthgen.asking.outcome import Teacher
 from synthgen.asking.server_queue import follow_queues
-from synthgen.dataset import Staging, check_target
+from synthgen.dataset import TEXTS, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
-from synthgen.journal import Journal, lock_run
+from synthgen.journal import Journal, JournalIndex, lock_run
 from synthgen.pipeline.abilities import read_record, require_abilities
-from synthgen.pipeline.admit import screen, settle
-from synthgen.pipeline.captured import logprobs_frame
-from synthgen.pipeline.decontamination import Decontamination, open_decontamination, references_of
-from synthgen.pipeline.describe import TEXTS
+from synthgen.pipeline.calibrated import Standing, stale_calibration, standing
+from synthgen.pipeline.counting import Counting
 from synthgen.pipeline.gates import Gates, open_gates
-from synthgen.pipeline.judging import JUDGE_STEP, Judge
+from synthgen.pipeline.ignored_schemas import remember_ignored, require_schemas_kept
 from synthgen.pipeline.modes import with_modes
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
 from synthgen.pipeline.progress import EventLog, Progress
-from synthgen.pipeline.publishing import publish_run
-from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import Report, make_report
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter
 from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.usage import usage_json
-from synthgen.pipeline.verdicts import Counts, Target, Verdict
+from synthgen.pipeline.verdicts import Counts, Target
 from synthgen.pipeline.watchdog import Watchdog
-from synthgen.pipeline.waves import Wave, Waves
+from synthgen.pipeline.waves import Waves
 from synthgen.recipe.load import LoadedRecipe
-from synthgen.refine import SeenTexts
 from synthgen.types import JSONValue
+
+if TYPE_CHECKING:  # data frames: only where something is refined
+    from synthgen.pipeline.decontamination import Decontamination
 
 __all__ = ["Options", "generate"]
 
 _EVENT_EVERY_S = 5.0
-# Waves whose judgements are under way while the next one is screened.
-_JUDGED_AHEAD = 2
 # What fits into one file of OpenAI, and into memory: about 10 KiB each while they wait.
 _OPEN_REQUESTS = 50_000
 
@@ -92,7 +89,8 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     gates.require()
     folder = RunFolder(out)
     require_abilities(resolved, read_record(folder), today)
-    against = open_decontamination(references_of(resolved))
+    require_schemas_kept(resolved, folder, today)
+    against = _references(resolved)
     plan = make_plan(resolved, gates, cap_usd)
     resolved = with_modes(resolved, plan.modes)
     teachers = connect_all(gates.pinned(resolved.specs))
@@ -102,9 +100,38 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
         check_target(out, TEXTS)
         run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options, against)
         with _collecting_seldom():
-            return await run.go()
+            report = await run.go()
+        remember_ignored(folder, resolved, run.asker.schemas.ignored, today)
+        return report
     finally:
         release()
+
+
+def _references(resolved: Resolved) -> "Decontamination | None":
+    """The benchmarks no record may repeat, read before anything is asked."""
+    if not resolved.loaded.recipe.refine.references():
+        return None
+    from synthgen.pipeline.decontamination import open_decontamination, references_of
+
+    return open_decontamination(references_of(resolved))
+
+
+class _Half(Protocol):
+    """What becomes of closed waves: `refining.Refining`, or `counting.Counting` where only answers are wanted."""
+
+    @property
+    def under_way(self) -> int:
+        """Waves that wait to be settled."""
+
+    @property
+    def storage(self) -> StorageError | None:
+        """The write that failed, if one did."""
+
+    async def run(self, waves: Waves, group: asyncio.TaskGroup) -> None:
+        """Take every wave that closes, until there are no more."""
+
+    async def finish(self, index: JournalIndex, rest: int) -> None:
+        """Publish, if that is wanted; `rest` are rows that were never admitted."""
 
 
 @contextmanager
@@ -135,7 +162,7 @@ class _Run:
         folder: RunFolder,
         cap_usd: float | None,
         options: Options,
-        against: Decontamination | None,
+        against: "Decontamination | None",
     ) -> None:
         recipe = resolved.loaded.recipe
         self.resolved, self.gates, self.plan, self.folder = resolved, gates, plan, folder
@@ -148,16 +175,17 @@ class _Run:
         self.cap_usd = cap_usd
         self.target = Target(recipe.target)
         self.events = EventLog(folder.events, self.progress)
+        self.standing: Standing | None = standing(folder.path, resolved.panel)
+        self.calibration = self.standing.id if self.standing else None
         self.interrupts = 0
         self.storage: StorageError | None = None
-        self.walked = (
-            0  # leaves seen in closed waves, and rows never admitted: what the counts must add up to
-        )
-        self.settling: asyncio.Queue[tuple[Wave, asyncio.Task[list[Verdict]]] | None] = asyncio.Queue(
-            0
-            if resolved.judge and resolved.specs[resolved.judge.spec.alias].mode == "batch"
-            else _JUDGED_AHEAD
-        )
+        self.unadmitted = 0  # rows
+        # Verdicts decide what is asked next where there is a target or a judge, and what is published.
+        judged = bool(resolved.judging.aliases)
+        self.refines = not options.ask_only or recipe.target is not None or judged
+        if self.refines:
+            # Here, before signals are handled: polars puts a handler of its own in their place when it is loaded.
+            import synthgen.pipeline.refining  # noqa: F401
 
     async def go(self) -> Report:
         """Ask, refine, publish, report."""
@@ -189,25 +217,19 @@ class _Run:
         self.progress.batches = self.batches.under_way
         unstored = 0
         remove_handlers = self._handle_signals() if self.options.handle_signals else None
-        staging = Staging(
-            self.folder.path,
-            self.resolved.shape,
-            rows_per_shard=recipe.output.rows_per_shard,
-            test_share=recipe.output.test_share,
-        )
         try:
             self._require_prices()
-            with staging:
+            with self._half() as self.half:
                 if self.folder.keep_files(self.resolved) or self.folder.recipe_changed(self.resolved.loaded):
                     self._announce_changes()
                 self.folder.write_recipe(self.resolved.loaded)
                 self.folder.write_plan(self.plan)
                 self.folder.begin_order()
-                await self._ask_and_refine(staging)
+                await self._ask_and_refine()
                 self.folder.write_usage(usage_json(self.journal.index.ledger, self.cap_usd))
-                self.storage = self.storage or self.journal.failure
-                if not self.options.ask_only and self.storage is None:
-                    await self._publish(staging)
+                self.storage = self.half.storage or self.journal.failure
+                if self.storage is None:
+                    await self.half.finish(self.journal.index, self.unadmitted)
         except StorageError as problem:
             self.storage = problem
         except asyncio.CancelledError:
@@ -235,7 +257,8 @@ class _Run:
             storage=self.storage or self.journal.failure,
             unstored=unstored,
             batches=[way.said for way in self.batches.under_way.values()],
-            warnings=(*self.gates.result.warnings, *self._orphans()),
+            warnings=(*self.gates.result.warnings, *self._orphans(), *stale_calibration(self.standing)),
+            refined=self.refines,
         )
 
     def _orphans(self) -> list[str]:
@@ -257,49 +280,50 @@ class _Run:
                     "price was unknown, so no cap can count them; go on without a budget, or start another run folder"
                 )
 
-    async def _publish(self, staging: Staging) -> None:
-        """Publish in a thread that is waited for, whatever signal comes: half a swap is no dataset."""
-        work = asyncio.ensure_future(
-            asyncio.to_thread(
-                publish_run,
-                self.folder.path,
-                staging,
-                self.resolved,
-                self.gates,
-                self.journal.index,
-                self.progress.counts,
-                self.walked,
-                self.events.phase,
-                self.against,
-            )
-        )
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await work
-            raise
-
     def _announce_changes(self) -> None:
         """One line on what the changed recipe (or a prompt of it) leaves to be asked."""
         answered = missing = unjudged = 0
-        seen, tree, judge = Counter(), self.resolved.tree, self.resolved.judge
+        seen, tree = Counter(), self.resolved.tree
         reply_of = self.folder.reply_of(self.journal.index)
         for row in source_rows(self.resolved):
-            for leaf in tree.leaves(tree.admit(row, seen), reply_of):
-                missing += leaf.state == "pending"
-                answered += leaf.state != "pending"
-                if judge and leaf.state == "candidate":
-                    unjudged += judge.request(leaf.messages).key() not in self.journal.index
+            leaves = list(tree.leaves(tree.admit(row, seen), reply_of))
+            missing += sum(leaf.state == "pending" for leaf in leaves)
+            answered += sum(leaf.state != "pending" for leaf in leaves)
+            asks = self.resolved.judging.asks(leaves)
+            unjudged += sum(ask.request.key() not in self.journal.index for ask, _ in asks)
         judgements = f", and up to {unjudged} judgements" if unjudged else ""
         self.options.say(
             f"{self.folder.path}: the recipe has changed since the last run: {answered} of {answered + missing} "
             f"candidates have their answers; to be asked: {missing}{judgements}"
         )
 
-    async def _ask_and_refine(self, staging: Staging) -> None:
+    @contextmanager
+    def _half(self) -> Iterator[_Half]:
+        if not self.refines:
+            yield Counting(self.progress.counts, self.gates.objection)
+            return
+        from synthgen.pipeline.refining import Refining, open_staging
+
+        with open_staging(self.resolved, self.folder.path) as staging:
+            yield Refining(
+                self.resolved,
+                self.gates,
+                self.against,
+                self.folder.path,
+                staging,
+                stages=not self.options.ask_only,
+                asker=self.asker,
+                batches=self.batches,
+                target=self.target,
+                progress=self.progress,
+                enter=self.events.phase,
+                calibration=self.calibration,
+            )
+
+    async def _ask_and_refine(self) -> None:
         recipe = self.resolved.loaded.recipe
         self.waves = Waves(
-            source_rows(self.resolved),
+            source_rows(self.resolved, self.folder.journal),
             self.resolved.tree,
             self.asker,
             self.journal,
@@ -321,16 +345,14 @@ class _Run:
                 ]
                 async with asyncio.TaskGroup() as work:
                     work.create_task(self.waves.feed(work))
-                    work.create_task(self._screen_waves(work, staging.folder))
-                    work.create_task(self._settle_waves(staging))
+                    work.create_task(self.half.run(self.waves, work))
                 for task in beside:
                     task.cancel()
         except BaseExceptionGroup as group_error:
             raise _only(group_error) from group_error
         if not self.waves.exhausted and not self.target.met:
-            rest = await asyncio.to_thread(self.waves.rest)
-            self.walked += rest
-            self._count_pending(rest)
+            self.unadmitted = await asyncio.to_thread(self.waves.rest)
+            self._count_pending(self.unadmitted)
 
     def _batch_rows(self) -> int:
         """Rows that fill a batch of the first step's answers, or of later ones; 0 where all teachers are live."""
@@ -344,87 +366,6 @@ class _Run:
             outcomes = self.progress.counts.outcomes
             outcomes["pending"] = outcomes.get("pending", 0) + rows
 
-    async def _screen_waves(self, group: asyncio.TaskGroup, spool: Path) -> None:
-        near = self.resolved.loaded.recipe.refine.dedup.near
-        try:
-            with SeenTexts(near, spool) as seen:
-                while (wave := await self.waves.next_closed()) is not None:
-                    with self.batches.expecting():
-                        verdicts = await asyncio.to_thread(self._screen, wave, seen)
-                        judged = group.create_task(self._judge(verdicts))
-                    await self.settling.put((wave, judged))
-        except StorageError as error:
-            self._drain(error)
-            while await self.waves.next_closed() is not None:
-                pass
-        await self.settling.put(None)
-
-    def _drain(self, error: StorageError) -> None:
-        """The disk fails while refining: ask nothing more, but let what is in flight end; it is paid."""
-        self.storage = self.storage or error
-        self.asker.halt("storage")
-        self.waves.stop()
-
-    def _screen(self, wave: Wave, seen: SeenTexts) -> list[Verdict]:
-        leaves = [leaf for row in wave.leaves for leaf in row]
-        self.walked += len(leaves)
-        return screen(leaves, self.gates.objection, self.resolved.chain, seen, self.against)
-
-    async def _judge(self, verdicts: list[Verdict]) -> list[Verdict]:
-        """The verdicts with the judgements of those that got this far; one that cannot be bought stays out."""
-        judge = self.resolved.judge
-        waiting = [verdict for verdict in verdicts if verdict.outcome is None]
-        if judge is None or not waiting or self.target.met:
-            return verdicts
-        self.events.phase("judging")
-        judged = await asyncio.gather(*(self._judgement(judge, verdict) for verdict in waiting))
-        by_id = {verdict.leaf.id: verdict for verdict in judged}
-        return [by_id.get(verdict.leaf.id, verdict) for verdict in verdicts]
-
-    async def _judgement(self, judge: Judge, verdict: Verdict) -> Verdict:
-        try:
-            request = judge.request(verdict.leaf.messages)
-            reply = await self.asker.ask(request, step=JUDGE_STEP, alias=judge.spec.alias)
-        except NotAsked:
-            return verdict
-        return replace(verdict, judgement=reply)
-
-    async def _settle_waves(self, staging: Staging) -> None:
-        while (item := await self.settling.get()) is not None:
-            wave, judged = item
-            if self.storage is not None:
-                await judged
-                continue
-            try:
-                verdicts = await judged
-                with self.batches.expecting():
-                    await self._settle_wave(wave, verdicts, staging)
-            except StorageError as error:
-                self._drain(error)
-
-    async def _settle_wave(self, wave: Wave, judged: list[Verdict], staging: Staging) -> None:
-        final = settle(judged, self.resolved.judge, self.gates.misjudged, self.target)
-        if not self.options.ask_only:
-            await self._stage(final, staging)
-        for verdict in final:
-            self.progress.counts.add(verdict)
-        self.waves.settled(wave)
-
-    async def _stage(self, final: list[Verdict], staging: Staging) -> None:
-        frames = await asyncio.to_thread(frames_of, final, self.resolved.shape, self.gates.origin)
-        for kind, frame in (
-            ("accepted", frames.accepted),
-            ("rejected", frames.rejected),
-            ("quarantine", frames.quarantined),
-            ("lineage", frames.lineage),
-        ):
-            await asyncio.to_thread(staging.add, kind, frame)  # type: ignore[arg-type]  # the four kinds
-        if self.resolved.captures:
-            await asyncio.to_thread(self._stage_logprobs, final, staging)
-
-    def _stage_logprobs(self, final: list[Verdict], staging: Staging) -> None:
-        staging.add("logprobs", logprobs_frame(final, self.journal.index, self.resolved.specs))
-
     async def _tick(self, watchdog: Watchdog) -> None:
         while True:
             await asyncio.sleep(min(_EVENT_EVERY_S, self.options.quiet_s))
@@ -436,7 +377,7 @@ class _Run:
         def state() -> dict[str, JSONValue]:
             return {
                 "waves_open": self.waves.open_waves,
-                "waves_settling": self.settling.qsize(),
+                "waves_settling": self.half.under_way,
                 "rows_unfinished": self.progress.rows_admitted - self.progress.rows_done,
                 "journal_lines_uncommitted": self.journal.uncommitted,
             }

@@ -5,24 +5,27 @@ source once (to count it and to refuse an empty one); renders prompts of the fir
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import cast
 
 from synthgen.asking import cost_usd
 from synthgen.errors import SourceError
 from synthgen.pipeline.fields import require_fields
 from synthgen.pipeline.gates import Gates
+from synthgen.pipeline.judgement import BEST_OF_STEP, JUDGE_STEP
 from synthgen.pipeline.modes import Mode, choose_modes, with_modes
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.rows import Counter, Row, identify
-from synthgen.pipeline.tree import Ask
+from synthgen.pipeline.tree import Ask, Tree
 from synthgen.policy import policy_json
+from synthgen.recipe.model import PrivacyMode
 from synthgen.sources import BadRow, read_source
 from synthgen.types import JSONValue, Usage
 
-__all__ = ["Line", "Plan", "make_plan", "source_rows"]
+__all__ = ["Line", "Plan", "PrivacyPlan", "make_plan", "source_rows"]
 
 PILOT_ROWS = 200
 # English text has about 4 UTF-8 bytes a token with current tokenizers; the interval spans 2.5 to 5 (code, other scripts).
@@ -48,6 +51,25 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacyPlan:
+    """What the recipe does about private data, and in how many of the first prompts there is some, by reason code."""
+
+    mode: PrivacyMode
+    hosted: tuple[str, ...]
+    looked_at: int
+    found: Mapping[str, int]
+
+    def as_json(self) -> dict[str, JSONValue]:
+        """Its part of plan.json."""
+        return {
+            "mode": self.mode,
+            "hosted": list(self.hosted),
+            "looked_at": self.looked_at,
+            "found": dict(self.found),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run would do at most; with a target it may need less. `bad_rows` will be rejects of stage `source`."""
 
@@ -61,6 +83,7 @@ class Plan:
     allowed: bool
     fans_out: bool
     modes: tuple[Mode, ...] = ()
+    privacy: PrivacyPlan | None = None  # None: every teacher is on the user's own machines
     hints: tuple[str, ...] = ()  # what may have been meant where the policy knows no such thing
 
     @property
@@ -95,13 +118,14 @@ class Plan:
             "budget_usd": self.budget_usd,
             "disk_bytes": self.disk_bytes,
             "policy": self.policy,
+            "privacy": None if self.privacy is None else self.privacy.as_json(),
             "modes": [cast(JSONValue, asdict(mode)) for mode in self.modes],
         }
 
 
-def source_rows(resolved: Resolved) -> Iterator[Row]:
-    """The recipe's root rows, read anew."""
-    return identify(read_source(resolved.loaded.recipe.source, resolved.loaded.base))
+def source_rows(resolved: Resolved, folder: Path | None = None) -> Iterator[Row]:
+    """The recipe's root rows, read anew; `folder` is for temporary files."""
+    return identify(read_source(resolved.loaded.recipe.source, resolved.loaded.base), folder)
 
 
 def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Plan:
@@ -140,8 +164,9 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         allowed=gates.result.passed,
         hints=tuple(gates.hints()),
         fans_out=any(step.prompt.reply.kind == "list" for step in resolved.tree.steps[:-1])
-        or (resolved.judge is not None and resolved.tree.steps[-1].prompt.reply.kind == "list"),
+        or (bool(resolved.judging.aliases) and resolved.tree.steps[-1].prompt.reply.kind == "list"),
         modes=modes,
+        privacy=_privacy(resolved),
     )
 
 
@@ -166,13 +191,20 @@ def _lines(resolved: Resolved, rows: int) -> list[Line]:
             lines.append(_line(resolved, step.name, alias, round(asked), read * frame, sampling.max_tokens))
         answer_tokens = round((step.sampling[step.choices[0][0]].max_tokens or OUTPUT_TOKENS) * OUTPUT_SHARE)
         nodes = requests
-    if resolved.judge:
-        judge = resolved.judge
-        size = first_bytes + answer_tokens * BYTES_PER_TOKEN
-        lines.append(
-            _line(resolved, "judge", judge.spec.alias, nodes, nodes * size, judge.sampling.max_tokens)
-        )
+    lines += _judge_lines(resolved, nodes, first_bytes, answer_tokens * BYTES_PER_TOKEN)
     return lines
+
+
+def _judge_lines(resolved: Resolved, candidates: int, question: float, answer: float) -> Iterator[Line]:
+    """One for every judge, at most: candidates that something free rejects are not shown to any."""
+    for judge in resolved.panel.judges if resolved.panel else ():
+        size = candidates * (question + answer)
+        yield _line(resolved, JUDGE_STEP, judge.spec.alias, candidates, size, judge.sampling.max_tokens)
+    samples = resolved.tree.steps[-1].samples
+    for comparer in resolved.contest.comparers if resolved.contest else ():
+        asked = candidates * (samples - 1)  # n groups of s samples, s (s - 1) ordered pairs each
+        size = asked * (question + 2 * answer)
+        yield _line(resolved, BEST_OF_STEP, comparer.spec.alias, asked, size, comparer.sampling.max_tokens)
 
 
 def _first_step_bytes(resolved: Resolved) -> float:
@@ -183,6 +215,29 @@ def _first_step_bytes(resolved: Resolved) -> float:
         asks = resolved.tree.admit(row, seen)
         sizes += [ask.request.input_tokens_bound() for ask in asks[:1] if isinstance(ask, Ask)]
     return sum(sizes) / len(sizes) if sizes else 0.0
+
+
+def _privacy(resolved: Resolved) -> PrivacyPlan | None:
+    """What the first prompts would show if all were sent as they are."""
+    tree = resolved.tree
+    if not tree.privacy.hosted:
+        return None
+    from synthgen.refine import found_in  # brings polars along
+
+    bare = Tree(tree.steps, tree.specs, tree.record, tree.seed)
+    seen = Counter()
+    looked_at = 0
+    found: dict[str, int] = {}
+    for row in islice(source_rows(resolved), PILOT_ROWS):
+        for ask in bare.admit(row, seen)[:1]:
+            if isinstance(ask, Ask):
+                looked_at += 1
+                texts = [message.content for message in ask.request.messages]
+                for reason in set(found_in(texts).values()):
+                    found[reason] = found.get(reason, 0) + 1
+    return PrivacyPlan(
+        tree.privacy.mode, tuple(sorted(tree.privacy.hosted)), looked_at, dict(sorted(found.items()))
+    )
 
 
 def _line(

@@ -6,18 +6,23 @@ the counts that are published were checked against the rows that were staged.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import polars as pl
 
 from synthgen.assets import package_version
-from synthgen.dataset import Staging, publish
+from synthgen.dataset import Staging
+from synthgen.dataset.publish import publish
 from synthgen.errors import SynthgenError
 from synthgen.journal import JournalIndex
+from synthgen.pipeline.contest import Contest
 from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.describe import Decided, about, count_rows, dataset_texts, lock_text, stamp
 from synthgen.pipeline.gates import Gates
+from synthgen.pipeline.judging import Panel
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.verdicts import Counts
+from synthgen.templates import Prompt
 from synthgen.types import JSONValue
 
 __all__ = ["publish_run"]
@@ -35,10 +40,11 @@ def publish_run(
     against: Decontamination | None = None,
     *,
     with_lock: bool = False,
+    calibration: str | None = None,
 ) -> None:
     """Cut the shards and commit them with card, policy files and manifest. `walked`: candidates there were.
 
-    `with_lock`: the folder has no copy of the recipe's lock file, so the overrides that were applied go along.
+    `calibration`: that of the panel as it is. `with_lock`: the folder has no copy of the recipe's lock file, so the overrides that were applied go along.
 
     Raises:
         StorageError: the disk refuses.
@@ -51,7 +57,7 @@ def publish_run(
     _check_accounting(staging, counts, walked)
     rows = count_rows(staging.new, staging.files)
     entries = {
-        **_manifest(resolved, gates, index, counts),
+        **_manifest(resolved, gates, index, counts, calibration),
         **rows.as_entries(),
         "decontamination": against.said() if against else [],
         "logprobs": _captured(staging),
@@ -106,7 +112,9 @@ def _captured(staging: Staging) -> dict[str, JSONValue] | None:
     }
 
 
-def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Counts) -> dict[str, JSONValue]:
+def _manifest(
+    resolved: Resolved, gates: Gates, index: JournalIndex, counts: Counts, calibration: str | None
+) -> dict[str, JSONValue]:
     chain, recipe = resolved.chain, resolved.loaded.recipe
     prompts: dict[str, JSONValue] = {
         step.name: {"name": step.prompt.name, "version": step.prompt.version, "digest": step.prompt.digest}
@@ -123,7 +131,8 @@ def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Cou
         "uses": list(gates.ask.uses),
         "chain": chain.as_json(),
         "dedup": recipe.refine.dedup.model_dump(mode="json"),
-        "judge": _judge_entry(resolved),
+        "judge": _judge_entry(resolved.panel, calibration),
+        "best_of": _best_of_entry(resolved.contest),
         "target": recipe.target,
         "prompts": prompts,
         "steps": list(prompts),
@@ -137,15 +146,33 @@ def _manifest(resolved: Resolved, gates: Gates, index: JournalIndex, counts: Cou
     }
 
 
-def _judge_entry(resolved: Resolved) -> JSONValue:
-    """What decided on scores, as it was applied."""
-    judge = resolved.judge
-    if judge is None:
+def _judge_entry(panel: Panel | None, calibration: str | None) -> JSONValue:
+    """What decided on scores, as it was applied; `calibration` None: nobody compared these judges with people."""
+    if panel is None:
         return None
-    compare, bound = judge.rule
-    prompt = judge.prompt
     return {
-        "teacher": judge.spec.alias,
-        "prompt": {"name": prompt.name, "version": prompt.version, "digest": prompt.digest},
-        "keep": f"{compare} {bound:g}",
+        "id": panel.id,
+        "judges": [
+            _asked(judge.name, judge.spec.alias, judge.prompt, dict(judge.weights)) for judge in panel.judges
+        ],
+        "keep": {name: f"{compare} {bound:g}" for name, (compare, bound) in panel.rules.items()},
+        "combine": panel.combine,
+        "min_judges": panel.min_judges,
+        "calibration": calibration,
     }
+
+
+def _best_of_entry(contest: Contest | None) -> JSONValue:
+    """Who found the best of several samples."""
+    if contest is None:
+        return None
+    judges = [_asked(one.name, one.spec.alias, one.prompt) for one in contest.comparers]
+    return {"keep": contest.keep, "judges": cast(JSONValue, judges)}
+
+
+def _asked(
+    name: str, alias: str, prompt: Prompt, weights: dict[str, JSONValue] | None = None
+) -> dict[str, JSONValue]:
+    named: JSONValue = {"name": prompt.name, "version": prompt.version, "digest": prompt.digest}
+    weighed: dict[str, JSONValue] = {} if weights is None else {"weights": weights}
+    return {"name": name, "teacher": alias, "prompt": named, **weighed}

@@ -17,7 +17,7 @@ import polars as pl
 from synthgen.dataset import is_published
 from synthgen.errors import UsageError
 from synthgen.pipeline.gates import OnDeny, Sorter, open_gates
-from synthgen.pipeline.judging import JUDGE_STEP
+from synthgen.pipeline.judgement import JUDGING_STEPS
 from synthgen.pipeline.resolve import resolve
 from synthgen.policy import (
     LOCK_NAME,
@@ -204,7 +204,7 @@ def _is_there(judge: Part, found: Mapping[Part, None]) -> bool:
 
 
 def _recorded_part(writer: Mapping[str, str | None], parts: Sequence[Part]) -> Part | None:
-    judging = writer["step"] == JUDGE_STEP
+    judging = writer["step"] in JUDGING_STEPS
     for part in parts:
         model = writer["served_model"] or writer["teacher"]
         named = part.alias == writer["teacher"] or (part.provider == "foreign" and part.model == model)

@@ -12,24 +12,12 @@ import orjson
 import polars as pl
 
 from synthgen.journal import Reply
-from synthgen.pipeline.judging import JUDGE_STEP
 from synthgen.pipeline.tree import Asked, Leaf
-from synthgen.pipeline.verdicts import Verdict
+from synthgen.pipeline.verdicts import Origin, Verdict
 from synthgen.schema import RecordShape, lineage_schema, message_struct, record_schema, rejected_schema
 from synthgen.types import Message, Sampling, canonical_json
 
-__all__ = ["Origin", "WaveFrames", "frames_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What policy says of a leaf's text, whatever the decision was."""
-
-    route: str
-    row_license: str
-    seed_relation: str
-    policy_id: str
-    generation: int | None
+__all__ = ["WaveFrames", "frames_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +111,7 @@ def _lineage(verdict: Verdict) -> list[dict[str, object]]:
                 "fields": None if withheld else orjson.dumps(dict(following)).decode(),
             }
         )
-    if verdict.judgement is not None:
-        rows.append(_lineage_row(leaf.id, JUDGE_STEP, verdict.judgement, None))
+    rows += [_lineage_row(leaf.id, said.step, said.reply, None) for said in verdict.judgements]
     return rows
 
 

@@ -17,31 +17,37 @@ import polars as pl
 from pydantic import ValidationError
 
 from synthgen.dataset import (
+    TEXTS,
     BadRow,
     Batch,
     Staging,
     configs_card,
     detect_shape,
     open_inputs,
-    publish,
     write_bytes,
 )
+from synthgen.dataset.publish import publish
 from synthgen.errors import UsageError
 from synthgen.journal import JournalIndex
 from synthgen.pipeline.admit import screen, settle
+from synthgen.pipeline.calibrated import cut_warnings, standing
 from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.claim import claim
 from synthgen.pipeline.decontamination import Decontamination, open_decontamination, references_of
-from synthgen.pipeline.describe import TEXTS, count_rows, stamp
+from synthgen.pipeline.describe import count_rows, stamp
 from synthgen.pipeline.foreign import Declared, ForeignPolicy
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
-from synthgen.pipeline.judging import JUDGE_STEP
+from synthgen.pipeline.judged import look_up_judges
+from synthgen.pipeline.judgement import JUDGE_STEP
+from synthgen.pipeline.judgements import judgements_frame
+from synthgen.pipeline.judging import OVERALL
 from synthgen.pipeline.publishing import publish_run
 from synthgen.pipeline.records import frames_of
 from synthgen.pipeline.report import OUTCOMES, Report
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter, row_from_entry
 from synthgen.pipeline.runfolder import RunFolder
+from synthgen.pipeline.selecting import Select, select_rows
 from synthgen.pipeline.tree import Ask, Leaf
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
@@ -67,7 +73,7 @@ class FilterOptions:
     refuses: `fail` stops, `drop` sets them aside, `split` also writes rows that cannot stand together into folders
     of their own. `report_only` refuses nothing and stamps what it writes.
     `against`: benchmark files whose items no row may repeat, beside those of the run's recipe.
-    `dry_run`: look at the first rows only and write nothing.
+    `dry_run`: look at the first rows only and write nothing. `select`: of what is accepted, only so many rows.
     """
 
     chain: str | None = None
@@ -85,6 +91,7 @@ class FilterOptions:
     rows_per_shard: int = 50_000
     test_share: float = 0.0
     dry_run: int | None = None
+    select: Select | None = None
     today: date | None = None
 
 
@@ -153,7 +160,8 @@ def _recut_group(run: Path, out: Path, options: FilterOptions, group: int) -> tu
         counts = _recut(folder, out, resolved, gates, index, options)
     finally:
         index.close()
-    return _report(out, resolved.loaded.recipe.name, counts, index, started), gates.groups
+    report = _report(out, resolved.loaded.recipe.name, counts, index, started)
+    return replace(report, warnings=cut_warnings(folder.path, resolved.panel)), gates.groups
 
 
 def _resolve_again(folder: RunFolder, options: FilterOptions) -> Resolved:
@@ -167,13 +175,12 @@ def _resolve_again(folder: RunFolder, options: FilterOptions) -> Resolved:
     resolved = resolve(replace(loaded, recipe=recipe.model_copy(update=changes)), copies=folder.recipe_files)
     if options.chain is not None:
         resolved = replace(resolved, chain=load_chain(options.chain, Path.cwd()))
-    judge = resolved.judge
-    if options.keep and judge is None:
-        raise UsageError(f"{folder.path}: --keep needs scores, and the recipe of this run has no judge")
-    if judge is None:
-        return resolved
-    rule = _rule(options.keep) if options.keep else judge.rule
-    return replace(resolved, judge=replace(judge, rule=rule, missing_is_pending=False))
+    judging = resolved.judging.without_asking()
+    if options.keep:
+        if judging.panel is None:
+            raise UsageError(f"{folder.path}: --keep needs scores, and the recipe of this run has no judge")
+        judging = replace(judging, panel=replace(judging.panel, rules={OVERALL: _rule(options.keep)}))
+    return replace(resolved, judging=judging)
 
 
 def _rule(keep: str) -> tuple[str, float]:
@@ -197,6 +204,8 @@ def _recut(
     options: FilterOptions,
 ) -> Counts:
     counts, recipe = Counts(), resolved.loaded.recipe
+    stands = standing(folder.path, resolved.panel)
+    calibration = stands.id if stands else None
     against = open_decontamination([*references_of(resolved), *_named(options)])
     rows = _plan_order(folder, index, resolved)
     with SeenTexts(recipe.refine.dedup.near, None) as seen:
@@ -225,8 +234,22 @@ def _recut(
                 staging.add("lineage", frames.lineage)
                 if resolved.captures:
                     staging.add("logprobs", logprobs_frame(verdicts, index, resolved.specs))
+                if resolved.judging.ships:
+                    staging.add("judgements", judgements_frame(verdicts, resolved.judging, calibration))
+            if options.select is not None:
+                select_rows(staging, options.select, counts)
             publish_run(
-                out, staging, resolved, gates, index, counts, walked, lambda _: None, against, with_lock=True
+                out,
+                staging,
+                resolved,
+                gates,
+                index,
+                counts,
+                walked,
+                lambda _: None,
+                against,
+                with_lock=True,
+                calibration=calibration,
             )
     return counts
 
@@ -255,13 +278,8 @@ def _waves(
     while block := list(islice(rows, _WAVE)):
         leaves = [leaf for asks in block for leaf in resolved.tree.leaves(asks, reply_of)]
         verdicts = screen(leaves, gates.objection, resolved.chain, seen, against)
-        judge = resolved.judge
-        if judge:
-            verdicts = [
-                replace(v, judgement=judge.look_up(v.leaf.messages, reply_of)) if v.outcome is None else v
-                for v in verdicts
-            ]
-        yield settle(verdicts, judge, gates.misjudged, target)
+        rounds = resolved.judging.rounds(verdicts, gates.misjudged)
+        yield settle(look_up_judges(rounds, index), target)
 
 
 def _named(options: FilterOptions) -> list[tuple[ReferenceConfig, Path]]:
@@ -347,6 +365,8 @@ def _filter_group(
                 staging.add("quarantine", refined.quarantined)
             if counts.planned == 0:
                 raise UsageError(f"{', '.join(map(str, inputs))}: no rows found")
+            if options.select is not None:
+                select_rows(staging, options.select, counts)
             staging.finish(metadata=stamp(policy.decided))
             rows = count_rows(staging.new, staging.files)
             entries = policy.manifest(out.name, chain, counts, rows, against)

@@ -19,7 +19,8 @@ __all__ = ["OUTCOMES", "Report", "make_report"]
 class Report:
     """The end of a run or re-cut. `problem` None means finished; else its exit code and message say why not.
 
-    `counts`: outcome -> candidates, with `planned` as their sum. `reasons`: `stage/reason` -> candidates dropped.
+    `counts`: outcome -> candidates, with `planned` as their sum. `refined` False: only asked; what counts as accepted then
+    has met no filter. `reasons`: `stage/reason` -> candidates dropped.
     `flags`: what accepted candidates are flagged with -> how many. `examples`: the keys of `reasons` -> the first candidate that failed or was quarantined for it, and what was said of it.
     """
 
@@ -34,6 +35,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     examples: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, int] = field(default_factory=dict)
+    refined: bool = True
 
     @property
     def exit_code(self) -> int:
@@ -49,6 +51,7 @@ class Report:
             "problem": None if self.problem is None else str(self.problem),
             "warnings": list(self.warnings),
             "counts": dict(self.counts),
+            "refined": self.refined,
             "reasons": dict(self.reasons),
             "flags": dict(self.flags),
             "examples": dict(self.examples),
@@ -73,6 +76,7 @@ def make_report(
     unstored: int,
     batches: Sequence[str] = (),
     warnings: tuple[str, ...] = (),
+    refined: bool = True,
 ) -> Report:
     """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest."""
     counts = {name: progress.counts.outcomes.get(name, 0) for name in OUTCOMES}
@@ -114,6 +118,7 @@ def make_report(
         elapsed_s=progress.elapsed_s,
         problem=problem,
         warnings=(*warnings, *_lost_servers(asker)),
+        refined=refined,
         examples={
             "/".join(key): f"{leaf_id}: {detail}" if detail else leaf_id
             for key, (leaf_id, detail) in progress.counts.examples.items()

@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from synthgen.asking import TeacherSpec, cloud_route, find_price, maker_model, speaks_messages
+from synthgen.asking import TeacherSpec, cloud_route, find_price, maker_model
 from synthgen.assets import Kind, find_asset
 from synthgen.errors import RecipeError, UsageError
-from synthgen.pipeline.judging import Judge
+from synthgen.pipeline.contest import Contest
+from synthgen.pipeline.judged import Judging
+from synthgen.pipeline.judging import Panel
+from synthgen.pipeline.privacy import Privacy, hosted_teachers
+from synthgen.pipeline.resolve_judges import resolve_judging
+from synthgen.pipeline.resolve_parts import capture_of, prompt_at, sampling_of
 from synthgen.pipeline.tools import check_choice, inline_tools, read_tools
 from synthgen.pipeline.tree import Step, Tree
 from synthgen.policy import Part, Registry, default_route, load_registry, rule_folders
 from synthgen.recipe.load import LoadedRecipe
-from synthgen.recipe.model import SamplingConfig, StepConfig, TeacherConfig
+from synthgen.recipe.model import Recipe, StepConfig, TeacherConfig
 from synthgen.refine import Chain, load_chain
-from synthgen.schema import RecordShape
-from synthgen.templates import Prompt, compile_record, compile_template, load_prompt
-from synthgen.types import Sampling, TeacherIdentity, digest
+from synthgen.shape import RecordShape
+from synthgen.templates import compile_record, compile_template
+from synthgen.types import TeacherIdentity, digest
 
 __all__ = ["FilesAt", "Resolved", "resolve"]
 
@@ -88,7 +93,7 @@ class Resolved:
     files: FilesAt
     specs: Mapping[str, TeacherSpec]
     tree: Tree
-    judge: Judge | None
+    judging: Judging
     chain: Chain
     shape: RecordShape
     registry: Registry
@@ -98,8 +103,8 @@ class Resolved:
         """Name of its copy in a run folder -> file, for every file the recipe names but its sources."""
         recipe = self.loaded.recipe
         prompts = [step.prompt for step in recipe.steps]
-        if recipe.refine.judge:
-            prompts.append(recipe.refine.judge.prompt)
+        prompts += recipe.refine.judge.prompts() if recipe.refine.judge else []
+        prompts += [recipe.refine.best_of.prompt] if recipe.refine.best_of else []
         chains = [] if recipe.refine.chain == "none" else [recipe.refine.chain]
         kinds: tuple[tuple[Kind, list[str]], ...] = (("prompts", prompts), ("filters", chains))
         found = {
@@ -111,6 +116,16 @@ class Resolved:
         found |= {self.files.copy_name("tools", name): self.files.find_tools(name) for name in tools}
         paths = [reference.path for reference in recipe.refine.references()]
         return found | {self.files.reference_name(path): self.files.find_reference(path) for path in paths}
+
+    @property
+    def panel(self) -> Panel | None:
+        """The judges that score."""
+        return self.judging.panel
+
+    @property
+    def contest(self) -> Contest | None:
+        """Who finds the best of several samples."""
+        return self.judging.contest
 
     @property
     def captures(self) -> bool:
@@ -140,18 +155,18 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
         _step(loaded, files, index, step, specs, cap_usd) for index, step in enumerate(recipe.steps)
     )
     record = compile_record(recipe.output.record, where=loaded.where("output", "record"))
-    judge = _judge(loaded, files, specs, cap_usd)
+    privacy = Privacy(recipe.privacy, _hosted(recipe, specs), recipe.output.redact)
     shape = RecordShape(reasoning=steps[-1].reasoning, tools=steps[-1].tools is not None)
     return Resolved(
         loaded=loaded,
         files=files,
         specs=specs,
-        tree=Tree(steps, specs, record, recipe.seed),
-        judge=judge,
+        tree=Tree(steps, specs, record, recipe.seed, privacy),
+        judging=resolve_judging(loaded, files.find, specs, steps[-1], cap_usd, privacy),
         chain=_chain(loaded, files, recipe.refine.chain),
         shape=shape,
         registry=registry,
-        parts=tuple(_parts(loaded, specs)),
+        parts=tuple(dict.fromkeys(_parts(loaded, specs))),
     )
 
 
@@ -178,6 +193,14 @@ def _spec(loaded: LoadedRecipe, registry: Registry, alias: str, config: TeacherC
     return TeacherSpec(alias, identity, config, price, config.pool or "", tuple(pool))
 
 
+def _hosted(recipe: Recipe, specs: Mapping[str, TeacherSpec]) -> frozenset[str]:
+    """The hosted ones among the teachers that are asked at all."""
+    asked = {alias for step in recipe.steps for alias in step.weights()}
+    for judge in (recipe.refine.judge, recipe.refine.best_of):
+        asked.update(judge.teachers() if judge else ())
+    return hosted_teachers(specs) & asked
+
+
 def _base_url(config: TeacherConfig) -> str:
     return str(getattr(config, "base_url", "") or "")  # a provider in this process has none
 
@@ -200,7 +223,7 @@ def _step(
     specs: Mapping[str, TeacherSpec],
     cap_usd: float | None,
 ) -> Step:
-    prompt = _prompt(loaded, files, ("steps", index, "prompt"), step.prompt)
+    prompt = prompt_at(loaded, files.find, ("steps", index, "prompt"), step.prompt)
     weights = step.weights()
     shares = list(accumulate(weight / sum(weights.values()) for weight in weights.values()))
     shares[-1] = 2.0  # above every draw, whatever the rounding
@@ -209,7 +232,8 @@ def _step(
         for name, text in step.with_.items()
     }
     sampling = {
-        alias: _sampling(loaded, ("steps", index), step.sampling, specs[alias], cap_usd) for alias in weights
+        alias: sampling_of(loaded, ("steps", index), step.sampling, specs[alias], cap_usd)
+        for alias in weights
     }
     if step.structured and prompt.reply.schema is None:
         where = loaded.where("steps", index, "structured")
@@ -226,7 +250,9 @@ def _step(
         rename=rename,
         sampling=sampling,
         reasoning=step.capture.reasoning,
-        capture=_capture(loaded, index, step, specs),
+        capture=capture_of(
+            loaded, ("steps", index, "capture", "logprobs"), step.capture.logprobs, weights, specs
+        ),
         response_schema=prompt.reply.schema if step.structured else None,
         tools=tools,
         tool_choice=step.tool_choice,
@@ -265,81 +291,6 @@ def _tools(
     return tools
 
 
-def _capture(
-    loaded: LoadedRecipe, index: int, step: StepConfig, specs: Mapping[str, TeacherSpec]
-) -> tuple[str, ...]:
-    """What the replies of a step are asked to hold besides their text."""
-    wanted = step.capture.logprobs
-    if wanted is None:
-        return ()
-    where = loaded.where("steps", index, "capture", "logprobs")
-    for alias in step.weights():
-        config = specs[alias].config
-        most = config.most_logprobs()
-        if most is None:
-            raise RecipeError(
-                f"{where}: teacher {alias!r} (provider {config.provider}) gives no logprobs; "
-                "use a `vllm` or `openai` teacher for this step, or leave `logprobs` out"
-            )
-        if wanted > most:
-            raise RecipeError(
-                f"{where}: {wanted} is more than the {most} that teacher {alias!r} gives a token"
-            )
-    return (f"logprobs:{wanted}",)
-
-
-def _judge(
-    loaded: LoadedRecipe, files: FilesAt, specs: Mapping[str, TeacherSpec], cap_usd: float | None
-) -> Judge | None:
-    config = loaded.recipe.refine.judge
-    if config is None:
-        return None
-    prompt = _prompt(loaded, files, ("refine", "judge", "prompt"), config.prompt)
-    missing = {"instruction", "response"} - set(prompt.inputs)
-    if missing:
-        where = loaded.where("refine", "judge", "prompt")
-        raise RecipeError(f"{where}: a judge prompt takes instruction and response; {prompt.name!r} does not")
-    spec = specs[config.teacher]
-    sampling = _sampling(loaded, ("refine", "judge"), config.sampling, spec, cap_usd)
-    return Judge(spec, prompt, sampling, config.rule(), config.ship_score)
-
-
-def _sampling(
-    loaded: LoadedRecipe,
-    at: tuple[str | int, ...],
-    own: SamplingConfig,
-    spec: TeacherSpec,
-    cap_usd: float | None,
-) -> Sampling:
-    sampling = own.over(spec.config.sampling)
-    where = loaded.where("teachers", spec.alias)
-    needed = speaks_messages(spec.config) or (cap_usd is not None and not _is_free(spec))
-    if cap_usd is not None and spec.price is None:
-        raise RecipeError(
-            f"{where}.price: is required with a budget: no table price is known for {spec.config.model!r}; "
-            "write price: {input: USD per million tokens, output: ...}"
-        )
-    if needed and sampling.max_tokens is None:
-        why = "with a budget" if cap_usd is not None else "by this provider"
-        raise RecipeError(
-            f"{where}.sampling.max_tokens: is required {why} (or set it on {loaded.where(*at)})"
-        )
-    return sampling
-
-
-def _is_free(spec: TeacherSpec) -> bool:
-    return spec.price is not None and spec.price.input == spec.price.output == 0
-
-
-def _prompt(loaded: LoadedRecipe, files: FilesAt, at: tuple[str | int, ...], name: str) -> Prompt:
-    try:
-        return load_prompt(files.find("prompts", name))
-    except UsageError as error:
-        if isinstance(error, RecipeError):
-            raise
-        raise RecipeError(f"{loaded.where(*at)}: {error}") from error
-
-
 def _chain(loaded: LoadedRecipe, files: FilesAt, name: str) -> Chain:
     try:
         path = None if name == "none" else files.find("filters", name)
@@ -353,9 +304,11 @@ def _parts(loaded: LoadedRecipe, specs: Mapping[str, TeacherSpec]) -> Iterator[P
     recipe = loaded.recipe
     for alias in sorted({alias for step in recipe.steps for alias in step.weights()}):
         yield _part(loaded, specs[alias], "teacher")
-    judge = recipe.refine.judge
-    if judge:
-        yield _part(loaded, specs[judge.teacher], "judge-shipped" if judge.ship_score else "judge-filter")
+    for judge in (recipe.refine.judge, recipe.refine.best_of):
+        for alias in judge.teachers() if judge else ():
+            yield _part(
+                loaded, specs[alias], "judge-shipped" if judge and judge.ship_score else "judge-filter"
+            )
 
 
 def _part(loaded: LoadedRecipe, spec: TeacherSpec, role: str) -> Part:

@@ -1,15 +1,17 @@
 """Root rows: who they are, whatever their order.
 
 In: the stream of a source. Out: `Row`s with an identity that survives reordering: the row's own `id` field where it
-has one, else its content; the n-th row of equal identity gets n as well. Memory: 20 bytes a row.
+has one, else its content; the n-th row of equal identity gets n as well. Memory: 2.5 bytes a row.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from synthgen.journal import Entry
 from synthgen.keymap import KeyMap
 from synthgen.sources import BadRow, SourceRow
+from synthgen.spool import Spool
 from synthgen.types import JSONValue, digest
 
 __all__ = ["Counter", "Row", "identify", "row_entry", "row_from_entry"]
@@ -35,10 +37,10 @@ class Row:
 
 
 class Counter:
-    """How often each digest was seen before."""
+    """How often each digest was seen before. `folder`: where to put what is too much for the memory."""
 
-    def __init__(self) -> None:
-        self._seen = KeyMap(kept_bytes=10)
+    def __init__(self, folder: Path | None = None) -> None:
+        self._seen = KeyMap(kept_bytes=10, spool=Spool(folder))
 
     def next(self, key: str) -> int:
         """0 for the first time, then 1, 2, ..."""
@@ -50,9 +52,9 @@ class Counter:
         return count
 
 
-def identify(source: Iterable[SourceRow | BadRow]) -> Iterator[Row]:
-    """Give every source row its identity."""
-    seen = Counter()
+def identify(source: Iterable[SourceRow | BadRow], folder: Path | None = None) -> Iterator[Row]:
+    """Give every source row its identity; `folder` as `Counter` has it."""
+    seen = Counter(folder)
     for row in source:
         if isinstance(row, BadRow):
             key = digest(["bad", row.where, row.problem])

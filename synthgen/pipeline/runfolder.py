@@ -9,10 +9,9 @@ from pathlib import Path
 
 import orjson
 
-from synthgen.dataset import check_target, write_bytes
+from synthgen.dataset import TEXTS, check_target, write_bytes
 from synthgen.errors import StorageError, UsageError
 from synthgen.journal import JournalIndex, Reply, read_reply
-from synthgen.pipeline.describe import TEXTS
 from synthgen.pipeline.plan import Plan
 from synthgen.pipeline.resolve import Resolved
 from synthgen.policy import LOCK_NAME, RULES_DIR
@@ -32,6 +31,7 @@ WRITTEN = (
     "plan.json",
     "usage.json",
     "events.jsonl",
+    "schemas.json",
 )
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
@@ -47,6 +47,7 @@ class RunFolder:
         self.plan = path / "plan.json"
         self.events = path / "events.jsonl"
         self.doctor = path / "doctor.json"
+        self.schemas = path / "schemas.json"
         self.order = self.journal / "rows.bin"
 
     def require_free(self) -> None:

@@ -17,14 +17,14 @@ from synthgen.dataset import is_published, read_manifest
 from synthgen.errors import UsageError
 from synthgen.journal import JournalIndex, Reply
 from synthgen.pipeline.admit import screen
+from synthgen.pipeline.calibrated import standing
 from synthgen.pipeline.gates import open_gates
-from synthgen.pipeline.judging import JUDGE_STEP
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter, row_from_entry
 from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.tree import Leaf
 from synthgen.refine import SeenTexts
-from synthgen.types import JSONValue, Message, Request
+from synthgen.types import JSONValue, Message
 
 __all__ = ["RowStory", "RunSummary", "StepStory", "row_story", "summarise"]
 
@@ -37,7 +37,7 @@ class RunSummary:
     what is under way at vendors.
 
     `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`. `generations`:
-    rounds of distillation behind the accepted rows -> how many have them.
+    rounds of distillation behind the accepted rows -> how many have them. `judge` says whether the scores can be trusted.
     """
 
     run: Path
@@ -51,6 +51,7 @@ class RunSummary:
     generations: Mapping[str, int]
     flags: Mapping[str, int]
     batches: tuple[str, ...] = ()
+    judge: str | None = None
 
     def as_json(self) -> dict[str, JSONValue]:
         """What `--json` prints."""
@@ -66,6 +67,7 @@ class RunSummary:
             "examples": dict(self.examples),
             "generations": dict(self.generations),
             "batches": list(self.batches),
+            "judge": self.judge,
         }
 
 
@@ -151,6 +153,21 @@ def summarise(run: Path, samples: int) -> RunSummary:
         generations=cast(dict[str, int], manifest.get("generations", {})),
         flags=cast(dict[str, int], manifest.get("flags", {})),
         batches=_under_way(run / "journal"),
+        judge=_calibration(run),
+    )
+
+
+def _calibration(run: Path) -> str | None:
+    """Whether the judges of a run were compared with people; None: it has none that score."""
+    folder = RunFolder(run)
+    if not folder.recipe.is_file():
+        return None
+    panel = resolve(folder.load_recipe(), copies=folder.recipe_files).panel
+    if panel is None:
+        return None
+    stands = standing(run, panel)
+    return (
+        "not calibrated against people: see `synthgen judge calibrate`" if stands is None else stands.said()
     )
 
 
@@ -213,17 +230,17 @@ def _story(
         StepStory(a.ask.step.name, a.ask.alias, a.ask.request.messages, a.reply.key, a.reply)
         for a in leaf.asked
     ]
-    judge = resolved.judge
-    if judge and leaf.messages:
-        request: Request = judge.request(leaf.messages)
-        reply = folder.reply_of(index)(request.key())
+    reply_of = folder.reply_of(index)
+    for ask, about in resolved.judging.asks(siblings):
+        reply = reply_of(ask.request.key()) if about.id == leaf.id else None
         if reply is not None:
-            steps.append(StepStory(JUDGE_STEP, judge.spec.alias, request.messages, reply.key, reply))
+            steps.append(StepStory(ask.step, ask.alias, ask.request.messages, reply.key, reply))
     outcome, record = _published(run, leaf)
     costs = [step.reply.cost_usd for step in steps if step.reply]
     return RowStory(
         id=leaf.id,
-        outcome=outcome or _unlisted(run, leaf, judged=judge is None or len(steps) > len(leaf.asked)),
+        outcome=outcome
+        or _unlisted(run, leaf, judged=not resolved.judging.aliases or len(steps) > len(leaf.asked)),
         source=leaf.row.where,
         fields=leaf.fields,
         steps=tuple(steps),
@@ -278,7 +295,7 @@ def _verdicts(resolved: Resolved, leaf: Leaf, siblings: list[Leaf], record: Reco
                 break
             lines.append(f"filter:{step.id}: kept")
         lines += [f"flag: {flag}" for flag in verdict.flags]
-    later = ("judge", "decontaminate:")
+    later = ("judge", "best_of", "decontaminate:")
     if leaf.state == "candidate" and record and str(record.get("stage") or "judge").startswith(later):
         lines.append("dedup: kept")
     if record and record.get("stage"):

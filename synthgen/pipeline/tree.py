@@ -12,6 +12,7 @@ from typing import Literal
 
 from synthgen.asking import TeacherSpec
 from synthgen.journal import Reply
+from synthgen.pipeline.privacy import ALLOW, REDACTED, Privacy
 from synthgen.pipeline.rows import Counter, Row
 from synthgen.pipeline.tools import broken_call, missing_call
 from synthgen.templates import (
@@ -62,6 +63,7 @@ class Node:
     fields: Mapping[str, JSONValue]
     asked: tuple["Asked", ...]
     item: int
+    redacted: frozenset[str] = frozenset()  # codes of what was replaced on the way
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +105,31 @@ class Leaf:
     stage: str | None = None
     reason: str | None = None
     detail: str | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The question of the last step: its samples share it."""
+        last = self.asked[-1].ask
+        return "/".join((self.row.id, *last.node.path, last.step.name))
 
 
 class Tree:
     """The steps of a recipe as a way to grow rows."""
 
     def __init__(
-        self, steps: tuple[Step, ...], specs: Mapping[str, TeacherSpec], record: RecordTemplate, seed: int
+        self,
+        steps: tuple[Step, ...],
+        specs: Mapping[str, TeacherSpec],
+        record: RecordTemplate,
+        seed: int,
+        privacy: Privacy = ALLOW,
     ) -> None:
         self.steps = steps
         self.specs = specs
         self.record = record
         self.seed = seed
+        self.privacy = privacy
 
     def admit(self, row: Row, seen: Counter) -> list["Ask | Leaf"]:
         """The first questions of a row, each with its occurrence number; call once a row, in plan order."""
@@ -135,16 +150,25 @@ class Tree:
         step = self.steps[node.depth]
         if node.row.problem is not None:
             return [self._leaf(node, step, 0, "rejected", "source", "malformed_row", node.row.problem)]
+        fields, removed = self.privacy.row(node.fields)
+        if removed:
+            node = replace(node, fields=fields, redacted=node.redacted | removed)
         try:
             renamed = {name: template.render(node.fields) for name, template in step.rename.items()}
             messages = render_messages(step.prompt, {**node.fields, **renamed})
         except TemplateError as error:
             return [self._leaf(node, step, 0, "rejected", "render", "missing_field", str(error))]
+        messages, removed = self.privacy.prompt(messages)
+        if removed - node.redacted:
+            node = replace(node, redacted=node.redacted | removed)
         return [self._ask(node, step, sample, messages) for sample in range(step.samples)]
 
-    def _ask(self, node: Node, step: Step, sample: int, messages: tuple[Message, ...]) -> Ask:
+    def _ask(self, node: Node, step: Step, sample: int, messages: tuple[Message, ...]) -> "Ask | Leaf":
         path = (*node.path, f"{step.name}#{sample}")
         alias = self._choose(step, node.row, path)
+        if (reason := self.privacy.objection(alias, messages)) is not None:
+            at = replace(node, path=path)
+            return self._leaf(at, step, sample, "rejected", "privacy", reason, f"not sent to {alias}")
         # A first question gets its occurrence from `admit`.
         occurrence = f"{node.asked[-1].reply.key}:{node.item}" if node.asked else ""
         request = Request(
@@ -170,7 +194,9 @@ class Tree:
 
     def grow(self, ask: Ask, reply: Reply) -> list[Node | Leaf]:
         """What a reply leads to: nodes of the next step, or leaves."""
-        node = replace(ask.node, path=ask.path, asked=(*ask.node.asked, Asked(ask, reply)))
+        before = ask.node
+        asked = (*before.asked, Asked(ask, reply))
+        node = Node(before.row, before.depth, ask.path, before.fields, asked, before.item, before.redacted)
         if reply.completion is None:
             return [self._leaf(node, ask.step, ask.sample, "failed", "ask", reply.reason, reply.message)]
         completion = reply.completion
@@ -188,8 +214,8 @@ class Tree:
         grown: list[Node | Leaf] = []
         for item, values in enumerate(parsed.items):
             path = node.path if ask.step.prompt.reply.kind != "list" else (*node.path, f"[{item}]")
-            child = replace(
-                node, depth=node.depth + 1, path=path, fields={**node.fields, **values}, item=item
+            child = Node(
+                node.row, node.depth + 1, path, {**node.fields, **values}, asked, item, node.redacted
             )
             last = child.depth == len(self.steps)
             grown.append(self._candidate(child, ask, parsed.thinking) if last else child)
@@ -209,8 +235,10 @@ class Tree:
         blank = next((message.role for message in messages if not message.said.strip()), None)
         if blank is not None:
             return self._leaf(node, ask.step, ask.sample, "rejected", "record", "blank", f"the {blank} turn")
-        leaf = self._leaf(node, ask.step, ask.sample, "candidate", None, None, None)
-        return replace(leaf, messages=messages)
+        messages, removed = self.privacy.record(messages)
+        leaf = self._leaf(node, ask.step, ask.sample, "candidate", None, None, None, messages)
+        codes = node.redacted | removed
+        return replace(leaf, flags=tuple(REDACTED + code for code in sorted(codes))) if codes else leaf
 
     def leaves(self, asks: Iterable["Ask | Leaf"], reply_of: Callable[[str], Reply | None]) -> Iterator[Leaf]:
         """All leaves behind these questions as far as the replies go; an unanswered one is one pending leaf."""
@@ -242,10 +270,20 @@ class Tree:
         stage: str | None,
         reason: str | None,
         detail: str | None,
+        messages: tuple[Message, ...] = (),
     ) -> Leaf:
-        leaf_id = digest([node.row.id, *node.path])
         return Leaf(
-            leaf_id, node.row, state, node.asked, node.fields, step.name, sample, (), stage, reason, detail
+            digest([node.row.id, *node.path]),
+            node.row,
+            state,
+            node.asked,
+            node.fields,
+            step.name,
+            sample,
+            messages,
+            stage,
+            reason,
+            detail,
         )
 
 

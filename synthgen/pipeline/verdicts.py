@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from synthgen.journal import Reply
+from synthgen.pipeline.judgement import Judgement
 from synthgen.pipeline.tree import Leaf
 from synthgen.types import Message
 
-__all__ = ["Counts", "Objection", "Outcome", "Target", "Verdict", "prompt_and_answer"]
+__all__ = ["Counts", "Objection", "Origin", "Outcome", "Target", "Verdict", "prompt_and_answer"]
 
 Outcome = Literal["accepted", "rejected", "failed", "quarantined", "surplus", "pending"]
 
@@ -23,8 +23,19 @@ class Objection:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What policy says of a leaf's text, whatever the decision was."""
+
+    route: str
+    row_license: str
+    seed_relation: str
+    policy_id: str
+    generation: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a leaf, and why. `outcome` None: it passed everything so far and awaits its judgement."""
+    """What became of a leaf, and why. `outcome` None: it passed everything so far."""
 
     leaf: Leaf
     outcome: Outcome | None
@@ -35,7 +46,7 @@ class Verdict:
     detail: str | None = None
     scores: tuple[tuple[str, float], ...] = ()
     flags: tuple[str, ...] = ()
-    judgement: Reply | None = None
+    judgements: tuple[Judgement, ...] = ()
 
 
 @dataclass(slots=True)

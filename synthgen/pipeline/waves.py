@@ -72,7 +72,7 @@ class Waves:
         self._progress = progress
         self._target = target
         self._size = size
-        self._seen = Counter()
+        self._seen = Counter(journal.index.folder)
         self._batches = batches
         self._ahead = max(AHEAD, math.ceil(batch_rows / size))
         # With a target: how many may be open beside the wave that is being settled.

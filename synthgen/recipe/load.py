@@ -176,14 +176,15 @@ def _disagreements(document: Document, recipe: Recipe) -> Iterator[str]:
     first: dict[str, int] = {}
     for index, step in enumerate(recipe.steps):
         asked += [(("steps", index, "teacher"), alias) for alias in step.weights()]
-        if step.name == "judge":
+        if step.name in ("judge", "best_of"):
             where = document.where(("steps", index, "name"))
-            yield f"{where}: steps[{index}].name: 'judge' stands for the judge's own requests; choose another"
+            yield f"{where}: steps[{index}].name: {step.name!r} stands for a judge's own requests; choose another"
         if first.setdefault(step.name, index) != index:
             where = document.where(("steps", index, "name"))
             yield f"{where}: steps[{index}].name: step {first[step.name] + 1} is called {step.name!r} as well"
-    if recipe.refine.judge:
-        asked.append((("refine", "judge", "teacher"), recipe.refine.judge.teacher))
+    judges = (("judge", recipe.refine.judge), ("best_of", recipe.refine.best_of))
+    for key, config in judges:
+        asked += [(("refine", key, "teacher"), alias) for alias in (config.teachers() if config else [])]
     known = list(recipe.teachers)
     for loc, alias in asked:
         if alias not in recipe.teachers:

@@ -16,13 +16,16 @@ __all__ = [
     "NAME",
     "SEED_RELATIONS",
     "Actor",
+    "BestOfConfig",
     "CaptureConfig",
     "DedupConfig",
+    "JudgeCapture",
     "JudgeConfig",
     "Limits",
     "NearConfig",
     "OutputConfig",
     "Price",
+    "PrivacyMode",
     "Recipe",
     "RecordConfig",
     "ReferenceConfig",
@@ -35,13 +38,20 @@ __all__ = [
 ]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+PrivacyMode = Literal["block", "redact", "allow"]
 SEED_RELATIONS = Literal["verbatim", "adapted", "inspired", "none"]
 
 
 class Strict(BaseModel):
     """Base of every model users write for: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        protected_namespaces=(),
+        defer_build=True,  # most models are only parts of others: building each costs a third of a start
+    )
 
 
 # What synthgen sets in a request itself -> where a recipe says it; wires send `sampling.extra` as it is.
@@ -222,24 +232,89 @@ class DedupConfig(Strict):
     near: NearConfig | None = NearConfig()
 
 
+_RULE = re.compile(r"^(>=|>|<=|<|==)\s*(-?\d+(?:\.\d+)?)$")
+_Names = str | Annotated[list[str], Field(min_length=1)]
+
+
+def _is_rule(text: str) -> str:
+    if not _RULE.match(text):
+        raise ValueError("write a comparison and a number, like '>= 4'")
+    return text
+
+
+_Rule = Annotated[str, AfterValidator(_is_rule), Field(json_schema_extra={"pattern": _RULE.pattern})]
+
+
+def _listed(names: str | list[str]) -> list[str]:
+    """One name, or several, each once."""
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
+
+
+class JudgeCapture(Strict):
+    """What to keep of a judgement besides its text: the K likeliest tokens of each position, for expected scores."""
+
+    logprobs: Annotated[int, Field(ge=2, le=1024, strict=True)] | None = None
+
+
 class JudgeConfig(Strict):
     """A scoring prompt sent through the paid path; records whose score fails `keep` are rejected.
 
-    `ship_score: false` keeps the scores out of the dataset: then the judge only selects, which some terms treat more
-    mildly than output that is trained on.
+    Several teachers or prompts are as many judges (each teacher with each prompt), whose scores are combined; with
+    `majority` each judge votes by `keep`. Fewer scores than `min_judges` (more than half of them, if it is not given) are
+    no judgement. `keep` is a rule for the overall score, or one for each of several criteria of a rubric and `overall`;
+    `weights` replace those of the rubric. `ship_score: false` keeps the scores out of the dataset: then the judge only
+    selects, which some terms treat more mildly than output that is trained on.
     """
 
-    teacher: str
-    prompt: str = "judge_helpfulness"
-    keep: Annotated[str, Field(pattern=r"^(>=|>|<=|<|==)\s*-?\d+(\.\d+)?$")] = ">= 4"
+    teacher: _Names
+    prompt: _Names = "judge_helpfulness"
+    keep: _Rule | Annotated[dict[str, _Rule], Field(min_length=1)] = ">= 4"
+    weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    combine: Literal["mean", "median", "majority"] = "mean"
+    min_judges: Annotated[int, Field(ge=1)] | None = None
+    capture: JudgeCapture = JudgeCapture()
     sampling: SamplingConfig = SamplingConfig()
     ship_score: bool = True
 
+    def teachers(self) -> list[str]:
+        """Their aliases."""
+        return _listed(self.teacher)
+
+    def prompts(self) -> list[str]:
+        """Their names."""
+        return _listed(self.prompt)
+
+    def rules(self) -> dict[str, tuple[str, float]]:
+        """`overall` or a criterion -> the comparison and its number."""
+        given = {"overall": self.keep} if isinstance(self.keep, str) else self.keep
+        return {name: _parsed(rule) for name, rule in given.items()}
+
     def rule(self) -> tuple[str, float]:
-        """The comparison and its number."""
-        match = re.match(r"^(>=|>|<=|<|==)\s*(.+)$", self.keep)
-        assert match is not None  # the pattern above
-        return match[1], float(match[2])
+        """The comparison for the overall score and its number."""
+        return self.rules()["overall"]
+
+
+def _parsed(rule: str) -> tuple[str, float]:
+    match = _RULE.match(rule)
+    assert match is not None  # it was validated
+    return match[1], float(match[2])
+
+
+class BestOfConfig(Strict):
+    """Of the samples of one question, keep only the best.
+
+    With a `teacher`, every two of them are compared in both orders; without, the judge's score decides.
+    """
+
+    keep: Annotated[int, Field(ge=1)] = 1
+    teacher: _Names | None = None
+    prompt: str = "compare_answers"
+    sampling: SamplingConfig = SamplingConfig()
+    ship_score: bool = True
+
+    def teachers(self) -> list[str]:
+        """Aliases of those who compare."""
+        return [] if self.teacher is None else _listed(self.teacher)
 
 
 class ReferenceConfig(Strict):
@@ -257,12 +332,13 @@ class ReferenceConfig(Strict):
 
 
 class RefineConfig(Strict):
-    """Filter chain (a bundled name, a path, or `none`), duplicates, reference sets to stay clear of, judge."""
+    """Filter chain (a bundled name, a path, or `none`), duplicates, reference sets to stay clear of, judge, best of."""
 
     chain: str = "sft_default"
     dedup: DedupConfig = DedupConfig()
     decontaminate: list[str | ReferenceConfig] = []
     judge: JudgeConfig | None = None
+    best_of: BestOfConfig | None = None
 
     def references(self) -> list[ReferenceConfig]:
         """The reference sets, also those named by a path alone."""
@@ -280,9 +356,10 @@ class RecordConfig(Strict):
 
 
 class OutputConfig(Strict):
-    """Shape of the published dataset."""
+    """Shape of the published dataset. `redact`: private values in records become placeholders, in answers too."""
 
     record: RecordConfig = RecordConfig()
+    redact: bool = False
     rows_per_shard: Annotated[int, Field(ge=1)] = 50_000
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -302,7 +379,11 @@ class Actor(Strict):
 
 
 class Recipe(Strict):
-    """A whole recipe; see `README.md` for an example and `synthgen schema` for the JSON schema."""
+    """A whole recipe; see `README.md` for an example and `synthgen schema` for the JSON schema.
+
+    `privacy`: what becomes of a prompt with credentials or personal data whose teacher is hosted by somebody else: its
+    row is rejected (`block`), the values are replaced (`redact`), or it is sent as it is (`allow`).
+    """
 
     name: Annotated[str, Field(pattern=NAME)]
     description: str = ""
@@ -311,6 +392,7 @@ class Recipe(Strict):
     budget_usd: Annotated[float, Field(ge=0)] | None = None
     seed: int = 0
     wave: Annotated[int, Field(ge=1, le=100_000)] = 256
+    privacy: PrivacyMode = "allow"
     source: SourceConfig
     teachers: Annotated[dict[str, SerializeAsAny[TeacherConfig]], Field(min_length=1)]
     steps: Annotated[list[StepConfig], Field(min_length=1)]

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from synthgen.refine.loops import tokens_of
 from synthgen.refine.shingles import I64, U64, Bools, Ngrams, Tokens, ngrams, tokenise, words_of
 
 __all__ = ["RUN", "Reference", "index_reference", "repeats_of"]
@@ -77,6 +78,7 @@ class Reference:
     maybe_shingle_X: Bools
     size_of_item: I64  # distinct shingles that are no template
     short: Mapping[tuple[int, int], int]  # words and hash -> item
+    short_begin: Mapping[int, tuple[U64, Bools]]  # words -> how short items begin: sorted, and by low bits
 
 
 def index_reference(name: str, texts: Sequence[str], *, ngram: int = RUN) -> Reference:
@@ -107,6 +109,13 @@ def index_reference(name: str, texts: Sequence[str], *, ngram: int = RUN) -> Ref
     for key, item in _whole(tokens, words_N, sorted(set(words_N[brief_N].tolist()))):
         if brief_N[item]:
             short.setdefault(key, numbers[item])
+    begin_G: dict[int, U64] = {}
+    for words in range(_LEAST_WHOLE, SHINGLE + 1):
+        # The first run of so many words of the items that are found by it.
+        own_N = brief_N & ((words_N == words) if words < SHINGLE else (words_N >= words))
+        grams = ngrams(tokens, words)
+        first_G = np.diff(grams.text_G, prepend=-1) != 0
+        begin_G[words] = np.unique(grams.hash_G[first_G & own_N[grams.text_G]])
     size_of_item = np.zeros(len(texts), np.int64)
     size_of_item[number_of] = size_N
     return Reference(
@@ -123,6 +132,7 @@ def index_reference(name: str, texts: Sequence[str], *, ngram: int = RUN) -> Ref
         maybe_shingle_X=_maybe(shingle_P[kept_P]),
         size_of_item=size_of_item,
         short=short,
+        short_begin={words: (hash_R, _maybe(hash_R)) for words, hash_R in begin_G.items() if hash_R.size},
     )
 
 
@@ -131,8 +141,7 @@ def repeats_of(reference: Reference, view: pl.DataFrame) -> pl.DataFrame:
     ids = view["id"].to_list()
     found: dict[int, tuple[str, float, float | None, str]] = {}
     for column in ("prompt", "completion"):
-        texts = view[column].fill_null("").to_list()
-        for text, match in _matches(reference, texts).items():
+        for text, match in _matches(reference, view[column].fill_null("")).items():
             if text not in found or match.score > found[text][1]:
                 words = " ".join(match.words[:_SPAN_WORDS]) + (" …" if len(match.words) > _SPAN_WORDS else "")
                 detail = f"item {match.item}, {column}, {len(match.words)} words: {words}"
@@ -150,10 +159,11 @@ class _Match(NamedTuple):
     words: list[str]
 
 
-def _matches(reference: Reference, texts: Sequence[str]) -> dict[int, _Match]:
-    tokens = tokenise(texts)
+def _matches(reference: Reference, texts: pl.Series) -> dict[int, _Match]:
+    tokens = tokens_of(texts)
     start_N = np.searchsorted(tokens.text_T, np.arange(len(texts)))
-    found = dict(_exact(reference, texts))
+    maybe = _maybe_exact(reference, tokens)
+    found = {maybe[place]: match for place, match in _exact(reference, [texts[text] for text in maybe])}
     shares, spans = _shares(reference, ngrams(tokens, SHINGLE))
     for (text, item), share in shares.items():
         if share >= NEAR and (text not in found or share > found[text].score):
@@ -207,6 +217,16 @@ def _shares(
         shares[text, item] = count / int(reference.size_of_item[item])
         spans[text, item] = (first, last + SHINGLE)
     return shares, spans
+
+
+def _maybe_exact(reference: Reference, tokens: Tokens) -> list[int]:
+    """Texts in which a short item may stand: somewhere in them its first words do, one behind the other."""
+    hits: set[int] = set()
+    for words, (hash_R, maybe_X) in reference.short_begin.items():
+        grams = ngrams(tokens, words)
+        shared_K, _ = _shared(grams.hash_G, hash_R, maybe_X)
+        hits.update(grams.text_G[shared_K].tolist())
+    return sorted(hits)
 
 
 def _exact(reference: Reference, texts: Sequence[str]) -> Iterator[tuple[int, _Match]]:

@@ -3,7 +3,7 @@
 In: frames of the view (`synthgen.refine.verdict.VIEW`), in plan order. Out: one verdict per row. Guarantees: every
 reported near duplicate has an exact shingle Jaccard of at least the threshold to the row it names (precision 1);
 the verdicts depend on the order of the rows only, never on how they were cut into frames.
-Rejected: keeping signatures or texts in memory (a row costs its 16-byte digest and 16 bytes a band; texts lie in
+Rejected: keeping signatures or texts in memory (a row costs 16 bytes and 16 a band; texts lie in
 an anonymous file and are read again for candidates), reporting unverified candidates (on templated rows they
 are nearly all wrong), and transitive closure (A~B~C drops C for a text that is not like it).
 
@@ -12,8 +12,7 @@ sets of word n-grams (`synthgen.refine.shingles`) of the configured fields.
 """
 
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
-import tempfile
-from array import array
+import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -23,11 +22,11 @@ from types import TracebackType
 import numpy as np
 import polars as pl
 
-from synthgen.errors import StorageError
 from synthgen.keymap import KeyMap
 from synthgen.recipe.model import NearConfig
 from synthgen.refine.minhash_rule import bands, permutations
 from synthgen.refine.shingles import I64, U64, band_keys, jaccard, shingle, sign_hashes
+from synthgen.spool import Spool
 
 __all__ = ["VERDICTS", "SeenTexts"]
 
@@ -46,6 +45,8 @@ VERDICTS = pl.Schema(
 # one of the others is not hot.
 BUCKET = 64
 _SLICE = 2048  # rows per inner step: bounds the arrays, changes no verdict
+_SIZES = struct.Struct("<II")  # of an id and a text
+_WRITTEN_AT_ONCE = 1 << 16  # bytes
 
 
 class SeenTexts:
@@ -53,18 +54,12 @@ class SeenTexts:
 
     `spool`: the folder of the anonymous text file; None means the system's temporary folder. Use it as a
     context manager, or call `close`.
-
-    Raises:
-        StorageError: the text file cannot be opened.
     """
 
     def __init__(self, near: NearConfig | None, spool: Path | None = None) -> None:
         self._near = near
-        try:
-            self._texts = _Spool(spool)
-        except OSError as error:
-            raise _storage_error(error) from error
-        self._kept = KeyMap(kept_bytes=10)  # numbers in `_texts`
+        self._texts = _Texts(spool)
+        self._kept = KeyMap(number_bytes=6, kept_bytes=10, spool=Spool(spool))  # numbers in `_texts`
         self._near_of: dict[bytes, tuple[int, float]] = {}  # a copy of a near duplicate gets its verdict
         self._index = _BandIndex()
         if near is not None:
@@ -95,10 +90,7 @@ class SeenTexts:
             StorageError: the text file cannot be written or read.
         """
         view = frame.select(pl.col("id"), pl.col("prompt").fill_null(""), pl.col("completion").fill_null(""))
-        try:
-            parts = [self._add(view.slice(start, _SLICE)) for start in range(0, view.height, _SLICE)]
-        except OSError as error:
-            raise _storage_error(error) from error
+        parts = [self._add(view.slice(start, _SLICE)) for start in range(0, view.height, _SLICE)]
         return pl.concat(parts) if parts else VERDICTS.to_frame()
 
     def _add(self, view: pl.DataFrame) -> pl.DataFrame:
@@ -230,43 +222,39 @@ def _sorted_run(key_X: U64, row_X: I64) -> tuple[U64, I64]:
     return key_X[order], row_X[order]
 
 
-def _storage_error(error: OSError) -> StorageError:
-    return StorageError(
-        f"the duplicate index cannot use its temporary file: {error.strerror}; free space there or set TMPDIR"
-    )
-
-
-class _Spool:
-    """Ids and texts of the kept rows in an anonymous file; in memory only where each one starts."""
+class _Texts:
+    """Ids and texts of the kept rows in a file without a name; where one starts is its number."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, prefix="synthgen-dedup-")  # noqa: SIM115  # see close
-        self._starts = array("Q")
-        self._id_sizes = array("I")
-        self._end = 0
+        self._spool = Spool(folder)
+        self._last = bytearray()  # not written yet
 
     def append(self, row_id: str, text: str) -> int:
-        """Store one row; the number it can be read back by."""
+        """Store one row; the number it can be read back by, above all earlier ones."""
         name, body = row_id.encode("utf-8", "replace"), text.encode("utf-8", "replace")
-        self._file.seek(self._end)
-        self._file.write(name + body)
-        self._starts.append(self._end)
-        self._id_sizes.append(len(name))
-        self._end += len(name) + len(body)
-        return len(self._starts) - 1
+        start = self._spool.size_bytes + len(self._last)
+        self._last += _SIZES.pack(len(name), len(body)) + name + body
+        if len(self._last) >= _WRITTEN_AT_ONCE:
+            self._spool.append(self._last)
+            self._last.clear()
+        return start
 
     def id(self, row: int) -> str:
         """The id the row was stored with."""
-        self._file.seek(self._starts[row])
-        return self._file.read(self._id_sizes[row]).decode()
+        name_bytes, _ = _SIZES.unpack(self._read(_SIZES.size, row))
+        return self._read(name_bytes, row + _SIZES.size).decode()
 
     def text(self, row: int) -> str:
         """The text the row was stored with."""
-        start = self._starts[row] + self._id_sizes[row]
-        end = self._starts[row + 1] if row + 1 < len(self._starts) else self._end
-        self._file.seek(start)
-        return self._file.read(end - start).decode()
+        name_bytes, text_bytes = _SIZES.unpack(self._read(_SIZES.size, row))
+        return self._read(text_bytes, row + _SIZES.size + name_bytes).decode()
+
+    def _read(self, size_bytes: int, start: int) -> bytes:
+        written = self._spool.size_bytes
+        if start < written:
+            return self._spool.read(size_bytes, start)
+        return bytes(self._last[start - written : start - written + size_bytes])
 
     def close(self) -> None:
         """Delete the file."""
-        self._file.close()
+        self._spool.close()

@@ -8,14 +8,18 @@ Axes: C bytes, X code points, T tokens, S shingles, N texts, P permutations, B b
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 import numpy as np
 
-from synthgen.refine.kernel_shingles import U8, char_powers, compiled, scratch_size, shingle_text
+from synthgen.refine.kernel_bits import LANES, U8, compiled, lower_lanes
+from synthgen.refine.kernel_shingles import Tables, new_scratch, shingle_text
 from synthgen.refine.shingles import CHAR_BASE, I64, U32, U64
 
 __all__ = ["band_keys", "count_common", "shingle_sets", "sign", "signatures"]
 
 _CHAR_BASE = np.uint64(CHAR_BASE)
-_ZERO, _ONE, _29, _32 = (np.uint64(x) for x in (0, 1, 29, 32))
+_ZERO, _ONE, _6, _29, _32, _63 = (np.uint64(x) for x in (0, 1, 6, 29, 32, 63))
 _TOP32 = np.uint32(0xFFFFFFFF)
+_SEEN_BITS = 1 << 16
+_SEEN_LAST = np.uint64(_SEEN_BITS - 1)
+_SEEN_MOST = 512  # of more shingles, two are likely to share a bit
 
 
 @compiled
@@ -30,32 +34,27 @@ def mix32(h: np.uint32) -> np.uint32:
 
 @compiled
 def sign(hash_S: U32, factor_P: U32, summand_P: U32, signature_P: U32) -> None:
-    """datasketch's `affine32` signature of 32-bit hashes."""
-    for p in range(signature_P.size):
-        signature_P[p] = _TOP32
-    whole = hash_S.size - hash_S.size % 4
-    for s in range(0, whole, 4):  # four at a time: the signature is read and written a quarter as often
-        h0, h1 = mix32(hash_S[s]), mix32(hash_S[s + 1])
-        h2, h3 = mix32(hash_S[s + 2]), mix32(hash_S[s + 3])
-        for p in range(signature_P.size):
-            a, b = factor_P[p], summand_P[p]
-            low = min(np.uint32(h0 * a + b), np.uint32(h1 * a + b))
-            other = min(np.uint32(h2 * a + b), np.uint32(h3 * a + b))
-            signature_P[p] = min(signature_P[p], min(low, other))
-    for s in range(whole, hash_S.size):
-        h0 = mix32(hash_S[s])
-        for p in range(signature_P.size):
-            signature_P[p] = min(signature_P[p], np.uint32(h0 * factor_P[p] + summand_P[p]))
+    """datasketch's `affine32` signature of 32-bit hashes, which are mixed in place."""
+    for s in range(hash_S.size):
+        hash_S[s] = mix32(hash_S[s])
+    signature_P[:] = _TOP32
+    eights = hash_S.size - hash_S.size % 8
+    lanes = signature_P.size - signature_P.size % LANES
+    for p in range(0, lanes, LANES):
+        for s in range(0, eights, 8):
+            lower_lanes(signature_P, factor_P, summand_P, p, hash_S, s, 8)
+        for s in range(eights, hash_S.size):
+            lower_lanes(signature_P, factor_P, summand_P, p, hash_S, s, 1)
+    for p in range(lanes, signature_P.size):
+        for s in range(hash_S.size):
+            signature_P[p] = min(signature_P[p], np.uint32(hash_S[s] * factor_P[p] + summand_P[p]))
 
 
 @compiled
 def signatures(
     buffer_C: U8,
     offset_N1: I64,
-    entry_X: U32,
-    expansion_X3: U32,
-    word_C: U64,
-    power_T: U64,
+    tables: Tables,
     words: bool,
     factor_P: U32,
     summand_P: U32,
@@ -66,23 +65,16 @@ def signatures(
 
     False where a character is not in the tables yet: `unknown_points` finds it, then all of it must be done again.
     """
-    token_T = np.empty(scratch_size(offset_N1, power_T.size), np.uint64)
-    power_C, inverse_C = char_powers(offset_N1)
-    edge_T = np.empty(power_C.size, np.int64)
-    hash_T = np.empty(token_T.size, np.uint64)
-    hash_S = np.empty(token_T.size, np.uint32)
+    scratch = new_scratch(offset_N1, tables.power_T.size)
+    hash_S = np.empty(scratch.hash_T.size, np.uint32)
     for i in range(offset_N1.size - 1):
-        start, end = offset_N1[i], offset_N1[i + 1]
-        count = shingle_text(
-            buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words,
-            power_C, inverse_C, edge_T, token_T, hash_T,
-        )  # fmt: skip
+        count = shingle_text(buffer_C, offset_N1[i], offset_N1[i + 1], tables, words, scratch)
         if count < 0:
             return False
         total = _ZERO
         for s in range(count):
-            total += hash_T[s]
-            hash_S[s] = np.uint32(hash_T[s] >> _32)
+            total += scratch.hash_T[s]
+            hash_S[s] = np.uint32(scratch.hash_T[s] >> _32)
         total_N[i] = total
         sign(hash_S[:count], factor_P, summand_P, signature_NP[i])
     return True
@@ -102,43 +94,49 @@ def band_keys(signature_NP: U32, rows: int, key_BN: U64) -> None:
 
 @compiled
 def shingle_sets(
-    buffer_C: U8,
-    offset_N1: I64,
-    entry_X: U32,
-    expansion_X3: U32,
-    word_C: U64,
-    power_T: U64,
-    words: bool,
-    hash_S: U64,
-    set_offset_N1: I64,
+    buffer_C: U8, offset_N1: I64, tables: Tables, words: bool, hash_S: U64, set_offset_N1: I64
 ) -> bool:
     """The shingles of every text without repeats, in order of their first place, one text behind the other.
 
     False where a character is not in the tables yet.
     """
-    token_T = np.empty(scratch_size(offset_N1, power_T.size), np.uint64)
-    power_C, inverse_C = char_powers(offset_N1)
-    edge_T = np.empty(power_C.size, np.int64)
-    hash_T = np.empty(token_T.size, np.uint64)
-    space_T = np.empty(_table_size(token_T.size), np.uint64)
+    scratch = new_scratch(offset_N1, tables.power_T.size)
+    seen_W = np.zeros(_SEEN_BITS // 64, np.uint64)
+    space_T = np.empty(_table_size(scratch.hash_T.size), np.uint64)
     end_S = np.int64(0)
     set_offset_N1[0] = 0
     for i in range(offset_N1.size - 1):
-        start, end = offset_N1[i], offset_N1[i + 1]
-        count = shingle_text(
-            buffer_C, start, end, entry_X, expansion_X3, word_C, power_T, words,
-            power_C, inverse_C, edge_T, token_T, hash_T,
-        )  # fmt: skip
+        count = shingle_text(buffer_C, offset_N1[i], offset_N1[i + 1], tables, words, scratch)
         if count < 0:
             return False
-        table = space_T[: _table_size(count)]
-        table[:] = _ZERO
-        for s in range(count):
-            if _insert(table, hash_T[s]):
-                hash_S[end_S] = hash_T[s]
-                end_S += 1
+        hash_S1 = scratch.hash_T[:count]
+        if _all_differ(hash_S1, seen_W):
+            hash_S[end_S : end_S + count] = hash_S1
+            end_S += count
+        else:
+            table = space_T[: _table_size(count)]
+            table[:] = _ZERO
+            for s in range(count):
+                hash_S[end_S] = hash_S1[s]
+                end_S += _insert(table, hash_S1[s])
         set_offset_N1[i + 1] = end_S
     return True
+
+
+@compiled
+def _all_differ(hash_S: U64, seen_W: U64) -> bool:
+    """Whether no two have the same low bits, which most texts of some hundred shingles pass; `seen_W`: zeros."""
+    if hash_S.size > _SEEN_MOST:
+        return False
+    met = _ZERO
+    for s in range(hash_S.size):
+        bit = hash_S[s] & _SEEN_LAST
+        word, mask = bit >> _6, _ONE << (bit & _63)
+        met |= seen_W[word] & mask
+        seen_W[word] |= mask
+    for s in range(hash_S.size):
+        seen_W[(hash_S[s] & _SEEN_LAST) >> _6] = _ZERO
+    return bool(met == _ZERO)
 
 
 @compiled
@@ -156,17 +154,29 @@ def count_common(hash_S: U64, set_offset_N1: I64, first_E: I64, second_E: I64, c
             table[:] = _ZERO
             for s in range(set_offset_N1[a], set_offset_N1[a + 1]):
                 _insert(table, hash_S[s])
-        common = 0
-        for s in range(set_offset_N1[b], set_offset_N1[b + 1]):
-            common += _holds(table, hash_S[s])
-        common_E[e] = common
+        common_E[e] = _count_held(table, hash_S[set_offset_N1[b] : set_offset_N1[b + 1]])
+
+
+@compiled
+def _count_held(table: U64, hash_S: U64) -> int:
+    """How many are in a table."""
+    last = np.uint64(table.size - 1)
+    count = 0
+    for s in range(hash_S.size):
+        key = max(hash_S[s], _ONE)
+        slot = key & last
+        # Found or free is one question, mostly answered yes: whether it is found is not guessed, but added.
+        while (table[slot] != _ZERO) & (table[slot] != key):
+            slot = (slot + _ONE) & last
+        count += table[slot] == key
+    return count
 
 
 @compiled
 def _table_size(count: int | np.int64) -> int:
-    """A power of two that is at least three times the count."""
+    """A power of two that is at least four times the count."""
     size = 4
-    while size < 3 * count:
+    while size < 4 * count:
         size *= 2
     return size
 
@@ -177,22 +187,8 @@ def _insert(table: U64, wanted: np.uint64) -> bool:
     key = max(wanted, _ONE)
     last = np.uint64(table.size - 1)
     slot = key & last
-    while table[slot] != _ZERO:
-        if table[slot] == key:
-            return False
+    while (table[slot] != _ZERO) & (table[slot] != key):
         slot = (slot + _ONE) & last
+    fresh = table[slot] == _ZERO
     table[slot] = key
-    return True
-
-
-@compiled
-def _holds(table: U64, wanted: np.uint64) -> bool:
-    """Whether a hash is in the table."""
-    key = max(wanted, _ONE)
-    last = np.uint64(table.size - 1)
-    slot = key & last
-    while table[slot] != _ZERO:
-        if table[slot] == key:
-            return True
-        slot = (slot + _ONE) & last
-    return False
+    return bool(fresh)

@@ -10,9 +10,9 @@ Axes: C bytes, X code points, T tokens, S shingles, N texts, P permutations, B b
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 import numpy as np
 
-from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD
 from synthgen.refine.kernel import sign
-from synthgen.refine.kernel_shingles import U8, compiled, decode
+from synthgen.refine.kernel_bits import U8, compiled, load64, store64
+from synthgen.refine.kernel_shingles import Scratch, Tables, cut, new_scratch
 from synthgen.refine.shingles import I64, U32
 
 __all__ = ["text_signatures"]
@@ -25,97 +25,18 @@ _K0, _K1, _K2, _K3 = (np.uint32(x) for x in (0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC,
 
 
 @compiled
-def _put(point: np.int64, text_C: U8, at: int) -> int:
-    """Write a code point as UTF-8; returns where the next one goes."""
-    if point < 0x80:
-        text_C[at] = point
-        return at + 1
-    if point < 0x800:
-        text_C[at] = 0xC0 | point >> 6
-        text_C[at + 1] = 0x80 | point & 0x3F
-        return at + 2
-    if point < 0x10000:
-        text_C[at] = 0xE0 | point >> 12
-        text_C[at + 1] = 0x80 | point >> 6 & 0x3F
-        text_C[at + 2] = 0x80 | point & 0x3F
-        return at + 3
-    text_C[at] = 0xF0 | point >> 18
-    text_C[at + 1] = 0x80 | point >> 12 & 0x3F
-    text_C[at + 2] = 0x80 | point >> 6 & 0x3F
-    text_C[at + 3] = 0x80 | point & 0x3F
-    return at + 4
-
-
-@compiled
-def _cut(
-    buffer_C: U8,
-    start: int,
-    end: int,
-    entry_X: U32,
-    expansion_X3: U32,
-    n: int,
-    words: bool,
-    text_C: U8,
-    first_T: I64,
-    last_T: I64,
-) -> int:
-    """Tokens of one text as folded UTF-8, words with a space between them; returns how many.
-
-    Without `words`: all characters but white space, and `n - 1` NUL behind them, with nothing between.
-    """
-    count = 0
+def _join(scratch: Scratch, count: int, spaced: bool, joined_C: U8, first_T: I64, last_T: I64) -> None:
+    """The tokens one behind the other, with a space between them if `spaced`; and where each begins and ends."""
     at = 0
-    inside = False
-    letters = False
-    before = 0  # where the open word's separator stands: marks alone are no word and go again
-    i = start
-    while i < end:
-        point, size = decode(buffer_C, i)
-        i += size
-        entry = entry_X[point]
-        for k in range(3):
-            folded = entry
-            if entry & EXPANDS:
-                folded = expansion_X3[entry & POINT, k]
-            elif k > 0:
-                folded = np.uint32(0)
-            if folded == 0:
-                break
-            kind = (folded >> KIND_SHIFT) & 7
-            char = np.int64(folded & POINT)
-            alone = kind == SOLO if words else kind != SPACE
-            in_word = words and (kind == WORD) | (kind == MARK)
-            if inside and not in_word:
-                last_T[count] = at
-                count += letters
-                at = at if letters else before
-                inside = letters = False
-            if not alone and not in_word:
-                continue
-            letters |= kind == WORD
-            if not inside:
-                before = at
-                if words and count > 0:
-                    text_C[at] = 32
-                    at += 1
-                first_T[count] = at
-            at = _put(char, text_C, at)
-            if alone:
-                last_T[count] = at
-                count += 1
-            else:
-                inside = True
-    if inside:
-        last_T[count] = at
-        count += letters
-    if not words and count > 0:
-        for _ in range(n - 1):
-            first_T[count] = at
-            text_C[at] = 0
-            at += 1
-            last_T[count] = at
-            count += 1
-    return count
+    for t in range(count):
+        start, end = scratch.edge_E[2 * t], scratch.edge_E[2 * t + 1]
+        first_T[t] = at
+        for byte in range(start, end, 8):  # what is too much is written over
+            store64(joined_C, at + byte - start, load64(scratch.text_C, byte))
+        at += end - start
+        last_T[t] = at
+        joined_C[at] = 32
+        at += spaced
 
 
 @compiled
@@ -257,21 +178,18 @@ def _sha1_all(
 def text_signatures(
     buffer_C: U8,
     offset_N1: I64,
-    entry_X: U32,
-    expansion_X3: U32,
-    n: int,
+    tables: Tables,
     words: bool,
     sha1: bool,
     factor_P: U32,
     summand_P: U32,
     signature_NP: U32,
 ) -> None:
-    """datasketch's signature of every text, over SHA-1 or xxHash32."""
-    longest = np.int64(0)
-    for i in range(offset_N1.size - 1):
-        longest = max(longest, offset_N1[i + 1] - offset_N1[i])
-    text_C = np.empty(longest * 4 + n + 16, np.uint8)
-    first_T = np.empty(longest * 3 // 2 + n + 4, np.int64)
+    """datasketch's signature of every text, over SHA-1 or xxHash32; all characters must be in the tables."""
+    n = tables.power_T.size
+    scratch = new_scratch(offset_N1, n)
+    joined_C = np.empty(2 * scratch.text_C.size, np.uint8)
+    first_T = np.empty(scratch.token_T.size, np.int64)
     last_T = np.empty(first_T.size, np.int64)
     hash_S = np.empty(first_T.size, np.uint32)
     w_WL = np.zeros((80, _LANES), np.uint32)
@@ -279,16 +197,12 @@ def text_signatures(
     v_5L = np.empty((5, _LANES), np.uint32)
     active_L = np.empty(_LANES, np.uint32)
     for i in range(offset_N1.size - 1):
-        start, end = offset_N1[i], offset_N1[i + 1]
-        tokens = 0
-        if words:
-            tokens = _cut(buffer_C, start, end, entry_X, expansion_X3, n, True, text_C, first_T, last_T)
-        if tokens < n:
-            tokens = _cut(buffer_C, start, end, entry_X, expansion_X3, n, False, text_C, first_T, last_T)
+        tokens, spaced = cut(buffer_C, offset_N1[i], offset_N1[i + 1], tables, words, scratch)
+        _join(scratch, tokens, spaced, joined_C, first_T, last_T)
         count = max(tokens - n + 1, 0)
         if sha1:
             _sha1_all(
-                text_C,
+                joined_C,
                 first_T,
                 last_T[n - 1 :],
                 w_WL,
@@ -299,5 +213,5 @@ def text_signatures(
             )
         else:
             for s in range(count):
-                hash_S[s] = _xxh32(text_C, first_T[s], last_T[s + n - 1])
+                hash_S[s] = _xxh32(joined_C, first_T[s], last_T[s + n - 1])
         sign(hash_S[:count], factor_P, summand_P, signature_NP[i])

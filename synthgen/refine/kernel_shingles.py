@@ -1,4 +1,4 @@
-"""The hot loops over characters, compiled: UTF-8 bytes to the hashes of words and shingles.
+"""The hot loops over characters, compiled: UTF-8 bytes to words, and to the hashes of words and shingles.
 
 In: one buffer with the UTF-8 bytes of many texts, and where each begins. Out: hashes, in arrays the caller allocated.
 Guarantees: every value equals the one `synthgen.refine.shingles` computes with numpy (tests compare them), so whether
@@ -7,41 +7,82 @@ work side by side.
 Rejected: numba's own parallel loops (its thread pool must not be entered from several threads), and a compiled wheel
 (one per platform, for what a first call of seconds makes and a cache on disk keeps).
 
-Loops run over slices by their own counter, or by unsigned numbers: numba then needs no code for negative places, and
-LLVM works on eight shingles at once.
+    fold     eight bytes at once: ASCII is lowered and told apart by arithmetic on all of them (`_fold8`), anything else
+             goes one character at a time through the alphabet's tables
+    edges    one bit per folded byte says whether it stands in a word; where neighbours differ, a word begins or ends
+    hash     words of up to sixteen bytes are two loads and two multiplications
 
-Axes: C bytes, X code points, T tokens, G shingles, repeats included, N texts.
+Loops run over slices by their own counter: numba then needs no code for negative places, and LLVM works on eight
+shingles at once.
+
+Axes: C bytes, X code points, T tokens, W sixty-fours of bytes, E edges of words, G shingles, repeats included, N texts.
 """
 
-# ruff: noqa: N803, N806  # arrays carry their axes in their names
-from collections.abc import Callable
-from typing import TypeVar, cast
+# ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
+from typing import NamedTuple
 
-import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD
-from synthgen.refine.shingles import CHAR_BASE, I64, U32, U64
+from synthgen.refine.kernel_bits import U8, compiled, load64, store64, trailing_zeros
+from synthgen.refine.shingles import CHAR_BASE, CHUNK_BASE, I64, U32, U64
 
-__all__ = ["U8", "char_powers", "compiled", "decode", "scratch_size", "shingle_text", "unknown_points"]
+__all__ = ["Scratch", "Tables", "cut", "decode", "mix", "new_scratch", "shingle_text", "unknown_points"]
 
-F = TypeVar("F", bound=Callable[..., object])
-U8 = NDArray[np.uint8]
-
-_CHAR_BASE = np.uint64(CHAR_BASE)
-_CHAR_INVERSE = np.uint64(pow(CHAR_BASE, -1, 1 << 64))
+_CHAR_BASE, _CHUNK_BASE = np.uint64(CHAR_BASE), np.uint64(CHUNK_BASE)
 _MIX_A = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_B = np.uint64(0xC4CEB9FE1A85EC53)
-_ZERO, _ONE, _33 = (np.uint64(x) for x in (0, 1, 33))
+_ZERO, _ONE, _2, _7, _33, _56, _63 = (np.uint64(x) for x in (0, 1, 2, 7, 33, 56, 63))
+_HIGH = np.uint64(0x8080808080808080)
+_EACH = np.uint64(0x0101010101010101)
+# Bit 0 of each byte, times this, meets the others side by side in the highest byte.
+_GATHER = np.uint64(0x0102040810204080)
+# Adding 0x80 - c to a byte below 0x80 sets its highest bit from c on.
+_FROM_UPPER_A, _PAST_UPPER_Z = _EACH * np.uint64(0x80 - ord("A")), _EACH * np.uint64(0x80 - ord("Z") - 1)
+_FROM_A, _PAST_Z = _EACH * np.uint64(0x80 - ord("a")), _EACH * np.uint64(0x80 - ord("z") - 1)
+_FROM_0, _PAST_9 = _EACH * np.uint64(0x80 - ord("0")), _EACH * np.uint64(0x80 - ord("9") - 1)
+_FROM_1, _LINE = _EACH * np.uint64(0x7F), _EACH * np.uint64(ord("_"))
+# The lowest n bytes of a chunk.
+_KEEP = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+_SLACK = 128  # bytes that a load, a store or a block of bits may reach past the end
 
 
-def compiled(function: F) -> F:
-    """Compiled at its first call; the machine code stays in numba's cache on disk, where there is a place for one."""
-    try:
-        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-    except RuntimeError:  # neither the package nor the user's cache folder can be written
-        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+class Tables(NamedTuple):
+    """What the loops look up: the alphabet's tables, and `TOKEN_BASE` to the powers that a shingle needs."""
+
+    entry_X: U32
+    expansion_X3: U32
+    power_T: U64
+
+
+class Scratch(NamedTuple):
+    """What the loops write for one text. `text_C` folded; `flag_C`: 1 in a word, 3 for a mark in one, else 0; `bits_C`: a bit
+    for each of them; `edge_E`: where each token begins and ends in `text_C`; `hash_T`: of its shingles."""
+
+    text_C: U8
+    flag_C: U8
+    bits_C: U8
+    edge_E: I64
+    token_T: U64
+    hash_T: U64
+
+
+@compiled
+def new_scratch(offset_N1: I64, n: int) -> Scratch:
+    """Room for the longest text: a character of two bytes may fold to three of two, one of three get two separators."""
+    longest = np.int64(0)
+    for i in range(offset_N1.size - 1):
+        longest = max(longest, offset_N1[i + 1] - offset_N1[i])
+    size = 3 * longest + n + _SLACK
+    tokens = longest * 3 // 2 + n + 4
+    return Scratch(
+        np.zeros(size, np.uint8),
+        np.zeros(size, np.uint8),
+        np.zeros(size // 8 + 16, np.uint8),
+        np.empty(2 * tokens + 16, np.int64),
+        np.empty(tokens, np.uint64),
+        np.empty(tokens, np.uint64),
+    )
 
 
 @compiled
@@ -70,6 +111,28 @@ def decode(buffer_C: U8, i: int) -> tuple[np.int64, int]:
 
 
 @compiled
+def _put(point: np.int64, text_C: U8, at: int) -> int:
+    """Write a code point as UTF-8; returns where the next one goes."""
+    if point < 0x80:
+        text_C[at] = point
+        return at + 1
+    if point < 0x800:
+        text_C[at] = 0xC0 | point >> 6
+        text_C[at + 1] = 0x80 | point & 0x3F
+        return at + 2
+    if point < 0x10000:
+        text_C[at] = 0xE0 | point >> 12
+        text_C[at + 1] = 0x80 | point >> 6 & 0x3F
+        text_C[at + 2] = 0x80 | point & 0x3F
+        return at + 3
+    text_C[at] = 0xF0 | point >> 18
+    text_C[at + 1] = 0x80 | point >> 12 & 0x3F
+    text_C[at + 2] = 0x80 | point >> 6 & 0x3F
+    text_C[at + 3] = 0x80 | point & 0x3F
+    return at + 4
+
+
+@compiled
 def unknown_points(buffer_C: U8, entry_X: U32, found: I64) -> int:
     """Code points without an entry, each once until `found` is full; returns how many there are in it."""
     count = 0
@@ -94,148 +157,150 @@ def unknown_points(buffer_C: U8, entry_X: U32, found: I64) -> int:
 
 
 @compiled
-def _words(
-    buffer_C: U8, start: int, end: int, entry_X: U32, expansion_X3: U32, word_C: U64, token_T: U64
-) -> int:
-    """Hashes of the words of one text; returns how many, -1 if a character is not in the tables yet. `word_C` maps a byte to its mixed character, 0 where it is none of an ASCII word."""
-    count = 0
-    h = _ZERO
-    power = _ONE
-    letters = False  # marks alone are no word
+def _fold8(x: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Eight ASCII bytes in lower case, and the highest bit of each that is a letter, a digit or `_`; what a byte above
+    ASCII gets is wrong, and so may be what stands behind it."""
+    upper = (x + _FROM_UPPER_A) & ~(x + _PAST_UPPER_Z) & _HIGH
+    x |= upper >> _2
+    letter = (x + _FROM_A) & ~(x + _PAST_Z)
+    digit = (x + _FROM_0) & ~(x + _PAST_9)
+    line = ~((x ^ _LINE) + _FROM_1)
+    return x, (letter | digit | line) & _HIGH
+
+
+@compiled
+def _last_bytes(buffer_C: U8, start: int, end: int) -> np.uint64:
+    """Fewer than eight bytes at the end of a text; the buffer may end there too."""
+    x = _ZERO
+    for i in range(end - 1, start - 1, -1):
+        x = x << np.uint64(8) | np.uint64(buffer_C[i])
+    return x
+
+
+@compiled
+def _fold_ascii(buffer_C: U8, start: int, end: int, text_C: U8, bits_C: U8) -> bool:
+    """Fold a text into `text_C` and its bits; False, and nothing to rely on, where it is not ASCII."""
+    high = _ZERO
+    whole = (end - start) // 8
+    for i in range(whole):
+        x = load64(buffer_C, start + 8 * i)
+        high |= x
+        folded, inside = _fold8(x)
+        store64(text_C, 8 * i, folded)
+        bits_C[i] = np.uint8((inside >> _7) * _GATHER >> _56)
+    x = _last_bytes(buffer_C, start + 8 * whole, end)
+    folded, inside = _fold8(x)
+    store64(text_C, 8 * whole, folded)
+    store64(bits_C, whole, (inside >> _7) * _GATHER >> _56)
+    return bool((high | x) & _HIGH == _ZERO)
+
+
+@compiled
+def _fold_any(
+    buffer_C: U8, start: int, end: int, entry_X: U32, expansion_X3: U32, scratch: Scratch
+) -> tuple[int, bool]:
+    """Fold a text into `text_C` and `flag_C`, with a byte of no word around each `SOLO`; returns its folded size, -1 if
+    a character is not in the tables yet, and whether there are marks."""
+    text_C, flag_C = scratch.text_C, scratch.flag_C
+    at = 0
+    marks = False
     i = start
     while i < end:
-        mixed = word_C[buffer_C[i]]
-        letters |= mixed != _ZERO
-        while mixed != _ZERO:
-            h += mixed * power
-            power *= _CHAR_BASE
-            i += 1
-            mixed = word_C[buffer_C[i]] if i < end else _ZERO
-        if i == end:
-            break
-        if buffer_C[i] < 0x80:
-            i += 1
-            if power != _ONE:
-                token_T[count] = mix(h)
-                count += letters
-                h = _ZERO
-                power = _ONE
-                letters = False
+        left = min(end - i, 8)
+        x = load64(buffer_C, i) if left == 8 else _last_bytes(buffer_C, i, end)
+        plain = left
+        ascii_bytes = np.int64(trailing_zeros(x & _HIGH)) >> 3
+        if ascii_bytes < left:
+            plain = int(ascii_bytes)
+        if plain > 0:
+            folded, inside = _fold8(x)
+            store64(text_C, at, folded)
+            store64(flag_C, at, inside >> _7)
+            at += plain
+            i += plain
+        if plain == left:
             continue
         point, size = decode(buffer_C, i)
         i += size
         entry = entry_X[point]
         if entry == 0:
-            return -1
+            return -1, False
         for k in range(3):
-            folded = entry
+            folded_entry = entry
             if entry & EXPANDS:
-                folded = expansion_X3[entry & POINT, k]
+                folded_entry = expansion_X3[entry & POINT, k]
             elif k > 0:
-                folded = np.uint32(0)
-            if folded == 0:
+                folded_entry = np.uint32(0)
+            if folded_entry == 0:
                 break
-            kind = (folded >> KIND_SHIFT) & 7
-            if (kind == WORD) | (kind == MARK):
-                letters |= kind == WORD
-                h += mix(np.uint64(folded & POINT)) * power
-                power *= _CHAR_BASE
-                continue
-            if power != _ONE:
-                token_T[count] = mix(h)
-                count += letters
-                h = _ZERO
-                power = _ONE
-                letters = False
-            if kind == SOLO:
-                token_T[count] = mix(mix(np.uint64(folded & POINT)))
-                count += 1
-    if power != _ONE:
-        token_T[count] = mix(h)
-        count += letters
+            kind = (folded_entry >> KIND_SHIFT) & 7
+            if (kind == WORD) | (kind == MARK) | (kind == SOLO):
+                flag_C[at] = 0
+                at += kind == SOLO
+                begin = at
+                at = _put(np.int64(folded_entry & POINT), text_C, at)
+                for byte in range(begin, at):
+                    flag_C[byte] = 3 if kind == MARK else 1
+                marks |= kind == MARK
+            if (kind != WORD) & (kind != MARK):
+                flag_C[at] = 0
+                at += 1
+    store64(flag_C, at, _ZERO)
+    return at, marks
+
+
+@compiled
+def _gather_flags(flag_C: U8, size: int, bits_C: U8) -> None:
+    """The lowest bit of each flag."""
+    for i in range(size // 8 + 1):
+        bits_C[i] = np.uint8((load64(flag_C, 8 * i) & _EACH) * _GATHER >> _56)
+
+
+@compiled
+def _edges(bits_C: U8, size: int, edge_E: I64) -> int:
+    """Where bits begin and end to be set; returns how many of both."""
+    whole = (size + 7) // 8
+    store64(bits_C, whole, _ZERO)
+    before = _ZERO
+    count = 0
+    for w in range(whole // 8 + 1):
+        bits = load64(bits_C, 8 * w)
+        differs = bits ^ (bits << _ONE | before)
+        before = bits >> _63
+        end = count
+        at = count
+        left = differs
+        while left != _ZERO:  # eight at a time: one guess for eight words' edges instead of one each
+            for k in range(8):
+                edge_E[at + k] = 64 * w + np.int64(trailing_zeros(left))
+                end += left != _ZERO
+                left &= left - _ONE
+            at += 8
+        count = end
     return int(count)
 
 
 @compiled
-def _plain_words(
-    text_C: U8, entry_X: U32, word_C: U64, power_C: U64, inverse_C: U64, edge_T: I64, sum_T: U64, token_T: U64
-) -> int:
-    """The same as `_words` where each character is one of a word or of none, without a branch that is guessed wrong at
-    every word; -1 if there are others, or one that is not in the tables yet.
-
-    Prefix sums of the weighted characters, noted at each edge of a word: their difference, moved back to the first
-    power, is the word.
-    """
-    high = np.uint8(0)
-    for i in range(text_C.size):
-        high |= text_C[i]
-    total = _ZERO
-    edges = _ZERO
-    before = False
-    characters = text_C.size
-    if high < 0x80:
-        for i in range(text_C.size):
-            mixed = word_C[text_C[i]]
-            inside = mixed != _ZERO
-            edge_T[edges] = i
-            sum_T[edges] = total
-            edges += np.uint64(inside ^ before)
-            total += mixed * power_C[i]
-            before = inside
-    else:
-        characters = 0
-        i = 0
-        while i < text_C.size:
-            mixed = word_C[text_C[i]]
-            if text_C[i] < 0x80:
-                i += 1
-            else:
-                point, size = decode(text_C, i)
-                i += size
-                entry = entry_X[point]
-                kind = (entry >> KIND_SHIFT) & 7
-                if (entry == 0) | (entry & EXPANDS != 0) | (kind == SOLO) | (kind == MARK):
-                    return -1
-                if kind == WORD:
-                    mixed = mix(np.uint64(entry & POINT))
-            inside = mixed != _ZERO
-            edge_T[edges] = characters
-            sum_T[edges] = total
-            edges += np.uint64(inside ^ before)
-            total += mixed * power_C[characters]
-            before = inside
-            characters += 1
-    edge_T[edges] = characters
-    sum_T[edges] = total
-    words_T = token_T[: (np.int64(edges) + 1) // 2]
-    for t in range(words_T.size):
-        words_T[t] = (sum_T[2 * t + 1] - sum_T[2 * t]) * inverse_C[edge_T[2 * t]]
-    for t in range(words_T.size):
-        words_T[t] = mix(words_T[t])
-    return int(words_T.size)
+def _without_lone_marks(flag_C: U8, edge_E: I64, tokens: int) -> int:
+    """Drop the words that are marks alone; returns how many stay."""
+    kept = 0
+    for t in range(tokens):
+        letters = False
+        for byte in range(edge_E[2 * t], edge_E[2 * t + 1]):
+            letters |= flag_C[byte] == 1
+        edge_E[2 * kept], edge_E[2 * kept + 1] = edge_E[2 * t], edge_E[2 * t + 1]
+        kept += letters
+    return int(kept)
 
 
 @compiled
-def char_powers(offset_N1: I64) -> tuple[U64, U64]:
-    """`CHAR_BASE` and its inverse mod 2^64 to the powers that the longest text needs."""
-    longest = np.int64(0)
-    for i in range(offset_N1.size - 1):
-        longest = max(longest, offset_N1[i + 1] - offset_N1[i])
-    power_C = np.empty(longest + 2, np.uint64)
-    inverse_C = np.empty(longest + 2, np.uint64)
-    power_C[0] = inverse_C[0] = _ONE
-    for i in range(longest + 1):
-        power_C[i + 1] = power_C[i] * _CHAR_BASE
-        inverse_C[i + 1] = inverse_C[i] * _CHAR_INVERSE
-    return power_C, inverse_C
-
-
-@compiled
-def _characters(
-    buffer_C: U8, start: int, end: int, entry_X: U32, expansion_X3: U32, n: int, token_T: U64
+def _cut_characters(
+    buffer_C: U8, start: int, end: int, entry_X: U32, expansion_X3: U32, n: int, scratch: Scratch
 ) -> int:
-    """Hashes of all characters but white space, and `n - 1` of NUL if there are any; returns how many, or -1."""
+    """All characters but white space, and `n - 1` of NUL if there are any; returns how many, or -1."""
+    text_C, edge_E = scratch.text_C, scratch.edge_E
     count = 0
+    at = 0
     i = start
     while i < end:
         point, size = decode(buffer_C, i)
@@ -252,67 +317,78 @@ def _characters(
             if folded == 0:
                 break
             if (folded >> KIND_SHIFT) & 7 != SPACE:
-                token_T[count] = mix(mix(np.uint64(folded & POINT)))
+                edge_E[2 * count] = at
+                at = _put(np.int64(folded & POINT), text_C, at)
+                edge_E[2 * count + 1] = at
                 count += 1
     if count > 0:
         for _ in range(n - 1):
-            token_T[count] = _ZERO
+            text_C[at] = 0
+            edge_E[2 * count], edge_E[2 * count + 1] = at, at + 1
+            at += 1
             count += 1
     return int(count)
 
 
 @compiled
-def shingle_text(
-    buffer_C: U8,
-    start: int,
-    end: int,
-    entry_X: U32,
-    expansion_X3: U32,
-    word_C: U64,
-    power_T: U64,
-    words: bool,
-    power_C: U64,
-    inverse_C: U64,
-    edge_T: I64,
-    token_T: U64,
-    hash_T: U64,
-) -> int:
-    """The shingles of one text into `hash_T`, its tokens into `token_T`; returns how many, repeats included, or -1."""
-    n = power_T.size
-    count = -1
-    letters = False
+def cut(
+    buffer_C: U8, start: int, end: int, tables: Tables, words: bool, scratch: Scratch
+) -> tuple[int, bool]:
+    """The tokens of one text into `text_C` and `edge_E`: words, or characters where there are fewer than a shingle needs;
+    returns how many, -1 if a character is not in the tables yet, and whether they are words."""
+    n = tables.power_T.size
     if words:
-        count = _plain_words(
-            buffer_C[start:end], entry_X, word_C, power_C, inverse_C, edge_T, hash_T, token_T
-        )
-        if count < 0:
-            count = _words(buffer_C, start, end, entry_X, expansion_X3, word_C, token_T)
-            if count < 0:
-                return -1
-    if count < n:
-        count = _characters(buffer_C, start, end, entry_X, expansion_X3, n, token_T)
-        letters = True
-        if count < 0:
-            return -1
-    hash_G = hash_T[: max(count - n + 1, 0)]
+        size = end - start
+        marks = False
+        if not _fold_ascii(buffer_C, start, end, scratch.text_C, scratch.bits_C):
+            size, marks = _fold_any(buffer_C, start, end, tables.entry_X, tables.expansion_X3, scratch)
+            if size < 0:
+                return -1, True
+            _gather_flags(scratch.flag_C, size, scratch.bits_C)
+        tokens = _edges(scratch.bits_C, size, scratch.edge_E) // 2
+        if marks:
+            tokens = _without_lone_marks(scratch.flag_C, scratch.edge_E, tokens)
+        if tokens >= n:
+            return tokens, True
+    return _cut_characters(buffer_C, start, end, tables.entry_X, tables.expansion_X3, n, scratch), False
+
+
+@compiled
+def _hash_tokens(text_C: U8, edge_E: I64, token_T: U64) -> None:
+    """Tokens as chunks of eight bytes, weighted with the powers of `CHUNK_BASE`."""
+    for t in range(token_T.size):
+        start = edge_E[2 * t]
+        size = edge_E[2 * t + 1] - start
+        h = load64(text_C, start) & _KEEP[min(size, 8)]
+        h += (load64(text_C, start + 8) & _KEEP[max(min(size - 8, 8), 0)]) * _CHUNK_BASE
+        power = _CHUNK_BASE
+        for at in range(16, size, 8):
+            power *= _CHUNK_BASE
+            h += (load64(text_C, start + at) & _KEEP[min(size - at, 8)]) * power
+        token_T[t] = h
+    for t in range(token_T.size):
+        token_T[t] = mix(token_T[t])
+
+
+@compiled
+def shingle_text(buffer_C: U8, start: int, end: int, tables: Tables, words: bool, scratch: Scratch) -> int:
+    """The shingles of one text into `hash_T`; returns how many, repeats included, or -1."""
+    n = tables.power_T.size
+    count, are_words = cut(buffer_C, start, end, tables, words, scratch)
+    if count < 0:
+        return -1
+    token_T = scratch.token_T[:count]
+    _hash_tokens(scratch.text_C, scratch.edge_E, token_T)
+    hash_G = scratch.hash_T[: max(count - n + 1, 0)]
     hash_G[:] = _ZERO
     for k in range(n):
         next_G = token_T[k : k + hash_G.size]
-        power = power_T[k]
+        power = tables.power_T[k]
         for g in range(hash_G.size):
             hash_G[g] += next_G[g] * power
     for g in range(hash_G.size):
         hash_G[g] = mix(hash_G[g])
-    if letters:
+    if not are_words:
         for g in range(hash_G.size):
             hash_G[g] = mix(hash_G[g] ^ _CHAR_BASE)
     return int(hash_G.size)
-
-
-@compiled
-def scratch_size(offset_N1: I64, n: int) -> int:
-    """Tokens that the longest text can have: a character of two bytes may fold to three."""
-    longest = 0
-    for i in range(offset_N1.size - 1):
-        longest = max(longest, offset_N1[i + 1] - offset_N1[i])
-    return int(longest * 3 // 2 + n + 4)

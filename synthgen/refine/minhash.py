@@ -27,7 +27,6 @@ from synthgen.refine.shingles import F64, I64, U32, Shingles
 __all__ = ["MinHasher", "join_sets"]
 
 A = TypeVar("A")
-B = TypeVar("B")
 T = TypeVar("T")
 
 
@@ -67,32 +66,37 @@ class MinHasher:
         """The keys of all texts."""
         out = BandKeys(np.empty((self.bands, len(texts)), np.uint64), np.empty(len(texts), np.uint64))
 
-        def fill(lo: int, part: pl.Series) -> None:
+        def fill(chunk: tuple[int, pl.Series]) -> None:
+            lo, part = chunk
             found = self._backend.band_keys(part, self.bands, self.rows)
             out.key_BN[:, lo : lo + len(part)] = found.key_BN
             out.total_N[lo : lo + len(part)] = found.total_N
 
-        self._map(fill, self._chunks(texts))
+        self.map(fill, self._chunks(texts))
         return out
 
     def signatures(self, texts: pl.Series) -> U32:
         """`signature_NP`; a text without shingles has the maximum in every place."""
-        parts = self._map(lambda _, part: self._backend.signatures(part), self._chunks(texts))
+        parts = self.map(lambda chunk: self._backend.signatures(chunk[1]), self._chunks(texts))
         return np.concatenate([np.empty((0, self.rule.num_perm), np.uint32), *parts])
 
     def sets(self, texts: pl.Series) -> Shingles:
-        """The exact shingle sets; the order within a set is free."""
-        return join_sets(self._map(lambda _, part: self._backend.sets(part), self._chunks(texts)))
+        """The exact shingle sets, on one thread; the order within a set is free."""
+        return join_sets([self._backend.sets(part) for _, part in self._chunks(texts)])
 
     def jaccard(self, sets: Shingles, first_E: I64, second_E: I64) -> F64:
-        """Exact Jaccard of pairs of sets, by their numbers, 0..1; 0.0 where one set is empty."""
-        cuts = np.linspace(0, first_E.size, self._threads + 1).astype(np.int64)
-        ranges = list(pairwise(cuts.tolist()))
-        parts = self._map(lambda a, b: self._backend.common(sets, first_E[a:b], second_E[a:b]), ranges)
-        common_E = np.concatenate(parts)
+        """Exact Jaccard of pairs of sets, by their numbers, 0..1, on one thread; 0.0 where one set is empty."""
+        common_E = self._backend.common(sets, first_E, second_E)
         size_N = np.diff(sets.offset_N1)
         union_E: I64 = size_N[first_E] + size_N[second_E] - common_E
         return common_E / np.maximum(union_E, 1)
+
+    def map(self, work: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
+        """The results in order, worked out on the hasher's threads."""
+        if self._threads == 1:
+            return [work(argument) for argument in arguments]
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(work, arguments))
 
     def _chunks(self, texts: pl.Series) -> Iterator[tuple[int, pl.Series]]:
         """The texts in pieces of about `chunk_bytes`, each with the number of its first."""
@@ -101,12 +105,6 @@ class MinHasher:
         cuts = [0, *(np.flatnonzero(np.diff(piece_N)) + 1).tolist(), len(texts)]
         for lo, hi in pairwise(cuts):
             yield lo, texts.slice(lo, hi - lo)
-
-    def _map(self, work: Callable[[A, B], T], arguments: Iterable[tuple[A, B]]) -> list[T]:
-        if self._threads == 1:
-            return [work(a, b) for a, b in arguments]
-        with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(lambda pair: work(*pair), arguments))
 
 
 def _backend(rule: MinHashRule, kernel: bool | None) -> Backend:
@@ -124,6 +122,8 @@ def _backend(rule: MinHashRule, kernel: bool | None) -> Backend:
 
 def join_sets(parts: Sequence[Shingles]) -> Shingles:
     """Sets one behind the other, as one value."""
+    if len(parts) == 1:
+        return parts[0]
     ends = np.cumsum([0, *(part.hash_S.size for part in parts)])
     offsets = [part.offset_N1[1:] + end for part, end in zip(parts, ends.tolist(), strict=False)]
     none = np.empty(0, np.uint64)

@@ -2,42 +2,34 @@
 
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import polars as pl
 
-from synthgen.refine.alphabet import KIND_SHIFT, POINT, WORD, Alphabet
+from synthgen.refine.alphabet import Alphabet
 from synthgen.refine.kernel import band_keys, count_common, shingle_sets, signatures
+from synthgen.refine.kernel_bits import U8
 from synthgen.refine.kernel_hashes import text_signatures
-from synthgen.refine.kernel_shingles import U8, unknown_points
+from synthgen.refine.kernel_shingles import Tables, unknown_points
 from synthgen.refine.minhash_rule import BandKeys, MinHashRule
-from synthgen.refine.shingles import I64, TOKEN_BASE, U32, U64, Shingles, mix, powers
+from synthgen.refine.shingles import I64, TOKEN_BASE, U32, U64, Shingles, powers
 
 __all__ = ["KernelBackend"]
 
-_ASCII = 128
-_USUAL = (range(_ASCII, 0x600), range(0x2000, 0x2800))  # Latin, Greek, Cyrillic, Hebrew; punctuation, symbols
+_USUAL = (range(128, 0x600), range(0x2000, 0x2800))  # Latin, Greek, Cyrillic, Hebrew; punctuation, symbols
 
 
 class KernelBackend:
     """See `synthgen.refine.minhash.Backend`."""
 
-    chunk_bytes = 1 << 20
+    chunk_bytes = 1 << 21
 
     def __init__(self, rule: MinHashRule, factor_P: U32, summand_P: U32) -> None:
         self._rule = rule
         self._permutations = (factor_P, summand_P)
-        self._alphabet = Alphabet()
-        for (
-            points
-        ) in _USUAL:  # a batch is done again for each new character: not for dashes, quotes and accents
-            self._alphabet.learn(points)
+        self._alphabet = _alphabet()
         self._power_T = powers(TOKEN_BASE, rule.n)
-        entry_A = self._alphabet.entry_X[:_ASCII]
-        mixed_A = mix((entry_A & np.uint32(POINT)).astype(np.uint64))
-        in_word_A = entry_A >> np.uint32(KIND_SHIFT) & np.uint32(7) == WORD
-        self._word_C = np.zeros(256, np.uint64)
-        self._word_C[:_ASCII] = np.where(in_word_A, mixed_A, np.uint64(0))
 
     def signatures(self, texts: pl.Series) -> U32:
         return self._signatures(texts)[0]
@@ -56,10 +48,10 @@ class KernelBackend:
         self._learning(
             buffer_C,
             lambda: shingle_sets(
-                buffer_C, offset_N1, *self._tables(), self._power_T, self._rule.words, hash_S, set_offset_N1
+                buffer_C, offset_N1, self._tables(), self._rule.words, hash_S, set_offset_N1
             ),
         )
-        return Shingles(hash_S[: set_offset_N1[-1]].copy(), set_offset_N1)
+        return Shingles(hash_S[: set_offset_N1[-1]], set_offset_N1)
 
     def common(self, sets: Shingles, first_E: I64, second_E: I64) -> I64:
         common_E = np.empty(first_E.size, np.int64)
@@ -79,8 +71,7 @@ class KernelBackend:
             lambda: signatures(
                 buffer_C,
                 offset_N1,
-                *self._tables(),
-                self._power_T,
+                self._tables(),
                 self._rule.words,
                 factor_P[signed],
                 summand_P[signed],
@@ -92,8 +83,7 @@ class KernelBackend:
             text_signatures(
                 buffer_C,
                 offset_N1,
-                *self._tables()[:2],
-                self._rule.n,
+                self._tables(),
                 self._rule.words,
                 self._rule.hash == "sha1",
                 factor_P,
@@ -102,8 +92,8 @@ class KernelBackend:
             )
         return signature_NP, total_N
 
-    def _tables(self) -> tuple[U32, U32, U64]:
-        return self._alphabet.entry_X, self._alphabet.expansion_X3, self._word_C
+    def _tables(self) -> Tables:
+        return Tables(self._alphabet.entry_X, self._alphabet.expansion_X3, self._power_T)
 
     def _learning(self, buffer_C: U8, work: Callable[[], bool]) -> None:
         """Work that stops at a character nobody met before is done again when all of the buffer's are known."""
@@ -123,3 +113,12 @@ class KernelBackend:
         buffer_C = filled.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode().to_numpy().view()
         buffer_C.flags.writeable = False  # one type for the kernel, wherever the bytes come from
         return buffer_C, offset_N1
+
+
+@cache
+def _alphabet() -> Alphabet:
+    """One for all, since what a character is never changes."""
+    alphabet = Alphabet()
+    for points in _USUAL:  # a batch is done again for each new character: not for dashes, quotes and accents
+        alphabet.learn(points)
+    return alphabet

@@ -35,7 +35,8 @@ __all__ = ["Candidates", "Jaccards", "Keys", "KeysInMemory", "candidates", "near
 # A longer run of equal keys is a template, or a cluster whose first row finds the others by the star: all pairs of
 # it would grow with its square. At 16 a band gives at most 7.5 pairs a row.
 HOT = 16
-BLOCK_PAIRS = 1 << 13  # pairs verified at once: some 30 MB of texts and sets of 1000 characters each
+MANY_PAIRS = 1 << 20  # found pairs that wait to be freed of repeats
+BLOCK_PAIRS = 1 << 10  # pairs verified at once by a thread: their texts and sets stay in a core's caches
 
 
 class Keys(Protocol):
@@ -110,13 +111,15 @@ def candidates(keys: Keys, order_N: I64, *, references: int = 0, threads: int = 
     def band(number: int) -> U64:
         return _pairs(keys.band(number)[row_M])
 
-    pair_E = np.empty(0, np.uint64)
+    waiting = [np.empty(0, np.uint64)]
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for found_E in pool.map(band, range(keys.bands)):
-            first_E, second_E = (live_M[place_E] for place_E in split_pair(found_E))
-            kept = second_E >= references
-            pair_E = _distinct(np.concatenate([pair_E, join_pair(first_E[kept], second_E[kept])]))
-    return Candidates(pair_E, copy_N)
+            waiting.append(found_E)
+            if sum(part_E.size for part_E in waiting[1:]) > max(waiting[0].size, MANY_PAIRS):
+                waiting = [_distinct(np.concatenate(waiting))]
+    first_E, second_E = (live_M[place_E] for place_E in split_pair(_distinct(np.concatenate(waiting))))
+    kept = second_E >= references
+    return Candidates(join_pair(first_E[kept], second_E[kept]), copy_N)
 
 
 class Jaccards:
@@ -130,19 +133,18 @@ class Jaccards:
 
     def of(self, pair_E: U64) -> F64:
         """In the order of the pairs; quickest where those of one first place stand side by side."""
-        out_E = np.empty(pair_E.size)
-        for start in range(0, pair_E.size, BLOCK_PAIRS):
-            first_E, second_E = split_pair(pair_E[start : start + BLOCK_PAIRS])
-            place_M = np.union1d(first_E, second_E)
-            row_M = self._order_N[place_M]
-            by_row = np.argsort(row_M)
-            sets = self._hasher.sets(self._texts_of(row_M[by_row]))
-            set_M = np.empty_like(by_row)
-            set_M[by_row] = np.arange(by_row.size)
-            out_E[start : start + BLOCK_PAIRS] = self._hasher.jaccard(
-                sets, set_M[np.searchsorted(place_M, first_E)], set_M[np.searchsorted(place_M, second_E)]
-            )
-        return out_E
+        blocks = [pair_E[start : start + BLOCK_PAIRS] for start in range(0, pair_E.size, BLOCK_PAIRS)]
+        return np.concatenate([np.empty(0), *self._hasher.map(self._block, blocks)])
+
+    def _block(self, pair_E: U64) -> F64:
+        first_E, second_E = split_pair(pair_E)
+        place_M, member_2E = np.unique(np.concatenate([first_E, second_E]), return_inverse=True)
+        row_M = self._order_N[place_M]
+        by_row = np.argsort(row_M)
+        sets = self._hasher.sets(self._texts_of(row_M[by_row]))
+        set_M = np.empty_like(by_row)
+        set_M[by_row] = np.arange(by_row.size)
+        return self._hasher.jaccard(sets, *np.split(set_M[member_2E], 2))
 
     def verified(self, pair_E: U64) -> Edges:
         """The pairs that reach the threshold."""
@@ -187,20 +189,28 @@ def _pairs(key_N: U64) -> U64:
 
 def _runs(key_N: U64) -> tuple[I64, I64]:
     """Members of runs of two or more equal keys, run by run and ascending inside; and where in them each run begins."""
-    # The place takes the key's low bits: numpy sorts plain numbers several times as fast as it finds an order. Keys that
-    # are equal in the high bits alone are few, and told apart below.
+    # The place takes the key's low bits: numpy sorts plain numbers several times as fast as it finds an order.
     low = np.uint64((1 << key_N.size.bit_length()) - 1)
     packed_N = key_N & ~low | np.arange(key_N.size, dtype=np.uint64)
     packed_N.sort()
     met = _met(packed_N[1:] ^ packed_N[:-1] <= low, key_N.size)
-    member_M = (packed_N[met] & low).astype(np.int64)
-    member_M = member_M[np.lexsort((member_M, key_N[member_M]))]
+    packed_M = packed_N[met]
+    member_M = (packed_M & low).astype(np.int64)
     key_M = key_N[member_M]
-    member_M = member_M[_met(key_M[1:] == key_M[:-1], key_M.size)]
-    key_M = key_N[member_M]
+    begins_M = _begins(packed_M & ~low)
+    if not np.array_equal(begins_M, _begins(key_M)):  # equal in the high bits alone: hardly ever
+        member_M = member_M[np.lexsort((member_M, key_M))]
+        key_M = key_N[member_M]
+        member_M = member_M[_met(key_M[1:] == key_M[:-1], key_M.size)]
+        begins_M = _begins(key_N[member_M])
+    return member_M, np.maximum.accumulate(np.where(begins_M, np.arange(member_M.size), 0))
+
+
+def _begins(key_M: U64) -> NDArray[np.bool_]:
+    """Which places differ from the one before them."""
     begins_M = np.ones(key_M.size, np.bool_)
     begins_M[1:] = key_M[1:] != key_M[:-1]
-    return member_M, np.maximum.accumulate(np.where(begins_M, np.arange(key_M.size), 0))
+    return begins_M
 
 
 def _met(same: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:

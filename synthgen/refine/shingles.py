@@ -15,7 +15,6 @@ Axes: C characters of the batch, T tokens, G n-grams, S shingles, N texts, P per
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +24,7 @@ from synthgen.refine.alphabet import DIGIT, KIND_SHIFT, MARK, SOLO, SPACE, WORD,
 
 __all__ = [
     "CHAR_BASE",
+    "CHUNK_BASE",
     "F64",
     "I64",
     "TOKEN_BASE",
@@ -52,7 +52,10 @@ U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-CHAR_BASE = 0x9E3779B97F4A7C15  # odd, so that powers have inverses mod 2^64; the golden ratio's bits
+CHAR_BASE = 0x9E3779B97F4A7C15  # the golden ratio's bits
+CHUNK_BASE = (
+    0xA0761D6478BD642F  # odd, so that no two words of up to eight bytes collide; a constant of wyhash
+)
 TOKEN_BASE = 0xD1342543DE82EF95  # odd; L'Ecuyer & Steele 2021, a 64-bit multiplier with a good spectral test
 _ALPHABET = Alphabet()
 
@@ -89,15 +92,14 @@ class Shingles:
 
 def tokenise(texts: Sequence[str], *, characters: bool = False) -> Tokens:
     """All tokens of all texts, in order. With `characters`, every character but white space is a token."""
-    char_C, size_N = _folded(texts)
+    char_C, size_N, bytes_C = _folded(texts)
     entry_C = _look_up(char_C)
     kind_C = (entry_C >> np.uint32(KIND_SHIFT)).astype(np.uint8) & np.uint8(7)
     first_T, end_T = _spans(kind_C, size_N, characters=characters)
-    # Prefix sums of c_i * b^i: a token's own sum is the difference at its ends, moved back to b^0.
-    power_C, inverse_C = _charpowers(char_C.size)
-    sum_C1 = np.zeros(char_C.size + 1, np.uint64)
-    np.cumsum(_mixed_points()[char_C] * power_C, out=sum_C1[1:])
-    hash_T = mix((sum_C1[end_T] - sum_C1[first_T]) * inverse_C[first_T])
+    place_C1 = _byte_places(char_C)
+    hash_T = _hashed(
+        bytes_C, *((first_T, end_T) if place_C1 is None else (place_C1[first_T], place_C1[end_T]))
+    )
     digits_C1 = np.zeros(char_C.size + 1, np.int32)
     np.cumsum(entry_C & np.uint32(DIGIT) != 0, dtype=np.int32, out=digits_C1[1:])
     per_text_N = np.diff(np.searchsorted(first_T, np.cumsum([0, *size_N])))
@@ -110,7 +112,7 @@ def tokenise(texts: Sequence[str], *, characters: bool = False) -> Tokens:
 
 def words_of(text: str) -> list[str]:
     """The folded words of one text, as `tokenise` cuts them."""
-    char_C, size_N = _folded([text])
+    char_C, size_N, _ = _folded([text])
     kind_C = (_look_up(char_C) >> np.uint32(KIND_SHIFT)).astype(np.uint8) & np.uint8(7)
     folded = text.casefold()
     first_T, end_T = _spans(kind_C, size_N, characters=False)
@@ -199,14 +201,42 @@ def jaccard(a: U64, b: U64) -> float:
     return float(both) / float(a.size + b.size - both)
 
 
-def _folded(texts: Sequence[str]) -> tuple[NDArray[np.uint8] | U32, list[int]]:
-    """Case-folded characters of all texts, one array, and how many each text has."""
+def _folded(texts: Sequence[str]) -> tuple[NDArray[np.uint8] | U32, list[int], bytes]:
+    """Case-folded characters of all texts, one array, how many each text has, and the same as UTF-8."""
     joined = "".join(texts)
     if joined.isascii():
-        return np.frombuffer(joined.lower().encode(), np.uint8), [len(text) for text in texts]
+        lowered = joined.lower().encode()
+        return np.frombuffer(lowered, np.uint8), [len(text) for text in texts], lowered
     folded = [text.casefold() for text in texts]
-    char_C = np.frombuffer("".join(folded).encode("utf-32-le", "replace"), np.uint32)
-    return char_C, [len(text) for text in folded]
+    joined = "".join(folded)
+    char_C = np.frombuffer(joined.encode("utf-32-le", "replace"), np.uint32)
+    return char_C, [len(text) for text in folded], joined.encode("utf-8", "replace")
+
+
+def _byte_places(char_C: NDArray[np.uint8] | U32) -> I64 | None:
+    """Where each character begins as UTF-8, and the end; None where that is its own place."""
+    if char_C.dtype == np.uint8:
+        return None
+    size_C = np.ones(char_C.size, np.int64)
+    for longer in (0x80, 0x800, 0x10000):
+        size_C += char_C >= longer
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(size_C)])
+
+
+def _hashed(text: bytes, first_T: I64, end_T: I64) -> U64:
+    """Tokens as chunks of eight bytes, little-endian and padded with NUL, weighted with the powers of `CHUNK_BASE`."""
+    padded = text + bytes(8)
+    chunk_C: U64 = np.ndarray((len(text) + 1,), "<u8", padded, strides=(1,))
+    keep = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+    size_T = end_T - first_T
+    sum_T = chunk_C[first_T] & keep[np.minimum(size_T, 8)]
+    power_K = powers(CHUNK_BASE, int(size_T.max(initial=0)) // 8 + 1)
+    longer_T = np.flatnonzero(size_T > 8)
+    for k in range(1, power_K.size):
+        size_L = size_T[longer_T] - 8 * k
+        sum_T[longer_T] += (chunk_C[first_T[longer_T] + 8 * k] & keep[np.minimum(size_L, 8)]) * power_K[k]
+        longer_T = longer_T[size_L > 8]
+    return mix(sum_T)
 
 
 def _look_up(char_C: NDArray[np.uint8] | U32) -> U32:
@@ -238,24 +268,6 @@ def _spans(kind_C: NDArray[np.uint8], size_N: list[int], *, characters: bool) ->
         real_T = marks_C1[end_T] - marks_C1[first_T] < end_T - first_T
         first_T, end_T = first_T[real_T], end_T[real_T]
     return first_T, end_T
-
-
-@cache
-def _mixed_points() -> U64:
-    """The mixed hash of every code point."""
-    return mix(np.arange(0x110000, dtype=np.uint64))
-
-
-@cache
-def _power_table(size: int) -> tuple[U64, U64]:
-    inverse = pow(CHAR_BASE, -1, 1 << 64)
-    return powers(CHAR_BASE, size), powers(inverse, size)
-
-
-def _charpowers(count: int) -> tuple[U64, U64]:
-    """`CHAR_BASE` and its inverse mod 2^64 to the powers 0..count, from tables of a few sizes."""
-    power_C, inverse_C = _power_table(1 << max(count.bit_length(), 12))
-    return power_C[:count], inverse_C[: count + 1]
 
 
 def powers(base: int, count: int) -> U64:

@@ -25,7 +25,18 @@ from synthgen.recipe.model import Strict
 from synthgen.sources.rows import BadRow, SourceRow
 from synthgen.types import JSONValue
 
-__all__ = ["CSV", "JSONL", "PARQUET", "CSVParams", "JSONLParams", "ParquetParams"]
+__all__ = [
+    "CSV",
+    "JSONL",
+    "PARQUET",
+    "CSVParams",
+    "FileParams",
+    "JSONLParams",
+    "ParquetParams",
+    "read_csv",
+    "read_jsonl",
+    "read_parquet",
+]
 
 _GLOB = frozenset("*?[")
 _UTF8_BOM = b"\xef\xbb\xbf"

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from synthgen.errors import RecipeError
 from synthgen.recipe.model import Strict
 from synthgen.recipe.yaml_file import Document, read_yaml, validate
-from synthgen.templates.reply import Parsed, Reply, Unusable
+from synthgen.templates.reply import PREFERENCES, Parsed, Reply, Unusable
 from synthgen.templates.template import Template, TemplateError, compile_template
 from synthgen.types import JSONValue, Message, digest
 
@@ -68,18 +68,44 @@ class _Score(Strict):
         return self
 
 
+_Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Rubric(Strict):
+    """Criteria scored in one range; the numbers behind them are their weights in the overall score."""
+
+    criteria: Annotated[dict[_FieldName, _Weight], Field(min_length=1)]
+    min: float = 1
+    max: float = 5
+
+    @field_validator("criteria", mode="before")
+    @classmethod
+    def _names_weigh_the_same(cls, value: object) -> object:
+        return {name: 1.0 for name in value if isinstance(name, str)} if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _a_range(self) -> "_Rubric":
+        if self.min >= self.max:
+            raise ValueError(f"min {self.min:g} is not below max {self.max:g}")
+        if reserved := {"overall", "reason"} & self.criteria.keys():
+            raise ValueError(f"{reserved.pop()!r} cannot name a criterion")
+        return self
+
+
 class _ReplyForm(Strict):
     text: _FieldName | None = None
     json_: dict[str, JSONValue] | None = Field(default=None, alias="json")
     list_: _FieldName | None = Field(default=None, alias="list")
     sections: Annotated[list[_FieldName], Field(min_length=1)] | None = None
     score: _Score | None = None
+    rubric: _Rubric | None = None
+    preference: _FieldName | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> "_ReplyForm":
-        given = [value for value in (self.text, self.json_, self.list_, self.sections, self.score) if value]
-        if len(given) != 1:
-            raise ValueError("name exactly one of text, json, list, sections, score")
+        forms = (self.text, self.json_, self.list_, self.sections, self.score, self.rubric, self.preference)
+        if len([form for form in forms if form]) != 1:
+            raise ValueError("name exactly one of text, json, list, sections, score, rubric, preference")
         return self
 
     def reply(self) -> Reply:
@@ -95,7 +121,12 @@ class _ReplyForm(Strict):
         if self.sections:
             return Reply("sections", tuple(self.sections))
         if self.score:
-            return _score_reply(self.score)
+            weights = {self.score.field: 1.0}
+            return _scores_reply("score", weights, self.score.min, self.score.max)
+        if self.rubric:
+            return _scores_reply("rubric", self.rubric.criteria, self.rubric.min, self.rubric.max)
+        if self.preference:
+            return _preference_reply(self.preference)
         properties = (self.json_ or {}).get("properties")
         if not isinstance(properties, dict) or not properties:
             raise ValueError("the schema must describe an object with `properties`")
@@ -144,7 +175,8 @@ class Prompt:
     def score_range(self) -> tuple[float, float]:
         """Least and greatest score a judge's prompt asks for; 1 to 5 where its schema does not say."""
         schema = orjson.loads(self.reply.schema or "{}")
-        score = schema.get("properties", {}).get(self.reply.score or "score", {})
+        field = self.reply.weights[0][0] if self.reply.weights else "score"
+        score = schema.get("properties", {}).get(field, {})
         return float(score.get("minimum", 1)), float(score.get("maximum", 5))
 
 
@@ -204,17 +236,26 @@ def _schema_text(schema: object) -> str:
     return orjson.dumps(schema).decode()
 
 
-def _score_reply(score: _Score) -> Reply:
-    """The reason stands before the score, so that a model reasons before it decides."""
+def _scores_reply(
+    kind: Literal["score", "rubric"], weights: Mapping[str, float], low: float, high: float
+) -> Reply:
+    """The reason stands before the scores, so that a model reasons before it decides."""
+    number = {"type": "number", "minimum": low, "maximum": high}
     schema = {
         "type": "object",
-        "properties": {
-            "reason": {"type": "string"},
-            score.field: {"type": "number", "minimum": score.min, "maximum": score.max},
-        },
-        "required": [score.field],
+        "properties": {"reason": {"type": "string"}, **dict.fromkeys(weights, number)},
+        "required": list(weights),
     }
-    return Reply("score", ("reason", score.field), _schema_text(schema), score.field)
+    return Reply(kind, ("reason", *weights), _schema_text(schema), weights=tuple(weights.items()))
+
+
+def _preference_reply(field: str) -> Reply:
+    schema = {
+        "type": "object",
+        "properties": {"reason": {"type": "string"}, field: {"enum": list(PREFERENCES)}},
+        "required": [field],
+    }
+    return Reply("preference", ("reason", field), _schema_text(schema), preference=field)
 
 
 def _checked_reply(form: _PromptFile, document: Document) -> Reply:

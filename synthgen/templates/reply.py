@@ -19,9 +19,10 @@ import orjson
 from synthgen.templates.lists import split_list
 from synthgen.types import JSONValue, canonical_json
 
-__all__ = ["Parsed", "Reply", "ReplyKind", "Unusable", "UnusableReason", "split_thinking"]
+__all__ = ["PREFERENCES", "Parsed", "Reply", "ReplyKind", "Unusable", "UnusableReason", "split_thinking"]
 
-ReplyKind = Literal["text", "json", "list", "sections", "score"]
+ReplyKind = Literal["text", "json", "list", "sections", "score", "rubric", "preference"]
+PREFERENCES = ("A", "B", "tie")
 UnusableReason = Literal["empty", "not_json", "schema", "missing_section", "empty_list"]
 
 _BROKEN_OBJECTS = 200
@@ -46,12 +47,17 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How to read a reply: `kind`, the fields it gives, and for `json` and `score` the JSON Schema as text."""
+    """How to read a reply: `kind`, the fields it gives, and for the kinds that are JSON the JSON Schema as text.
+
+    `weights`: the fields that are scores, with what they count in an overall score; `preference`: the field that says
+    which of two answers is better (`PREFERENCES`).
+    """
 
     kind: ReplyKind
     outputs: tuple[str, ...]
     schema: str | None = None
-    score: str | None = None
+    weights: tuple[tuple[str, float], ...] = ()
+    preference: str | None = None
     _validator: jsonschema_rs.Validator | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +86,7 @@ class Reply:
                 return self._list(answer)
             case "sections":
                 return self._sections(answer)
-            case "json" | "score":
+            case "json" | "score" | "rubric" | "preference":
                 return self._object(answer)
 
     def _text(self, answer: str) -> tuple[Mapping[str, JSONValue], ...] | Unusable:
@@ -114,7 +120,7 @@ class Reply:
         problem = Unusable("not_json", "no JSON object in the reply")
         chosen: dict[str, JSONValue] | None = None
         for value in _json_objects(answer):
-            candidate = _with_number(value, self.score) if self.score else value
+            candidate = self._as_meant(value)
             error = next(self._validator.iter_errors(candidate), None)
             if error is None:
                 chosen = candidate
@@ -122,6 +128,16 @@ class Reply:
                 at = ".".join(map(str, error.instance_path))[:80] or "the object"
                 problem = Unusable("schema", f"{at} breaks `{error.kind.name}`")
         return problem if chosen is None else ({name: chosen.get(name) for name in self.outputs},)
+
+    def _as_meant(self, value: dict[str, JSONValue]) -> dict[str, JSONValue]:
+        """The object with scores as numbers and a preference as one of its words, however they are spelled."""
+        for name, _ in self.weights:
+            value = _with_number(value, name)
+        said = value.get(self.preference) if self.preference else None
+        if self.preference and isinstance(said, str):
+            meant = next((word for word in PREFERENCES if word.lower() == said.strip().lower()), said)
+            value = {**value, self.preference: meant}
+        return value
 
 
 def split_thinking(text: str) -> tuple[str | None, str]:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import orjson
@@ -26,7 +27,7 @@ from synthgen.dataset.formats import (
     read_tools,
 )
 from synthgen.dataset.publish import is_published, read_manifest
-from synthgen.dataset.write import file_sha256
+from synthgen.dataset.whole import file_sha256
 from synthgen.errors import SourceError, UsageError
 from synthgen.train.conversation import Conversation
 from synthgen.types import JSONValue, Message, canonical_json
@@ -34,12 +35,13 @@ from synthgen.types import JSONValue, Message, canonical_json
 __all__ = ["Dataset", "read_dataset", "split"]
 
 _UNREAD = 5  # malformed rows named in an error
+_PEEKED = 100  # rows whose columns decide on the format
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """`digest`: sha256 over the files' digests. `folder` has a manifest, or is None for data that was not published by
-    synthgen. `run`: name and licence facts of its manifest."""
+    synthgen; `manifest` is then empty."""
 
     conversations: tuple[Conversation, ...]
     digest: str
@@ -203,7 +205,7 @@ def _format(path: Path) -> Format:
         columns = set(parquet_schema(path))
     else:
         rows = (row for _, row in read_rows(path) if not isinstance(row, BadRow))
-        columns = set(next(rows, {}))
+        columns = {name for row in islice(rows, _PEEKED) for name in row}
     format = find_format(columns)
     if format is None:
         found = ", ".join(sorted(columns)) or "(none)"

@@ -88,7 +88,7 @@ class ChatFormat:
         encoded = self.tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [(list(one.ids), list(one.offsets)) for one in encoded]
 
-    def decode(self, ids: Iterable[Iterable[int]]) -> list[str]:
+    def decode(self, ids: Sequence[Iterable[int]]) -> list[str]:
         """Text of each run of ids, control tokens included."""
         plain = [[int(token) for token in run] for run in ids]
         return list(self.tokenizer.backend_tokenizer.decode_batch(plain, skip_special_tokens=False))

@@ -1,34 +1,27 @@
 """Batches: half the price, within a day (see `batches`). Importing this package loads no SDK."""
 
-from synthgen.asking.ask import TeacherSpec
-from synthgen.asking.batch.batches import Batches
-from synthgen.asking.batch.calls import Calls, Stopped
-from synthgen.asking.batch.desk import UnderWay
-from synthgen.asking.batch.harvest import Harvest
-from synthgen.asking.batch.vendor import Pace, Vendor
-from synthgen.asking.providers import BatchTeacherConfig, endpoint_of, wire_of
-from synthgen.asking.transport.endpoint import Endpoint
+from typing import TYPE_CHECKING
+
+from synthgen.lazy import lazily
+
+if TYPE_CHECKING:
+    from synthgen.asking.batch.batches import Batches
+    from synthgen.asking.batch.calls import Stopped
+    from synthgen.asking.batch.connect import connect_batches
+    from synthgen.asking.batch.desk import UnderWay
+    from synthgen.asking.batch.harvest import Harvest
+    from synthgen.asking.batch.vendor import Pace
 
 __all__ = ["Batches", "Harvest", "Pace", "Stopped", "UnderWay", "connect_batches"]
 
-
-def connect_batches(spec: TeacherSpec, pace: Pace) -> Calls:
-    """The batches of a teacher; imports the SDK of its dialect, sends nothing.
-
-    Raises:
-        MissingKeyError: its credential's environment variable is not set.
-    """
-    config = spec.config
-    assert isinstance(config, BatchTeacherConfig)  # no other has a mode
-    vendor = _vendor(endpoint_of(config), config.timeout_s)
-    return Calls(vendor, wire_of(config), pace, config.give_up_after_s)
-
-
-def _vendor(endpoint: Endpoint, timeout_s: float) -> Vendor:
-    if endpoint.dialect == "anthropic":
-        from synthgen.asking.batch.anthropic_batches import AnthropicBatches
-
-        return AnthropicBatches(endpoint, timeout_s=timeout_s)
-    from synthgen.asking.batch.openai_batches import OpenAIBatches
-
-    return OpenAIBatches(endpoint, timeout_s=timeout_s)
+__getattr__ = lazily(
+    __name__,
+    {
+        "batches": ("Batches",),
+        "calls": ("Stopped",),
+        "connect": ("connect_batches",),
+        "desk": ("UnderWay",),
+        "harvest": ("Harvest",),
+        "vendor": ("Pace",),
+    },
+)

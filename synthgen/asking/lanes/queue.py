@@ -107,7 +107,9 @@ class _Shares:
 
     def add(self, waiter: _Waiter) -> bool:
         """Returns whether nobody of its step waits before it."""
-        step = self._steps.setdefault(waiter.place.step, _Step())
+        step = self._steps.get(waiter.place.step)
+        if step is None:
+            step = self._steps[waiter.place.step] = _Step()
         if not any(step.waiting.values()):
             step.taken = max(step.taken, self._level)
         waiting = step.waiting[waiter.turn]

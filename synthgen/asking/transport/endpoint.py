@@ -33,6 +33,11 @@ class Endpoint:
     dialect: Dialect
     key: str | None = field(default=None, repr=False)
     connect_timeout_s: float = 10.0
+    _key_spelt: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Spelt once: every reply is searched for it."""
+        object.__setattr__(self, "_key_spelt", _spellings([self.key or ""]))
 
     def headers(self) -> dict[str, str]:
         """Credential and API version, as the dialect wants them."""
@@ -43,23 +48,24 @@ class Endpoint:
 
     def clean_text(self, text: str) -> str:
         """`text` with every spelling of the key replaced."""
-        return _scrubbed(text, self._spellings(()))
+        return _scrubbed(text, self._key_spelt)
 
     def clean(
         self, status: int, headers: Mapping[str, str], body: bytes, *, also: Iterable[str] = ()
     ) -> HttpReply:
         """The reply without the key and the secrets of `also`, header names in lower case."""
-        spellings = self._spellings(also)
+        spellings = (*self._key_spelt, *_spellings(also))
         for spelling in spellings:
             body = body.replace(spelling.encode(), SCRUBBED.encode())
         return HttpReply(
             status, {name.lower(): _scrubbed(text, spellings) for name, text in headers.items()}, body
         )
 
-    def _spellings(self, also: Iterable[str]) -> tuple[str, ...]:
-        secrets = [secret for secret in (self.key or "", *also) if len(secret) >= MIN_SECRET_CHARS]
-        spelled = ((secret, json.dumps(secret)[1:-1], quote(secret, safe="")) for secret in secrets)
-        return tuple(dict.fromkeys(chain.from_iterable(spelled)))
+
+def _spellings(texts: Iterable[str]) -> tuple[str, ...]:
+    secrets = [text for text in texts if len(text) >= MIN_SECRET_CHARS]
+    spelled = ((secret, json.dumps(secret)[1:-1], quote(secret, safe="")) for secret in secrets)
+    return tuple(dict.fromkeys(chain.from_iterable(spelled)))
 
 
 def _scrubbed(text: str, spellings: Iterable[str]) -> str:

@@ -76,7 +76,7 @@ class OpenAIChatWire:
         top = request.top_logprobs
         if top is not None:
             body |= {"logprobs": True, "top_logprobs": top}
-            if self._token_ids:
+            if self._token_ids and "texts" not in request.capture:
                 body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
         if request.tools is not None:
             body["tools"] = orjson.loads(request.tools)

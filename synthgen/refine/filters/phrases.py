@@ -129,7 +129,9 @@ class RefusalParams(Strict):
 
 def refusal(frame: pl.DataFrame, params: RefusalParams) -> Verdicts:
     """The teacher refused, or speaks of itself as a model, in any of about fifteen languages."""
-    start = head(unquoted(completion().str.strip_chars().str.head(4 * params.chars)), params.chars)
+    beginning = frame.select(completion().str.strip_chars().str.head(4 * params.chars)).to_series()
+    spoken = frame.select("finish_reason", completion(), spoken=unquoted(beginning))
+    start = head(pl.col("spoken"), params.chars)
     letter = completion().str.strip_chars().str.to_lowercase().str.contains(_LETTER)
     finish = pl.col("finish_reason").fill_null("")
     reason = (
@@ -140,7 +142,7 @@ def refusal(frame: pl.DataFrame, params: RefusalParams) -> Verdicts:
         .when(start.str.contains(_any(*_SELF)))
         .then(pl.lit("self_reference"))
     )
-    return Verdicts(frame.select(reason=reason.cast(pl.String))["reason"])
+    return Verdicts(spoken.select(reason=reason.cast(pl.String))["reason"])
 
 
 _TOKENS = (
@@ -200,7 +202,7 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
     `detail` is the offending text.
     """
     asked = prompt()
-    texts = frame.select("prompt", spoken=unquoted(completion()))
+    texts = frame.select("prompt", spoken=unquoted(frame.select(completion()).to_series()))
     spoken = pl.col("spoken")
     # Case-blind phrases cost twenty times a search for the one word each of them has.
     instructing = pl.when(spoken.str.contains("(?i)prompt|instruction|assistant")).then(spoken)

@@ -26,10 +26,20 @@ from synthgen.recipe.model import Strict
 from synthgen.refine.filters.text import completion
 from synthgen.refine.verdict import Verdicts
 
-__all__ = ["PII", "SECRETS", "PiiKind", "PiiParams", "SecretsParams", "pii", "secrets"]
+__all__ = ["PII", "SECRETS", "PiiKind", "PiiParams", "SecretsParams", "pii", "private_values", "secrets"]
 
 PiiKind = Literal["credit_card", "iban", "us_ssn", "email", "phone", "ip"]
 Check = Callable[[str], bool]
+
+# What every match of the patterns below has: cheap to look for, and absent from nearly all texts.
+_GATES = {
+    "pii_credit_card": r"\d(?:[ -]?\d){3}(?:[ -]?\d){3}(?:[ -]?\d){6}",
+    "pii_iban": r"[A-Z]{2}\d{2} ?[A-Z0-9]{4}",
+    "pii_us_ssn": r"\d-\d{2}-\d",
+    "pii_email": "@",
+    "pii_phone": r"\+[1-9]|\d[-.]\d{4}",
+    "pii_ip": r"\d\.\d{1,3}\.\d{1,3}\.\d|[0-9A-Fa-f]:[0-9A-Fa-f:]*:[0-9A-Fa-f]",
+}
 
 _SECRETS = {
     "secret_aws": r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",
@@ -74,7 +84,7 @@ _PII: dict[PiiKind, str] = {
     "credit_card": r"\b\d(?:[ -]?\d){12,18}\b",
     "iban": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
     "us_ssn": r"\b\d{3}-\d{2}-\d{4}\b",
-    "email": r"\b[A-Za-z0-9][A-Za-z0-9._%+-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\b",
+    "email": r"\b[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\b",
     "phone": r"\+[1-9]\d{0,2}(?:[ .()/-]{0,2}\d){7,12}\b|(?:\(\d{3}\) ?|\b\d{3}[-. ])\d{3}[-.]\d{4}\b",
     "ip": r"\b\d{1,3}(?:\.\d{1,3}){3}\b|\b[0-9A-Fa-f]{1,4}(?::{1,2}[0-9A-Fa-f]{1,4}){3,7}\b",
 }
@@ -101,7 +111,7 @@ def pii(frame: pl.DataFrame, params: PiiParams) -> Verdicts:
 def _verdicts(frame: pl.DataFrame, kinds: dict[str, tuple[str, Check]]) -> Verdicts:
     """The first kind with a valid match; candidates are found in one columnar pass, checks run on those alone."""
     text = completion()
-    found = frame.select(text.str.extract_all(pattern).alias(name) for name, (pattern, _) in kinds.items())
+    found = frame.select(_matches(text, name, pattern).alias(name) for name, (pattern, _) in kinds.items())
     reason: list[str | None] = [None] * frame.height
     for name, (_, check) in kinds.items():
         hits = found.select(row=pl.int_range(pl.len()), hit=pl.col(name)).filter(pl.col("hit").list.len() > 0)
@@ -109,6 +119,12 @@ def _verdicts(frame: pl.DataFrame, kinds: dict[str, tuple[str, Check]]) -> Verdi
             if reason[row] is None and any(check(value) for value in values):
                 reason[row] = name
     return Verdicts(pl.Series("reason", reason, pl.String))
+
+
+def _matches(text: pl.Expr, name: str, pattern: str) -> pl.Expr:
+    if name not in _GATES:
+        return text.str.extract_all(pattern)
+    return pl.when(text.str.contains(_GATES[name])).then(text).str.extract_all(pattern)
 
 
 def _listed(text: str) -> frozenset[str]:
@@ -243,6 +259,35 @@ _CHECKS: dict[PiiKind, Check] = {
     "phone": _is_phone,
     "ip": _is_ip,
 }
+
+_KINDS: dict[str, tuple[str, Check]] = {
+    **{name: (pattern, _looks_live) for name, pattern in _SECRETS.items()},
+    **{f"pii_{kind}": (pattern, _CHECKS[kind]) for kind, pattern in _PII.items()},
+}
+# A whole key and not its beginning, which is enough to reject: nothing of it may be left.
+_WHOLE = {
+    "secret_private_key": _SECRETS["secret_private_key"] + r"(?:[A-Za-z0-9+/=\s\\]*-----END [A-Z0-9 ]+-----)?"
+}
+_COMPILED = {
+    name: (re.compile(_GATES.get(name, pattern)), re.compile(_WHOLE.get(name, pattern)), check)
+    for name, (pattern, check) in _KINDS.items()
+}
+
+
+def private_values(text: str) -> dict[str, str]:
+    """Every credential and personal value in one text, as the filters find them, in order of place: value -> reason.
+
+    For prompts on their way out, which come one by one.
+    """
+    found: list[tuple[int, str, str]] = []
+    for reason, (gate, pattern, check) in _COMPILED.items():
+        if gate.search(text):
+            found += [(hit.start(), hit[0], reason) for hit in pattern.finditer(text) if check(hit[0])]
+    values: dict[str, str] = {}
+    for _, value, reason in sorted(found):
+        values.setdefault(value, reason)
+    return values
+
 
 SECRETS = Plugin("secrets", SecretsParams, secrets)
 PII = Plugin("pii", PiiParams, pii)

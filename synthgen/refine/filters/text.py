@@ -1,13 +1,26 @@
 """Expressions that several filters share: what of a completion is prose, and how long it is.
 
-In: polars string expressions. Out: expressions; nothing here looks at a row in Python.
+In: polars string expressions or series. Out: the same; nothing here looks at a row in Python.
 Rejected: prose rules over the raw text. Lists, tables and code break every threshold made for web pages (measured
 on 805 good answers: such rules drop 17 to 57 %).
 """
 
+from collections.abc import Callable
+
 import polars as pl
 
-__all__ = ["completion", "head", "prompt", "prose", "unquoted", "word_count"]
+__all__ = [
+    "PROSE",
+    "SHARED",
+    "completion",
+    "head",
+    "prompt",
+    "prose",
+    "prose_of",
+    "unquoted",
+    "without",
+    "word_count",
+]
 
 # Scripts written without spaces: of these a character is about a word (Chinese, Japanese), or four are.
 _DENSE = r"\p{Han}\p{Hiragana}\p{Katakana}"
@@ -22,6 +35,14 @@ _QUOTED = r'(?s)"[^"]*(?:"|\z)|“[^”]*(?:”|\z)|„[^“”]*(?:[“”]|\z)
 _QUOTE_LINE = r"(?m)^[ \t]*(?:>|[—–] ?).*$"
 
 
+_NO_PROSE = (
+    (_FENCED, ("```", "~~~")),
+    (_TABLE_ROW, ("|",)),
+    (_FORMULA, ("$$", "\\[", "\\begin")),
+)
+PROSE = "completion_prose"
+
+
 def completion() -> pl.Expr:
     """The completion; null counts as empty."""
     return pl.col("completion").fill_null("")
@@ -32,23 +53,43 @@ def prompt() -> pl.Expr:
     return pl.col("prompt").fill_null("")
 
 
-def prose(text: pl.Expr) -> pl.Expr:
+def prose(text: pl.Series) -> pl.Series:
     """`text` without fenced code, tables, formulae and list markers; empty where all of it is one JSON value."""
-    stripped = text.str.strip_chars()
+    stripped = pl.col("").str.strip_chars()
     is_json = (stripped.str.starts_with("{") & stripped.str.ends_with("}")) | (
         stripped.str.starts_with("[") & stripped.str.ends_with("]")
     )
-    kept = pl.when(is_json).then(pl.lit("")).otherwise(stripped)
-    for pattern in (_FENCED, _TABLE_ROW, _FORMULA, _MARKER):
-        kept = kept.str.replace_all(pattern, " ")
-    return kept
+    kept = (
+        text.to_frame("").select(pl.when(is_json).then(pl.lit("")).otherwise(stripped).alias("")).to_series()
+    )
+    for pattern, signs in _NO_PROSE:
+        kept = without(kept, pattern, signs)
+    return kept.str.replace_all(_MARKER, " ")
 
 
-def unquoted(text: pl.Expr) -> pl.Expr:
+def prose_of(frame: pl.DataFrame) -> pl.Series:
+    """The prose of the completions; computed once a chain (`SHARED`), here where the filter runs alone."""
+    return frame[PROSE] if PROSE in frame.columns else _completion_prose(frame)
+
+
+def unquoted(text: pl.Series) -> pl.Series:
     """`text` without fenced code and without what somebody else says: quotation marks, quote lines, dialogue."""
-    for pattern in (_FENCED, _QUOTE_LINE, _QUOTED):
-        text = text.str.replace_all(pattern, " ")
-    return text
+    text = without(text, _FENCED, ("```", "~~~"))
+    text = without(text, _QUOTE_LINE, (">", "—", "–"))
+    return without(text, _QUOTED, ('"', "“", "„", "«", "「", "『", "`"))
+
+
+def without(text: pl.Series, pattern: str, signs: tuple[str, ...]) -> pl.Series:
+    """`text` without the pattern's matches, each of which has one of the signs: a search for these is nearly free.
+
+    A series and not an expression: what stands in an expression several times is computed as often.
+    """
+    own = pl.col("")
+    maybe = pl.any_horizontal(own.str.contains(sign, literal=True) for sign in signs)
+    rows = text.to_frame("").with_columns(some=pl.when(maybe).then(own))
+    if rows["some"].null_count() == rows.height:
+        return text
+    return rows.select(pl.coalesce(pl.col("some").str.replace_all(pattern, " "), own)).to_series()
 
 
 def head(text: pl.Expr, chars: int) -> pl.Expr:
@@ -59,3 +100,11 @@ def head(text: pl.Expr, chars: int) -> pl.Expr:
 def word_count(text: pl.Expr) -> pl.Expr:
     """Words; in scripts without spaces a Chinese or Japanese character, or four Thai letters, is a word."""
     return text.str.count_matches(_WORD)
+
+
+def _completion_prose(frame: pl.DataFrame) -> pl.Series:
+    return prose(frame.select(completion()).to_series())
+
+
+# Columns that several filters read (`Plugin.reads`): a chain computes each of them once.
+SHARED: dict[str, Callable[[pl.DataFrame], pl.Series]] = {PROSE: _completion_prose}

@@ -1,0 +1,135 @@
+"""What the compiled loops need and Python cannot say: eight bytes at once, the lowest set bit, sixteen lanes of a vector.
+
+In: arrays and places in them. Out: numbers. Guarantees: none against places outside of an array, which are the caller's
+business; LLVM turns each of these into the best the processor has, on x86 and ARM alike (both little-endian).
+Rejected: leaving the lanes to LLVM's own judgement (on AVX-512 processors it takes half of a register), and slices viewed
+as wider numbers (they promise an alignment that texts do not have).
+"""
+
+# ruff: noqa: N803  # arrays carry their axes in their names
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.core.base import BaseContext
+from numba.core.typing.templates import Signature
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from synthgen.refine.shingles import U32
+
+__all__ = ["LANES", "U8", "compiled", "load64", "lower_lanes", "store64", "trailing_zeros"]
+
+F = TypeVar("F", bound=Callable[..., object])
+U8 = NDArray[np.uint8]
+LANES = 16
+
+_BYTE, _WORD = ir.IntType(8), ir.IntType(64)
+_VECTOR = ir.VectorType(ir.IntType(32), LANES)
+_NOTHING = ir.Constant(_BYTE.as_pointer(), None)
+_Codegen = tuple[Signature, Callable[[BaseContext, ir.IRBuilder, Signature, Sequence[ir.Value]], ir.Value]]
+
+
+def compiled(function: F) -> F:
+    """Compiled at its first call; the machine code stays in numba's cache on disk, where there is a place for one."""
+    try:
+        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # neither the package nor the user's cache folder can be written
+        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+
+
+def _place(
+    context: BaseContext, builder: ir.IRBuilder, kind: types.Array, array: ir.Value, at: ir.Value, to: ir.Type
+) -> ir.Value:
+    """Where the item `at` of an array lies, as a pointer to something else."""
+    make_array: Callable[[types.Array], Callable[..., ir.Value]] = context.make_array
+    start = make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(start, [at]), to.as_pointer())
+
+
+@intrinsic
+def _load64(_: object, text_C: types.Array, at: types.Integer) -> _Codegen:
+    def code(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]
+    ) -> ir.Value:
+        place = _place(context, builder, signature.args[0], args[0], args[1], _WORD)
+        return builder.load(place, align=1)
+
+    return types.uint64(text_C, types.int64), code
+
+
+@intrinsic
+def _store64(_: object, text_C: types.Array, at: types.Integer, value: types.Integer) -> _Codegen:
+    def code(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]
+    ) -> ir.Value:
+        place = _place(context, builder, signature.args[0], args[0], args[1], _WORD)
+        builder.store(args[2], place, align=1)
+        return _NOTHING
+
+    return types.void(text_C, types.int64, types.uint64), code
+
+
+@intrinsic
+def _trailing_zeros(_: object, value: types.Integer) -> _Codegen:
+    def code(_: BaseContext, builder: ir.IRBuilder, __: Signature, args: Sequence[ir.Value]) -> ir.Value:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), code
+
+
+@intrinsic
+def _lower_lanes(
+    _: object,
+    signature_P: types.Array,
+    factor_P: types.Array,
+    summand_P: types.Array,
+    at: types.Integer,
+    hash_S: types.Array,
+    first: types.Integer,
+    count: types.IntegerLiteral,
+) -> _Codegen | None:
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+
+    def code(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]
+    ) -> ir.Value:
+        kinds = signature.args
+        own, factor, summand = (
+            _place(context, builder, kinds[i], args[i], args[3], _VECTOR) for i in range(3)
+        )
+        low = builder.load(own, align=4)
+        factors, summands = builder.load(factor, align=4), builder.load(summand, align=4)
+        first = _place(context, builder, kinds[4], args[4], args[5], ir.IntType(32))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+        for i in range(count.literal_value):
+            one = builder.load(builder.gep(first, [ir.Constant(_WORD, i)]), align=4)
+            lane = builder.insert_element(
+                ir.Constant(_VECTOR, ir.Undefined), one, ir.Constant(ir.IntType(32), 0)
+            )
+            hashes = builder.shuffle_vector(lane, ir.Constant(_VECTOR, ir.Undefined), zeros)
+            found = builder.add(builder.mul(hashes, factors), summands)
+            low = builder.select(builder.icmp_unsigned("<", found, low), found, low)
+        builder.store(low, own, align=4)
+        return _NOTHING
+
+    integers = (types.int64, hash_S, types.int64, count)
+    return types.void(signature_P, factor_P, summand_P, *integers), code
+
+
+load64 = cast(Callable[[U8, int], np.uint64], _load64)
+"""The eight bytes from a place on, the first of them lowest."""
+
+store64 = cast(Callable[[U8, int, np.uint64], None], _store64)
+"""Eight bytes to a place and behind it."""
+
+trailing_zeros = cast(Callable[[np.uint64], np.uint64], _trailing_zeros)
+"""The number of the lowest set bit, 64 for 0."""
+
+lower_lanes = cast(Callable[[U32, U32, U32, int, U32, int, int], None], _lower_lanes)
+"""`lower_lanes(signature_P, factor_P, summand_P, p, hash_S, s, count)`: lower the `LANES` places from `p` on to what
+`count` (a literal) hashes from `s` on, already mixed, are permuted to."""

@@ -1,0 +1,183 @@
+"""How much of a text is said more than once: words, lines and characters, a whole column at a time.
+
+In: a polars String series. Out: one number a text and measure. Guarantees: case does not count; a text's values do not
+depend on the texts beside it, nor on whether the compiled pass (numba, extra `fast`) is there: both count the same
+hashes. Tokens are those of `synthgen.refine.shingles`.
+Rejected: one pass a measure. Cutting a text into words is most of the work, whatever is counted then.
+
+A line ends at a line break or at the end of a sentence; white space around it does not count.
+
+Axes: C folded characters of the batch, T tokens, G n-grams, R different n-grams, L lines, N texts.
+"""
+
+# ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
+import importlib.util
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from synthgen.refine.loops_rule import ENDS, KEY_SHIFT, LINE_BYTES, LONG, SHORT
+from synthgen.refine.shingles import (
+    CHAR_BASE,
+    F64,
+    I64,
+    U32,
+    U64,
+    Bools,
+    Tokens,
+    mix,
+    ngrams,
+    powers,
+    tokenise,
+)
+
+__all__ = ["Loops", "loops_of", "tokens_of"]
+
+_WORTH_BYTES = 8 << 20  # the compiled pass saves 0.1 s of CPU a megabyte, and numba takes about a second
+_CHAR_INVERSE = pow(CHAR_BASE, -1, 1 << 64)
+_SPACE, _END = 1, 2  # a line break is both
+_KIND_X = np.zeros(0x10000, np.uint8)
+_KIND_X[[point for point in range(0x3001) if chr(point).isspace()]] = _SPACE
+_KIND_X[[ord(end) for end in ENDS]] |= _END
+_MIXED_A = mix(np.arange(128, dtype=np.uint64))
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """Per text. `words_N`; `dup_ngram_N`: share of the 8-word runs that stood in the text before; `top_ngram_N`:
+    share of the text its most frequent 4-word run covers, 0 where none comes twice; `dup_line_N`: share of the
+    characters in lines of 15 bytes or more that stood there before; `line_repeat_N`: how many such lines there are;
+    `solid_N`: at least the length of the longest run without white space (folding may lengthen it).
+
+    Runs of words that are mostly numbers do not count: a table of zeros is no loop.
+    """
+
+    words_N: I64
+    dup_ngram_N: F64
+    top_ngram_N: F64
+    dup_line_N: F64
+    line_repeat_N: I64
+    solid_N: I64
+
+
+def loops_of(text: pl.Series, *, kernel: bool | None = None) -> Loops:
+    """Measure every text; null is an empty one.
+
+    `kernel`: None means the compiled pass where numba is loaded already, or installed and worth the second it takes.
+    """
+    text = text.fill_null("")
+    if kernel if kernel is not None else _worth_it(text):
+        from synthgen.refine.loops_kernel import compiled_loops
+
+        return Loops(*compiled_loops(text))
+    return _in_numpy(text.to_list())
+
+
+def tokens_of(text: pl.Series, *, kernel: bool | None = None) -> Tokens:
+    """`tokenise` of a column; `kernel` as for `loops_of`."""
+    text = text.fill_null("")
+    if kernel if kernel is not None else _worth_it(text):
+        from synthgen.refine.loops_kernel import compiled_tokens
+
+        return compiled_tokens(text)
+    return tokenise(text.to_list())
+
+
+def _worth_it(text: pl.Series) -> bool:
+    large = (text.str.len_bytes().sum() or 0) >= _WORTH_BYTES
+    return "numba" in sys.modules or (large and importlib.util.find_spec("numba") is not None)
+
+
+def _in_numpy(texts: list[str]) -> Loops:
+    tokens = tokenise(texts)
+    words_N = np.bincount(tokens.text_T, minlength=len(texts))
+    text_R, size_R = _runs(tokens, LONG)
+    all_N = np.bincount(text_R, weights=size_R, minlength=len(texts))
+    dup_N = (all_N - np.bincount(text_R, minlength=len(texts))) / np.maximum(all_N, 1)
+    text_R, size_R = _runs(tokens, SHORT)
+    top_N = np.zeros(len(texts), np.int64)
+    np.maximum.at(top_N, text_R, size_R)
+    top_N[top_N == 1] = 0
+    share_N = np.minimum(top_N * SHORT / np.maximum(words_N, 1), 1.0)
+    return Loops(words_N, dup_N, share_N, *_lines(texts))
+
+
+def _runs(tokens: Tokens, n: int) -> tuple[I64, I64]:
+    """`text_R`, `size_R` of every different n-gram that is not mostly numbers: its text, and how often it stands there.
+
+    Sorted by text and part of the hash in one number.
+    """
+    grams = ngrams(tokens, n)
+    if grams.start_G.size == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    numbers_T1 = np.concatenate([[0], np.cumsum(tokens.numeric_T)])
+    worded_G = (numbers_T1[grams.start_G + n] - numbers_T1[grams.start_G]) * 2 <= n
+    text_G = grams.text_G[worded_G].astype(np.uint64)
+    key_G = np.sort((text_G << np.uint64(64 - KEY_SHIFT)) | (grams.hash_G[worded_G] >> np.uint64(KEY_SHIFT)))
+    first_R = np.flatnonzero(np.diff(key_G, prepend=np.uint64(2**64 - 1)))
+    return (key_G[first_R] >> np.uint64(64 - KEY_SHIFT)).astype(np.int64), np.diff(first_R, append=key_G.size)
+
+
+def _lines(texts: list[str]) -> tuple[F64, I64, I64]:
+    """Share of repeated characters, number of repeats, and longest run without white space of every text."""
+    char_C, start_N = _folded(texts)
+    none_N = np.zeros(len(texts), np.int64)
+    if char_C.size == 0:
+        return np.zeros(len(texts)), none_N, none_N
+    border_N = start_N[(start_N > 0) & (start_N < char_C.size)]
+    kind_C = _KIND_X[char_C] if char_C.dtype == np.uint8 else _KIND_X[np.minimum(char_C, _KIND_X.size - 1)]
+    first_W, end_W = _stretches(kind_C & _SPACE == 0, border_N)
+    solid_N = none_N.copy()
+    np.maximum.at(solid_N, np.searchsorted(start_N, first_W, side="right") - 1, end_W - first_W)
+    # A line's own characters: from its first to its last that is no white space.
+    first_W, end_W = _stretches(kind_C == 0, border_N)
+    stop_L = np.union1d(np.flatnonzero(kind_C & _END), np.append(border_N, char_C.size))
+    first_L = np.append(first_W, char_C.size)[np.searchsorted(first_W, np.append(0, stop_L[:-1]))]
+    last_L = np.append(end_W, 0)[np.searchsorted(end_W, stop_L, side="right") - 1]
+    long_L = _bytes_between(char_C, first_L, last_L) >= LINE_BYTES
+    first_L, last_L = first_L[long_L], last_L[long_L]
+    sum_C1 = np.zeros(char_C.size + 1, np.uint64)
+    mixed_C = _MIXED_A[char_C] if char_C.dtype == np.uint8 else mix(char_C.astype(np.uint64))
+    np.cumsum(mixed_C * powers(CHAR_BASE, char_C.size), out=sum_C1[1:])
+    hash_L: U64 = mix((sum_C1[last_L] - sum_C1[first_L]) * powers(_CHAR_INVERSE, char_C.size)[first_L])
+    text_L, size_L = np.searchsorted(start_N, first_L, side="right") - 1, last_L - first_L
+    order = np.lexsort((hash_L, text_L))
+    again_L = np.zeros(hash_L.size, np.bool_)
+    hash_S, text_S = hash_L[order], text_L[order]
+    again_L[order[1:]] = (hash_S[1:] == hash_S[:-1]) & (text_S[1:] == text_S[:-1])
+    all_N = np.bincount(text_L, weights=size_L, minlength=len(texts))
+    repeated_N = np.bincount(text_L[again_L], weights=size_L[again_L], minlength=len(texts))
+    return repeated_N / np.maximum(all_N, 1), np.bincount(text_L[again_L], minlength=len(texts)), solid_N
+
+
+def _folded(texts: list[str]) -> tuple[NDArray[np.uint8] | U32, I64]:
+    """Case-folded characters of all texts, and where each begins; an empty one where the next does."""
+    joined = "".join(texts)
+    plain = joined.isascii()
+    folded = texts if plain else [text.casefold() for text in texts]
+    start_N = np.cumsum([0, *map(len, folded)], dtype=np.int64)[:-1]
+    if plain:
+        return np.frombuffer(joined.lower().encode(), np.uint8), start_N
+    return np.frombuffer("".join(folded).encode("utf-32-le", "replace"), np.uint32), start_N
+
+
+def _stretches(inside_C: Bools, border_N: I64) -> tuple[I64, I64]:
+    """Where each run of true values within one text begins and ends."""
+    begins_C, ends_C = inside_C.copy(), inside_C.copy()
+    begins_C[1:] &= ~inside_C[:-1]
+    ends_C[:-1] &= ~inside_C[1:]
+    begins_C[border_N] |= inside_C[border_N]
+    ends_C[border_N - 1] |= inside_C[border_N - 1]
+    return np.flatnonzero(begins_C), np.flatnonzero(ends_C) + 1
+
+
+def _bytes_between(char_C: NDArray[np.uint8] | U32, first_L: I64, last_L: I64) -> I64:
+    """UTF-8 bytes of stretches of characters; 0 or less where they end before they begin."""
+    if char_C.dtype == np.uint8:
+        return last_L - first_L
+    bytes_C1 = np.zeros(char_C.size + 1, np.int64)
+    np.cumsum(np.searchsorted([0x80, 0x800, 0x10000], char_C, side="right") + 1, out=bytes_C1[1:])
+    return bytes_C1[last_L] - bytes_C1[first_L]
