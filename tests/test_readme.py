@@ -22,14 +22,19 @@ import yaml
 from synthgen import api, errors
 from synthgen.plugins import plugin_names
 from synthgen.schema import RecordShape, judgements_schema, logprobs_schema, record_schema, rejected_schema
+from synthgen.train.config import load_student
+from tests.chat_templates import tokenizer as chat_tokenizer
 from tests.documented import ROOT, Teacher, fix_the_day, overrides, run_command
 from tests.loopback import Loopback
+from tests.tiny_models import tiny_llama
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FORMATS = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
 JUDGE = (ROOT / "docs" / "judge.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 DOCUMENTS = {
+    "docs/training.md": TRAINING,
     "README.md": README,
     "docs/formats.md": FORMATS,
     "docs/architecture.md": ARCHITECTURE,
@@ -53,7 +58,7 @@ def commands() -> list[str]:
     return [line.split("#")[0].strip() for line in lines if line.startswith("synthgen ")]
 
 
-RECIPE, AXOLOTL = blocks("yaml")
+RECIPE, STUDENT, AXOLOTL = blocks("yaml")
 (LLAMA_FACTORY,) = blocks("json")
 API, LOADING, TRL = blocks("python")
 LOCAL = [command for command in commands() if "quickstart.yaml" in command]
@@ -80,6 +85,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         "messages": [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Red."}]
     }
     (folder / "theirs.jsonl").write_bytes(orjson.dumps(theirs) + b"\n")
+    save_student(folder)
     with Loopback(reply=Teacher()) as server, pytest.MonkeyPatch.context() as patch:
         fix_the_day(patch)
         assert "http://127.0.0.1:8000/v1" in RECIPE
@@ -92,6 +98,16 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         )
         (folder / "labels.jsonl").write_text(labels, encoding="utf-8")
         yield Workplace(folder, server.url, folder / RUN)
+
+
+def save_student(folder: Path) -> None:
+    """A student's file whose base is tiny, in the place of the shown one's."""
+    tokenizer = chat_tokenizer("chatml")
+    tokenizer.save_pretrained(folder / "base")
+    tiny_llama(len(tokenizer), max_position_embeddings=4096).save_pretrained(folder / "base")
+    (folder / "student.yaml").write_text(
+        "{name: support-student, base: base, steps: {max_steps: 1}, hardware: {device: cpu}}"
+    )
 
 
 @pytest.fixture
@@ -138,6 +154,7 @@ def test_the_readme_shows_every_verb() -> None:
         "list",
         "schema",
         "policy",
+        "train",
         "judge",
     }
     assert shown == verbs
@@ -234,6 +251,19 @@ def test_the_trl_snippet_is_python_that_loads_the_same_run() -> None:
     assert {keyword.arg for keyword in named["SFTTrainer"].keywords} == {"model", "args", "train_dataset"}
 
 
+def test_the_shown_student_is_one(tmp_path: Path) -> None:
+    (tmp_path / "student.yaml").write_text(STUDENT)
+
+    assert load_student(tmp_path / "student.yaml").config.method == "lora"
+
+
+def test_the_student_of_the_training_docs_is_one(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", TRAINING, re.DOTALL | re.MULTILINE)
+    (tmp_path / "student.yaml").write_text(shown)
+
+    assert load_student(tmp_path / "student.yaml").config.name == "tickets"
+
+
 def test_the_axolotl_snippet_maps_to_our_columns() -> None:
     (dataset,) = yaml.safe_load(AXOLOTL)["datasets"]
 
@@ -284,7 +314,7 @@ def test_make_targets_the_readme_names_exist() -> None:
 def test_extras_the_readme_names_exist() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
-    for extra in ("local", "fast"):
+    for extra in ("local", "fast", "train"):
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE)
         assert f"`{extra}`" in README or f"[{extra}]" in README
 

@@ -21,6 +21,7 @@ from synthgen.cli.judge import app as judge_app
 from synthgen.cli.policy import app as policy_app
 from synthgen.cli.report import report as report_verb
 from synthgen.cli.terminal import safe
+from synthgen.cli.train import app as train_app
 from synthgen.errors import PolicyError, SynthgenError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(journal_app, name="journal")
 app.add_typer(judge_app, name="judge")
 app.add_typer(policy_app, name="policy")
+app.add_typer(train_app, name="train")
 app.command()(doctor)
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]

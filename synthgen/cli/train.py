@@ -1,0 +1,262 @@
+"""`synthgen train`: a dataset in, a student out; and what goes before and after it (`score`, `export`).
+
+`synthgen train DATASET ...` is short for `synthgen train run DATASET ...`: a dataset called like a verb is written `./score`.
+torch and its libraries are loaded inside the verbs alone.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from synthgen.cli.terminal import safe
+from synthgen.errors import UsageError
+
+if TYPE_CHECKING:  # the libraries of training take seconds to load
+    from synthgen.train.engine import Progress
+    from synthgen.train.story import StudentReport
+
+__all__ = ["app"]
+
+_NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+_SAID_EVERY_S = 10.0
+
+
+class _RunByDefault(TyperGroup):
+    """What does not begin with a verb is for `run`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # base is private
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RunByDefault,
+    help="Train a student: synthgen train DATASET -c student.yaml.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Config = Annotated[
+    Path | None, typer.Option("-c", "--config", help="The student's YAML file; without it, name --base.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key of the file: a.b=c. May be repeated.")
+]
+Dataset = Annotated[
+    Path, typer.Argument(help="A run folder, or Parquet/JSONL of conversations.", show_default=False)
+]
+
+
+@app.callback()
+def train() -> None:
+    """Train a student: synthgen train DATASET -c student.yaml."""
+
+
+@app.command()
+def run(
+    dataset: Dataset,
+    config: Config = None,
+    base: Annotated[str | None, typer.Option(help="The base: a hub id, a folder, or smollm2-135m.")] = None,
+    method: Annotated[str | None, typer.Option(help="full, lora or qlora.")] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Short for --method lora.")] = False,
+    epochs: Annotated[float | None, typer.Option(help="How often each row is seen.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimiser steps, whatever the epochs.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the student. Default: students/<name>.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train it. The same command goes on where it was stopped, and does nothing once the student is there."""
+    flags = {
+        "base": base,
+        "method": "lora" if lora else method,
+        "steps.epochs": epochs,
+        "steps.max_steps": max_steps,
+    }
+    if lora and method not in (None, "lora"):
+        raise UsageError(f"--lora and --method {method} contradict each other")
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    if config is None and base is None:
+        raise UsageError("train: name a student's file with -c, or a base with --base")
+    _require_libraries()
+    from synthgen.cli.as_json import print_json
+    from synthgen.train.config import load_student
+    from synthgen.train.story import train as train_student
+
+    source = config if config is not None else {"name": "student", "base": str(base)}
+    loaded = load_student(source, [*(overrides or ()), *given])
+    target = out or Path("students") / loaded.config.name
+    report = train_student(loaded, dataset, target, progress=None if as_json else _progress(), say=_say)
+    if as_json:
+        print_json({**asdict(report), "out": str(report.out)})
+    else:
+        _print_report(report)
+
+
+@app.command()
+def plan(
+    dataset: Dataset,
+    config: Config = None,
+    base: Annotated[str | None, typer.Option(help="The base: a hub id, a folder, or smollm2-135m.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the training would need: memory, work, time on common cards. Estimated, not measured; loads no weights."""
+    if config is None and base is None:
+        raise UsageError("train plan: name a student's file with -c, or a base with --base")
+    _require_libraries()
+    from synthgen.cli.as_json import print_json
+    from synthgen.train.config import load_student
+    from synthgen.train.plan import plan_student
+
+    source = config if config is not None else {"name": "student", "base": str(base)}
+    given = [f"base={base}"] if config is not None and base is not None else []
+    found = plan_student(load_student(source, [*(overrides or ()), *given]), dataset)
+    if as_json:
+        print_json({"estimated": True, **asdict(found), "total_bytes": found.total_bytes})
+        return
+    print("estimated, not measured")
+    print(f"parameters: {found.sizes.parameters:,}, of which trained {found.sizes.trained:,}")
+    print(f"sequences: {found.examples:,} ({found.tokens_per_epoch:,} tokens), steps: {found.steps:,}")
+    for name, size in (
+        ("weights", found.weights_bytes),
+        ("gradients", found.gradients_bytes),
+        ("optimiser", found.optimizer_bytes),
+        (f"activations of {found.micro_batch} x {found.longest} tokens", found.activations_bytes),
+        ("together", found.total_bytes),
+    ):
+        print(f"{name}: {size / 1e9:,.2f} GB")
+    for fit in found.cards:
+        enough = (
+            "fits" if fit.fits else f"needs {fit.cards_if_sharded or 'smaller batches, not more'} of them"
+        )
+        print(f"{fit.card}: {enough}; {fit.hours:,.2f} h on one")
+
+
+@app.command()
+def score(
+    dataset: Dataset,
+    teacher: Annotated[str, typer.Option(help="The checkpoint that scores: a folder or a hub id.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder for the scores. Default: <dataset>.logprobs beside it."),
+    ] = None,
+    k: Annotated[int, typer.Option(help="How many tokens of each position.", min=1)] = 20,
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", help="The student's file, whose `data` says what an answer is."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Soft labels for stored answers, from one pass of an open-weight teacher; `loss.kd.logprobs` names them then."""
+    _require_libraries()
+    from synthgen.cli.as_json import print_json
+    from synthgen.train.config import load_student
+    from synthgen.train.reading import read_dataset
+    from synthgen.train.score import score_conversations
+
+    data = load_student(config, overrides or ()).config.data if config is not None else None
+    target = out or dataset.with_name(f"{dataset.name}.logprobs")
+    conversations = read_dataset(dataset, limit=data.limit if data else None).conversations
+    scored = score_conversations(conversations, teacher, target, k=k, data=data)
+    if as_json:
+        print_json({"out": str(target), "turns": scored.turns, "refused": dict(scored.refused)})
+        return
+    print(f"scored {scored.turns:,} answers into {target}")
+    _print_refused(dict(scored.refused))
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a student.", show_default=False)],
+    format: Annotated[str, typer.Option("--as", help="gguf:f16, openvino:int4, ...")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The file or folder to write.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="A dataset whose questions both are asked, to compare their answers.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many of its questions.", min=1)] = 50,
+    least: Annotated[
+        float, typer.Option(help="Share of equal answers below which it ends with exit code 7.", min=0, max=1)
+    ] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a student for another engine, and compare its answers with those of the checkpoint."""
+    if least and prompts is None:
+        raise UsageError("--least compares answers: name a dataset with --prompts")
+    _require_libraries()
+    from synthgen.cli.as_json import print_json
+    from synthgen.train.export.story import export_student, first_prompts
+
+    asked = first_prompts(prompts, count) if prompts is not None else []
+    report = export_student(checkpoint, out, format, prompts=asked, least=least)
+    if as_json:
+        print_json(asdict(report))
+        return
+    print(f"{report.exported}: {report.format}, {report.size_bytes / 1e6:,.1f} MB")
+    if report.agreement is not None:
+        print(
+            f"{report.agreement.same} of {report.agreement.prompts} answers are those of {report.checkpoint}"
+        )
+
+
+def _require_libraries() -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"training needs {', '.join(missing)}: pip install 'synthgen[train]'")
+
+
+def _say(text: str) -> None:
+    print(safe(text), file=sys.stderr)
+
+
+def _progress() -> Callable[["Progress"], None]:
+    """A line on stderr at the first step, at the last, and every 10 s between."""
+    last = -_SAID_EVERY_S
+
+    def tell(now: "Progress") -> None:
+        nonlocal last
+        if now.step not in (1, now.steps) and time.monotonic() - last < _SAID_EVERY_S:
+            return
+        last = time.monotonic()
+        loss = "-" if now.loss is None else f"{now.loss:.4f}"
+        validation = "" if now.validation_loss is None else f", validation {now.validation_loss:.4f}"
+        print(
+            f"step {now.step}/{now.steps}, loss {loss}{validation}, {now.tokens_per_s:,.0f} tokens/s, "
+            f"{now.remaining_s:,.0f} s left",
+            file=sys.stderr,
+        )
+
+    return tell
+
+
+def _print_report(report: "StudentReport") -> None:
+    if not report.trained:
+        print(f"student: {report.out} (was there already)")
+        return
+    print(
+        f"trained on {report.examples:,} examples, {report.targets:,} of {report.tokens:,} tokens: "
+        f"{report.steps:,} steps in {report.seconds:,.0f} s"
+    )
+    for name, value in {"loss": report.loss, "validation loss": report.validation_loss}.items():
+        if value is not None:
+            print(f"{name}: {value:.4f}")
+    _print_refused(report.refused)
+    for duty in report.obligations:
+        print(f"duty: {safe(duty)}")
+    print(f"student: {report.out}")
+
+
+def _print_refused(refused: Mapping[str, int]) -> None:
+    for reason, number in sorted(refused.items()):
+        print(f"left out: {number:,} ({reason})")
