@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
 from dataclasses import dataclass
@@ -287,14 +288,18 @@ def closure(requirement: Requirement, found: dict[str, set[str]]) -> None:
 
 def test_running_the_tests_needs_one_version_of_torch() -> None:
     """Any other is, on most indexes, a CUDA build of several GB."""
-    found: dict[str, set[str]] = {}
-    closure(Requirement("synthgen[dev,local]"), found)
-    assert {"openvino-genai", "pytest"} <= set(found)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needs = map(Requirement, project["optional-dependencies"]["dev"])
 
-    needs = [Requirement(need) for need in distribution("synthgen").requires or []]
-    torch = [
-        need
-        for need in needs
-        if need.name == "torch" and need.marker and need.marker.evaluate({"extra": "dev"})
-    ]
-    assert [[one.operator for one in need.specifier] for need in torch] == [["=="]]
+    (torch,) = [need for need in needs if need.name == "torch"]
+
+    assert [one.operator for one in torch.specifier] == ["=="]
+
+
+def test_what_is_no_extra_of_training_needs_no_torch() -> None:
+    found: dict[str, set[str]] = {}
+
+    closure(Requirement("synthgen[local,azure,bedrock,vertex,fast,math]"), found)
+
+    assert "openvino-genai" in found
+    assert not {name for name in found if name in ("torch", "torchvision") or name.startswith("nvidia-")}

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,20 @@ def kill(progress):
         os.kill(os.getpid(), signal.SIGKILL)
 engine.trained(Path(sys.argv[1]), progress=kill, **engine.STEPWISE)
 """
+PAIR = """
+import sys
+from pathlib import Path
+import torch
+import tests.test_train_engine as engine
+held_out = [[row] for row in engine.examples(4, seed=5)]
+result = engine.trained(Path(sys.argv[1]), validation=held_out, **engine.SHARED)
+torch.save(engine.weights(result), sys.argv[2])
+"""
+SHARED: dict[str, object] = {
+    "steps": {"max_steps": 4, "batch_size": 8, "learning_rate": 1e-3},
+    "data": {"validation_share": 0.1},
+    "evaluation": {"every": 2},
+}
 STEPWISE: dict[str, object] = {"steps": {"max_steps": 8, "batch_size": 4}, "evaluation": {"every": 2}}
 
 
@@ -141,6 +156,38 @@ def test_a_killed_training_ends_in_the_same_weights(tmp_path: Path) -> None:
     assert resumed.resumed_from == 4
     for name, value in weights(whole).items():
         assert torch.equal(weights(resumed)[name], value), name
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    validation = [[row] for row in examples(4, seed=5)]
+    whole = trained(tmp_path / "one", validation=validation, **SHARED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", PAIR, str(tmp_path / "two"), str(tmp_path / f"{rank}.pt")],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    for process in pair:
+        _, said = process.communicate(timeout=100)
+        assert process.returncode == 0, said.decode()
+
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    for rank in range(2):
+        for name, value in torch.load(tmp_path / f"{rank}.pt").items():
+            torch.testing.assert_close(value, weights(whole)[name], rtol=1e-3, atol=1e-4)
 
 
 def test_metrics_of_a_killed_training_are_those_of_a_whole_one(tmp_path: Path) -> None:

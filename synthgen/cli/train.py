@@ -4,6 +4,7 @@
 torch and its libraries are loaded inside the verbs alone.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -97,6 +98,8 @@ def run(
     loaded = load_student(source, [*(overrides or ()), *given])
     target = out or Path("students") / loaded.config.name
     report = train_student(loaded, dataset, target, progress=None if as_json else _progress(), say=_say)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes one speaks
     if as_json:
         print_json({**asdict(report), "out": str(report.out)})
     else:

@@ -213,7 +213,7 @@ def train_model(
     arguments, steps = _arguments(config, work, len(training), bool(validation))
     resumed = newest_checkpoint(work)
     step = int(resumed.name.rpartition("-")[2]) if resumed is not None else 0
-    journal = _Journal(work / "metrics.jsonl", step, steps, progress)
+    journal = _Journal(work / "metrics.jsonl", step, steps, progress, first=arguments.process_index == 0)
     callbacks: list[TrainerCallback] = [journal]
     if config.evaluation.patience is not None:
         callbacks.append(EarlyStoppingCallback(config.evaluation.patience))
@@ -261,7 +261,7 @@ def newest_checkpoint(work: Path) -> Path | None:
         if (folder / _MARKER).is_file():
             whole.append((int(folder.name.rpartition("-")[2]), folder))
         else:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # each process of a distributed training does
     return max(whole)[1] if whole else None
 
 
@@ -367,7 +367,13 @@ class _Journal(TrainerCallback):  # type: ignore[misc]  # as above
     """`metrics.jsonl`, a line for each step and evaluation, and the caller's progress."""
 
     def __init__(
-        self, path: Path, step: int, steps: int, progress: Callable[[Progress], None] | None
+        self,
+        path: Path,
+        step: int,
+        steps: int,
+        progress: Callable[[Progress], None] | None,
+        *,
+        first: bool,
     ) -> None:
         self._path, self._first, self._steps, self._progress = path, step, steps, progress
         self._tokens = 0.0
@@ -378,7 +384,8 @@ class _Journal(TrainerCallback):  # type: ignore[misc]  # as above
         kept = [line for line in lines if _step(line) <= step]
         for line in kept:
             self._note(orjson.loads(line))
-        write_bytes(path, b"".join(line + b"\n" for line in kept))
+        if first:
+            write_bytes(path, b"".join(line + b"\n" for line in kept))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
