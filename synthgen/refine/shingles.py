@@ -96,10 +96,7 @@ def tokenise(texts: Sequence[str], *, characters: bool = False) -> Tokens:
     entry_C = _look_up(char_C)
     kind_C = (entry_C >> np.uint32(KIND_SHIFT)).astype(np.uint8) & np.uint8(7)
     first_T, end_T = _spans(kind_C, size_N, characters=characters)
-    place_C1 = _byte_places(char_C)
-    hash_T = _hashed(
-        bytes_C, *((first_T, end_T) if place_C1 is None else (place_C1[first_T], place_C1[end_T]))
-    )
+    hash_T = _hashed(bytes_C, *_byte_places(char_C, first_T, end_T))
     digits_C1 = np.zeros(char_C.size + 1, np.int32)
     np.cumsum(entry_C & np.uint32(DIGIT) != 0, dtype=np.int32, out=digits_C1[1:])
     per_text_N = np.diff(np.searchsorted(first_T, np.cumsum([0, *size_N])))
@@ -213,14 +210,17 @@ def _folded(texts: Sequence[str]) -> tuple[NDArray[np.uint8] | U32, list[int], b
     return char_C, [len(text) for text in folded], joined.encode("utf-8", "replace")
 
 
-def _byte_places(char_C: NDArray[np.uint8] | U32) -> I64 | None:
-    """Where each character begins as UTF-8, and the end; None where that is its own place."""
+def _byte_places(char_C: NDArray[np.uint8] | U32, first_T: I64, end_T: I64) -> tuple[I64, I64]:
+    """The places of these characters as UTF-8: their own, and one to three more for each character above ASCII before."""
     if char_C.dtype == np.uint8:
-        return None
-    size_C = np.ones(char_C.size, np.int64)
-    for longer in (0x80, 0x800, 0x10000):
-        size_C += char_C >= longer
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(size_C)])
+        return first_T, end_T
+    wide_W = np.flatnonzero(char_C >= 0x80)
+    wider_W = char_C[wide_W]
+    more_W1 = np.zeros(wide_W.size + 1, np.int64)
+    np.cumsum(1 + (wider_W >= 0x800) + (wider_W >= 0x10000), out=more_W1[1:])
+    return first_T + more_W1[np.searchsorted(wide_W, first_T)], end_T + more_W1[
+        np.searchsorted(wide_W, end_T)
+    ]
 
 
 def _hashed(text: bytes, first_T: I64, end_T: I64) -> U64:
