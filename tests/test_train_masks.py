@@ -24,6 +24,8 @@ EMPTY_THINKING = "<think>\n\n</think>\n\n"
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30).filter(
     lambda text: bool(text.strip())
 )
+# A line break in front would share a token with the template's own: we cut there, transformers' mask cannot.
+FLUSH = TEXTS.filter(lambda text: not text[0].isspace())
 
 
 def conversation(*said: str, **fields: object) -> Conversation:
@@ -81,7 +83,7 @@ def test_what_precedes_a_target_is_the_prompt_of_inference(style: str, said: lis
 
 
 @pytest.mark.parametrize("style", ["chatml", "llama3"])
-@given(said=st.lists(TEXTS, min_size=2, max_size=6).filter(lambda said: len(said) % 2 == 0))
+@given(said=st.lists(FLUSH, min_size=2, max_size=6).filter(lambda said: len(said) % 2 == 0))
 @settings(max_examples=30, deadline=None)
 def test_masks_are_those_of_generation_markers(style: str, said: list[str]) -> None:
     given = conversation(*said)
