@@ -74,9 +74,9 @@ class Counts:
     flags: dict[str, int] = field(default_factory=dict)
     examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
-    def add(self, verdict: Verdict) -> None:
-        """Count one final verdict."""
-        outcome = verdict.outcome or "pending"
+    def add(self, verdict: Verdict, *, passed: Outcome = "pending") -> None:
+        """Count one final verdict; `passed` is what one without an outcome counts as."""
+        outcome = verdict.outcome or passed
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if outcome == "accepted":
             for flag in verdict.flags:
