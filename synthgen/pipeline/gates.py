@@ -287,7 +287,6 @@ class Gates:
         return ids[0] if len(ids) == 1 else digest(list(ids))
 
 
-
 def _behind(leaf: Leaf, part: Part) -> int:
     """The generation a source row says it has, as rows that synthgen published do; 0 where its text does not enter."""
     said = leaf.row.fields.get("generation")
