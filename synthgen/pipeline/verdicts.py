@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from synthgen.frozen import set_by_slot
 from synthgen.pipeline.judgement import Judgement
 from synthgen.pipeline.tree import Leaf
 from synthgen.types import Message
@@ -33,6 +34,7 @@ class Origin:
     generation: int | None
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What became of a leaf, and why. `outcome` None: it passed everything so far."""
