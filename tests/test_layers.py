@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "synthgen"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "lazy", "types", "shape", "schema", "spool", "keymap"),
+    ("errors", "frozen", "lazy", "types", "shape", "schema", "spool", "keymap"),
     ("assets", "plugins"),
     ("recipe",),
     ("sources", "templates", "journal", "refine", "policy", "dataset"),
@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Who may use a neighbour in its own layer. Whatever is not here may not: the leaves know nothing of each other.
 NEIGHBOURS = {
     ("types", "errors"),
+    ("types", "frozen"),
     ("schema", "shape"),
     ("schema", "types"),
     ("spool", "errors"),
