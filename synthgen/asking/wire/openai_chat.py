@@ -19,7 +19,7 @@ from synthgen.asking.wire.logprobs import read_logprobs
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
 from synthgen.asking.wire.schemas import is_strict
 from synthgen.asking.wire.shares import share_usage
-from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
+from synthgen.asking.wire.taxonomy import has_error, no_object, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
 
@@ -110,7 +110,7 @@ class OpenAIChatWire:
         if not 200 <= reply.status < 300:
             return read_error(reply, payload, self._clock())
         if payload is None:
-            return unusable(reply, "the body is no JSON object")
+            return no_object(reply)
         if has_error(payload):
             return read_error(reply, payload, self._clock())
         choices = [as_object(choice) for choice in as_list(payload.get("choices"))] or [{}]
