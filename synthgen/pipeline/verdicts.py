@@ -9,8 +9,10 @@ from synthgen.pipeline.judgement import Judgement
 from synthgen.pipeline.tree import Leaf
 from synthgen.types import Message
 
-__all__ = ["Counts", "Objection", "Origin", "Outcome", "Target", "Verdict", "prompt_and_answer"]
+__all__ = ["HOLDOUT", "Counts", "Objection", "Origin", "Outcome", "Target", "Verdict", "prompt_and_answer"]
 
+# What rejects call the dataset's own test split where train rows repeat it: stage `decontaminate:test_split`.
+HOLDOUT = "test_split"
 Outcome = Literal["accepted", "rejected", "failed", "quarantined", "surplus", "pending"]
 
 
