@@ -26,10 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.journal import Entry, Journal
+from synthgen.journal.contents import index_path, sealed_path
 from synthgen.journal.keys import SortedKeys
 from synthgen.journal.ledger import Account
 from synthgen.journal.lines import encode
-from synthgen.journal.sealed import Frames, SegmentIndex, index_path, sealed_path, write_index
+from synthgen.journal.sealed import Frames, SegmentIndex, write_index
 
 TEXT = ("The tide follows the moon, twice a day, and a little later every day. " * 30)[:1900]
 KEYS_PER_SEGMENT = 120_000  # 256 MiB of rows of about 2 KB

@@ -19,6 +19,7 @@ HEAVY = (*VENDORS, "polars", "datasketch", "numpy", "pyarrow", "pydantic", "jinj
 REFINING = (
     "polars",
     "datasketch",
+    "numpy",
     "rich",
     "synthgen.refine.running",
     "synthgen.asking.doctor.probes",

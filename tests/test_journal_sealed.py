@@ -12,9 +12,10 @@ import pytest
 
 from synthgen.errors import StorageError
 from synthgen.journal import Entry, Journal, JournalIndex
+from synthgen.journal.contents import index_path, raw_path, sealed_path
 from synthgen.journal.keys import KeyTable, SortedKeys
 from synthgen.journal.lines import encode
-from synthgen.journal.sealed import index_path, raw_path, read_index, sealed_path, zstd
+from synthgen.journal.sealed import read_index, zstd
 from synthgen.journal.sealing import seal
 from synthgen.spool import Spool
 from tests.test_journal import answer, ended, failure, intent, key, sums

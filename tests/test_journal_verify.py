@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from synthgen.cli import app
 from synthgen.errors import RunLocked, StorageError
 from synthgen.journal import lock_run
+from synthgen.journal.contents import index_path, raw_path, sealed_path
 from synthgen.journal.lines import encode
-from synthgen.journal.sealed import index_path, raw_path, read_index, sealed_path, write_index
+from synthgen.journal.sealed import read_index, write_index
 from synthgen.journal.sealing import seal
 from synthgen.journal.verify import DoublePayment, PossiblyPaid, verify
 from tests.test_journal import answer, ended, failure, intent, key, unusable, write_lines

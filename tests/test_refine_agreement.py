@@ -5,18 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.refine.agreement import (
-    auc,
-    best_cut,
-    binomial_p,
-    cuts,
-    kappa,
-    needed_for,
-    spearman,
-    wilson,
-    within_groups,
-)
+from synthgen.refine.agreement import auc, best_cut, cuts, kappa, needed_for, spearman, within_groups
 from synthgen.refine.pairwise import bradley_terry, position_bias, settled, win_scores
+from synthgen.refine.shares import binomial_p, wilson
 
 
 def ratings(table: list[list[int]]) -> tuple[list[int], list[int]]:

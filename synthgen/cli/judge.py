@@ -9,7 +9,8 @@ from synthgen.cli.terminal import safe
 
 if TYPE_CHECKING:  # numpy is not loaded for --help
     from synthgen.pipeline.calibrate import Calibration
-    from synthgen.refine.agreement import Cut, Estimate
+    from synthgen.refine.agreement import Cut
+    from synthgen.refine.shares import Estimate
 
 __all__ = ["app"]
 

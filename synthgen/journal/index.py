@@ -12,29 +12,19 @@ import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from synthgen.errors import StorageError
 from synthgen.journal.batches import OpenBatch
-from synthgen.journal.keys import KeyTable, SortedKeys
+from synthgen.journal.contents import SEGMENT_SHIFT, Contents, damage_at, index_path, raw_path, sealed_path
 from synthgen.journal.ledger import Account, Ledger
 from synthgen.journal.lines import Entry, decode, scan
-from synthgen.journal.sealed import (
-    SEGMENT_SHIFT,
-    Contents,
-    Frames,
-    SegmentIndex,
-    damage_at,
-    find_frames,
-    index_path,
-    raw_path,
-    read_index,
-    sealed_path,
-)
-from synthgen.keymap import KeyMap
 from synthgen.spool import Spool, read_at
 from synthgen.types import JSONValue
+
+if TYPE_CHECKING:  # sealed segments are read with numpy: only where there are some
+    from synthgen.journal.keys import KeyTable
+    from synthgen.journal.sealed import Frames, SegmentIndex
 
 __all__ = ["JournalIndex", "segment_numbers", "segment_paths"]
 
@@ -97,6 +87,8 @@ class JournalIndex:
         self.good_end: dict[int, int] = {}
         self._account = Account()
         self._recent: tuple[Contents, ...] = ()  # segments that are not sealed, oldest first
+        self._replies: tuple[KeyTable, ...] = ()
+        self._rows: tuple[KeyTable, ...] = ()
         self._frames: dict[int, Frames] = {}  # of those that are
         self._rebuilt: dict[int, SegmentIndex] = {}  # without a usable index file
         self._leftover: list[int] = []  # sealed, only the raw segment is still there
@@ -111,6 +103,8 @@ class JournalIndex:
         if not raw_path(self.folder, number).exists():
             return True
         path = sealed_path(self.folder, number)
+        from synthgen.journal.sealed import read_index
+
         index = read_index(index_path(self.folder, number), number)
         if index is None or not path.exists() or path.stat().st_size != index.frames.file_size:
             return False
@@ -119,10 +113,10 @@ class JournalIndex:
 
     def _load_tables(self, numbers: list[int]) -> None:
         """Load sealed segments: one table of all their keys."""
-        self._replies: tuple[KeyTable, ...] = ()
-        self._rows: tuple[KeyTable, ...] = ()
         if not numbers:
             return
+        from synthgen.journal.keys import KeyTable
+
         parts, replies, rows = Spool(self.folder), list[KeyTable](), list[KeyTable]()
         for number in numbers:
             index = self.load_sealed(number)
@@ -136,33 +130,18 @@ class JournalIndex:
         self._replies = (KeyTable.merged(replies, whole),)
         self._rows = (KeyTable.merged(rows, whole),)
 
-    def load_sealed(self, number: int) -> SegmentIndex:
+    def load_sealed(self, number: int) -> "SegmentIndex":
         """The index of a sealed segment: from its file, or built again from its lines."""
+        from synthgen.journal.sealed import read_index, rebuild_index
+
         if number in self._rebuilt:
             return self._rebuilt[number]
         index = read_index(index_path(self.folder, number), number)
         path = sealed_path(self.folder, number)
         size = path.stat().st_size if path.exists() else None
         if index is None or size != index.frames.file_size:
-            index = self._rebuilt[number] = self._rebuild(number, index)
+            index = self._rebuilt[number] = rebuild_index(self.folder, number, self._account, index)
         return index
-
-    def _rebuild(self, number: int, stored: SegmentIndex | None) -> SegmentIndex:
-        """The index of a sealed segment, from its lines. What was paid for them stays paid where it is known."""
-        path = sealed_path(self.folder, number)
-        contents = Contents(number, self._account.copy())
-        if path.exists():
-            frames = find_frames(path)
-            with path.open("rb") as file:
-                for _ in contents.read(frames.lines(file.fileno())):
-                    pass
-            contents.note_tail(frames.raw_size)
-        else:
-            frames = Frames(np.zeros(1, np.uint64), np.zeros(1, np.uint64))
-            contents.damaged.append(f"{path.name}: is missing")
-        if stored is not None:
-            contents.account = stored.account
-        return SegmentIndex.of(contents, frames)
 
     def _load_raw(self, number: int, *, last: bool) -> None:
         contents = Contents(number, self._account)
@@ -213,10 +192,12 @@ class JournalIndex:
         raw = [contents.number for contents in self._recent[:-1]]
         return sorted({*raw, *self._rebuilt, *self._leftover})
 
-    def adopt(self, index: SegmentIndex) -> None:
+    def adopt(self, index: "SegmentIndex") -> None:
         """Go over to the sealed form of a segment, which holds the same."""
-        replies = _with(self._replies, index.replies, index.number, self.folder)
-        rows = _with(self._rows, index.rows, index.number, self.folder)
+        from synthgen.journal.keys import with_segment
+
+        replies = with_segment(self._replies, index.replies, index.number << SEGMENT_SHIFT, self.folder)
+        rows = with_segment(self._rows, index.rows, index.number << SEGMENT_SHIFT, self.folder)
         self._replies, self._rows = replies, rows
         with self._changing:
             self._frames[index.number] = index.frames
@@ -311,7 +292,7 @@ class JournalIndex:
             )
         return entry
 
-    def _sealed_line(self, segment: int, frames: Frames, offset: int) -> bytes:
+    def _sealed_line(self, segment: int, frames: "Frames", offset: int) -> bytes:
         number = frames.holding(offset)
         raw = self._frame(segment, number)
         start = offset - int(frames.raw_starts[number])
@@ -322,7 +303,7 @@ class JournalIndex:
         assert frames is not None  # sealed once is sealed for good
         return frames.read(file.handle, number) or b""
 
-    def _form_of(self, segment: int) -> tuple[_File, Frames | None]:
+    def _form_of(self, segment: int) -> "tuple[_File, Frames | None]":
         """The file of a segment, and its frames where it is sealed."""
         with self._changing:
             path = raw_path(self.folder, segment)
@@ -345,8 +326,10 @@ class JournalIndex:
 
     def summary(self) -> dict[str, JSONValue]:
         """Counts for people: replies, rows, damage."""
-        replies = _distinct(self._replies, [contents.replies for contents in self._recent])
-        rows = _distinct(self._rows, [contents.rows for contents in self._recent])
+        from synthgen.journal.keys import distinct
+
+        replies = distinct(self._replies, [contents.replies for contents in self._recent])
+        rows = distinct(self._rows, [contents.rows for contents in self._recent])
         return {"replies": replies - len(self._forgotten), "rows": rows, "damaged": len(self.damaged)}
 
 
@@ -361,26 +344,8 @@ def _line_at(file: _File, offset: int) -> bytes:
         size *= 4
 
 
-def _with(tables: tuple[KeyTable, ...], keys: SortedKeys, segment: int, folder: Path) -> tuple[KeyTable, ...]:
-    """The tables and one more segment. Each table is more than twice the next, so they stay few."""
-    tables = (*tables, KeyTable.of(keys, segment << SEGMENT_SHIFT, Spool(folder)))
-    while len(tables) > 1 and len(tables[-2]) <= 2 * len(tables[-1]):
-        tables = (*tables[:-2], KeyTable.merged(tables[-2:], Spool(folder)))
-    return tables
-
-
-def _find(tables: tuple[KeyTable, ...], key: bytes) -> int | None:
+def _find(tables: "tuple[KeyTable, ...]", key: bytes) -> int | None:
     for table in reversed(tables):
         if (place := table.find(key)) is not None:
             return place
     return None
-
-
-def _distinct(tables: tuple[KeyTable, ...], recent: list[KeyMap]) -> int:
-    heads = [table.heads() for table in tables]
-    heads += [
-        np.frombuffer(b"".join(key for key, _ in keys.items()), ">u8")[::2].astype(np.uint64)
-        for keys in recent
-        if keys
-    ]
-    return int(np.unique(np.concatenate(heads)).size) if heads else 0

@@ -12,6 +12,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from synthgen.keymap import KeyMap
 from synthgen.spool import Spool
 
-__all__ = ["U64", "KeyTable", "SortedKeys"]
+__all__ = ["U64", "KeyTable", "SortedKeys", "distinct", "with_segment"]
 
 U64 = npt.NDArray[np.uint64]
 
@@ -152,3 +153,24 @@ def _cuts(tables: Sequence[KeyTable]) -> Iterator[int | None]:
     fences = np.sort(np.concatenate([np.frombuffer(table._fences, np.uint64) for table in tables]))
     yield from fences[_SLICE // _BLOCK :: _SLICE // _BLOCK].tolist()
     yield None
+
+
+def with_segment(
+    tables: tuple[KeyTable, ...], keys: SortedKeys, segment: int, folder: Path
+) -> tuple[KeyTable, ...]:
+    """The tables and one more segment's. Each table is more than twice the next, so they stay few."""
+    tables = (*tables, KeyTable.of(keys, segment, Spool(folder)))
+    while len(tables) > 1 and len(tables[-2]) <= 2 * len(tables[-1]):
+        tables = (*tables[:-2], KeyTable.merged(tables[-2:], Spool(folder)))
+    return tables
+
+
+def distinct(tables: tuple[KeyTable, ...], recent: list[KeyMap]) -> int:
+    """How many keys there are, each counted once."""
+    heads = [table.heads() for table in tables]
+    heads += [
+        np.frombuffer(b"".join(key for key, _ in keys.items()), ">u8")[::2].astype(np.uint64)
+        for keys in recent
+        if keys
+    ]
+    return int(np.unique(np.concatenate(heads)).size) if heads else 0

@@ -17,8 +17,8 @@ time for less).
 import os
 import struct
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from zlib import crc32
@@ -26,10 +26,9 @@ from zlib import crc32
 import numpy as np
 import orjson
 
+from synthgen.journal.contents import Contents, sealed_path
 from synthgen.journal.keys import U64, SortedKeys
 from synthgen.journal.ledger import Account
-from synthgen.journal.lines import Entry, scan
-from synthgen.keymap import KeyMap
 from synthgen.spool import read_at
 from synthgen.types import JSONValue
 
@@ -39,19 +38,13 @@ else:
     from backports import zstd
 
 __all__ = [
-    "SEGMENT_SHIFT",
-    "Contents",
     "Frames",
     "SegmentIndex",
     "compress",
-    "damage_at",
     "decompress",
     "find_frames",
-    "index_path",
-    "place_of",
-    "raw_path",
     "read_index",
-    "sealed_path",
+    "rebuild_index",
     "write_index",
 ]
 
@@ -61,33 +54,6 @@ _COUNTS = struct.Struct("<4Q")
 _CRC = struct.Struct("<I")
 _START = len(_MAGIC) + _COUNTS.size
 _LARGEST_FRAME = 256 << 20  # no entry comes near: replies are cut off at 64 MiB
-# Bits of a place: the segment above, 40 bits of offset (1 TiB), one that says whether the entry is a failure.
-SEGMENT_SHIFT = 41
-
-
-def raw_path(folder: Path, number: int) -> Path:
-    """A segment as it is written."""
-    return folder / f"{number:06d}.jsonl"
-
-
-def sealed_path(folder: Path, number: int) -> Path:
-    """The compressed lines of a segment."""
-    return folder / f"{number:06d}.jsonl.zst"
-
-
-def index_path(folder: Path, number: int) -> Path:
-    """The index of a sealed segment."""
-    return folder / f"{number:06d}.idx"
-
-
-def place_of(offset: int, *, failed: bool) -> int:
-    """Where an entry stands in its segment, as one number."""
-    return offset << 1 | failed
-
-
-def damage_at(number: int, offset: int, length: int) -> str:
-    """How damage is reported: offsets are those of the raw segment, also where it is sealed."""
-    return f"{number:06d}.jsonl at byte {offset}: {length} damaged bytes skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,49 +153,6 @@ def _measure(rest: memoryview) -> tuple[int, int]:
     return (raw_size, size) if decompress(rest[:size], raw_size) is not None else (0, 0)
 
 
-def _places() -> KeyMap:
-    """Of a segment's hundred thousand keys: dicts took 40 MiB a segment, and three are held while one is sealed."""
-    return KeyMap(number_bytes=6)
-
-
-@dataclass(slots=True)
-class Contents:
-    """What the lines of a segment say: the last place of each key, the account after them, damage."""
-
-    number: int
-    account: Account
-    replies: KeyMap = field(default_factory=_places)
-    rows: KeyMap = field(default_factory=_places)
-    damaged: list[str] = field(default_factory=list)
-    end: int = 0
-
-    def note(self, entry: Entry, offset: int) -> None:
-        """Book an entry and remember where it stands."""
-        key = bytes.fromhex(str(entry["k"]))
-        kind = entry["t"]
-        if kind == "S":
-            self.rows.set(key, place_of(offset, failed=False))
-            return
-        self.account.note(key, entry)
-        if kind in ("R", "F"):
-            self.replies.set(key, place_of(offset, failed=kind == "F"))
-
-    def read(self, lines: Iterable[bytes]) -> Iterator[int]:
-        """Book all lines; yields the end of each, `end` says where the last whole one ended."""
-        for offset, length, entry in scan(lines):
-            self.end = offset + length
-            if entry is None:
-                self.damaged.append(damage_at(self.number, offset, length))
-            else:
-                self.note(entry, offset)
-            yield self.end
-
-    def note_tail(self, size: int) -> None:
-        """Call what stands behind the last whole line damage: nobody is writing this segment."""
-        if size > self.end:
-            self.damaged.append(damage_at(self.number, self.end, size - self.end))
-
-
 @dataclass(frozen=True, slots=True)
 class SegmentIndex:
     """What an index file holds. `account` is the journal's after this segment."""
@@ -293,3 +216,24 @@ def read_index(path: Path, number: int) -> SegmentIndex | None:
         Account.from_json(cast(dict[str, JSONValue], meta["account"])),
         tuple(cast(list[str], meta["damaged"])),
     )
+
+
+def rebuild_index(folder: Path, number: int, before: Account, stored: SegmentIndex | None) -> SegmentIndex:
+    """The index of a sealed segment, from its lines. What was paid for them stays paid where it is known.
+
+    `before` is the account of the journal before it; `stored`, an index that does not fit the lines.
+    """
+    path = sealed_path(folder, number)
+    contents = Contents(number, before.copy())
+    if path.exists():
+        frames = find_frames(path)
+        with path.open("rb") as file:
+            for _ in contents.read(frames.lines(file.fileno())):
+                pass
+        contents.note_tail(frames.raw_size)
+    else:
+        frames = Frames(np.zeros(1, np.uint64), np.zeros(1, np.uint64))
+        contents.damaged.append(f"{path.name}: is missing")
+    if stored is not None:
+        contents.account = stored.account
+    return SegmentIndex.of(contents, frames)

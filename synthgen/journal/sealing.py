@@ -9,42 +9,22 @@ Rejected: a process of its own (it would outlive a killed parent and touch a fol
 """
 
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
-from synthgen.errors import StorageError, SynthgenError
-from synthgen.journal.index import JournalIndex
+from synthgen.errors import StorageError
+from synthgen.journal.contents import Contents, index_path, raw_path, sealed_path
 from synthgen.journal.ledger import Account
-from synthgen.journal.sealed import (
-    Contents,
-    Frames,
-    SegmentIndex,
-    compress,
-    index_path,
-    raw_path,
-    read_index,
-    sealed_path,
-    write_index,
-)
+from synthgen.journal.sealed import Frames, SegmentIndex, compress, read_index, write_index
+from synthgen.journal.system import sync_folder
 from synthgen.spool import read_at
 
-__all__ = ["Sealer", "seal", "sync_folder"]
+__all__ = ["seal"]
 
 _FRAME_BYTES = 128 << 10
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names in a folder durable."""
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def seal(folder: Path, number: int, *, stopped: Callable[[], bool] = lambda: False) -> SegmentIndex:
@@ -121,54 +101,3 @@ def _read_back(path: Path, frames: Frames, raw_crc: int) -> None:
             found = crc32(frames.read(file.fileno(), frame) or b"", found)
     if found != raw_crc:
         raise StorageError(f"{path}: does not read back as it was written; is the disk failing?")
-
-
-class Sealer:
-    """Seals segments one after the other in a thread, and has the index use the sealed form."""
-
-    def __init__(self, index: JournalIndex) -> None:
-        self._index = index
-        self._numbers: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._closing = False
-        self.problem: str | None = None
-        self._thread: threading.Thread | None = None
-
-    def add(self, numbers: Iterable[int]) -> None:
-        """Have segments sealed, in ascending order; one that lost its index gets a new one."""
-        for number in numbers:
-            self._numbers.put(number)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._seal_forever, name="sealer", daemon=True)
-                self._thread.start()
-
-    def _seal_forever(self) -> None:
-        while (number := self._numbers.get()) is not None and not self._closing:
-            try:
-                self._seal(number)
-            except (OSError, SynthgenError) as error:
-                # Nothing is lost: the segment stays as it is, and the next session tries again.
-                self.problem = f"segment {number} could not be sealed: {error}"
-                return
-
-    def _seal(self, number: int) -> None:
-        folder = self._index.folder
-        if self._index.is_sealed(number):
-            index = self._index.load_sealed(number)
-            path = index_path(folder, number)
-            write_index(_new(path), index)
-            _new(path).replace(path)
-            raw_path(folder, number).unlink(missing_ok=True)
-            sync_folder(folder)
-        else:
-            self._index.adopt(seal(folder, number, stopped=lambda: self._closing))
-
-    def finish(self) -> None:
-        """Wait until all that was added is sealed; nothing can be added any more."""
-        if self._thread is not None:
-            self._numbers.put(None)
-            self._thread.join()
-
-    def close(self) -> None:
-        """Stop at once; what is not sealed is left to the next session."""
-        self._closing = True
-        self.finish()

@@ -8,13 +8,14 @@ Rejected: a lock package (portalocker, filelock: both lock by name, or leave a f
 """
 
 import os
+from pathlib import Path
 
 try:
     import fcntl
 except ImportError:
     fcntl = None  # type: ignore[assignment]  # Windows
 
-__all__ = ["lock", "sync"]
+__all__ = ["lock", "sync", "sync_folder"]
 
 _LOCKED_BYTE = 1 << 30
 
@@ -52,3 +53,12 @@ def sync(handle: int) -> None:
         except OSError:
             pass  # network drives have no such call; what they do have comes next
     getattr(os, "fdatasync", os.fsync)(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder durable."""
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

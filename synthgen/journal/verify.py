@@ -13,20 +13,12 @@ from typing import Literal, cast
 import numpy as np
 
 from synthgen.errors import StorageError
+from synthgen.journal.contents import Contents, damage_at, index_path, raw_path, sealed_path
 from synthgen.journal.index import segment_numbers
 from synthgen.journal.keys import SortedKeys
 from synthgen.journal.ledger import Account
 from synthgen.journal.lines import Entry, scan
-from synthgen.journal.sealed import (
-    Contents,
-    Frames,
-    damage_at,
-    find_frames,
-    index_path,
-    raw_path,
-    read_index,
-    sealed_path,
-)
+from synthgen.journal.sealed import Frames, find_frames, read_index
 from synthgen.keymap import KeyMap
 from synthgen.types import JSONValue
 

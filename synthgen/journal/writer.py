@@ -17,11 +17,11 @@ from pathlib import Path
 
 from synthgen.errors import RunLocked, StorageError
 from synthgen.journal.ballast import Ballast, is_full
+from synthgen.journal.contents import raw_path
 from synthgen.journal.index import JournalIndex, segment_numbers
 from synthgen.journal.lines import Entry, encode
-from synthgen.journal.sealed import raw_path
-from synthgen.journal.sealing import Sealer, sync_folder
-from synthgen.journal.system import lock, sync
+from synthgen.journal.sealer import Sealer
+from synthgen.journal.system import lock, sync, sync_folder
 from synthgen.spool import read_at
 
 __all__ = ["Journal", "lock_run"]

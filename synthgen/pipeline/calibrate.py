@@ -34,7 +34,6 @@ from synthgen.pipeline.tree import Leaf
 from synthgen.refine.agreement import (
     RESAMPLES,
     Cut,
-    Estimate,
     auc,
     best_cut,
     cuts,
@@ -44,6 +43,7 @@ from synthgen.refine.agreement import (
     within_groups,
 )
 from synthgen.refine.pairwise import PositionBias, bradley_terry, position_bias, settled
+from synthgen.refine.shares import Estimate
 from synthgen.types import JSONValue, digest
 
 __all__ = ["Calibration", "JudgeRow", "calibrate"]

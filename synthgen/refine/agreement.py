@@ -15,20 +15,18 @@ from typing import Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from synthgen.refine.shares import Estimate, Z, wilson
 from synthgen.types import JSONValue
 
 __all__ = [
     "RESAMPLES",
     "Cut",
-    "Estimate",
     "auc",
     "best_cut",
-    "binomial_p",
     "cuts",
     "kappa",
     "needed_for",
     "spearman",
-    "wilson",
     "within_groups",
 ]
 
@@ -38,23 +36,8 @@ Weights = Literal["none", "linear", "quadratic"]
 
 RESAMPLES = 2000
 _SEED = 7
-_Z = 1.959963984540054  # 95 %, two-sided
 # So many numbers a resampled table holds at most at once: 80 MB.
 _AT_ONCE = 10_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number and its 95 % interval; `n` is what it was computed from."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def as_json(self) -> dict[str, JSONValue]:
-        """Plain values."""
-        return cast(dict[str, JSONValue], asdict(self))
 
 
 def kappa(ours: npt.ArrayLike, theirs: npt.ArrayLike, *, weights: Weights = "none") -> Estimate | None:
@@ -160,7 +143,7 @@ def within_groups(xs: npt.ArrayLike, ys: npt.ArrayLike, groups: npt.ArrayLike) -
         )
     if weight == 0:
         return None
-    middle, width = weighted / weight, _Z / math.sqrt(weight)
+    middle, width = weighted / weight, Z / math.sqrt(weight)
     return Estimate(math.tanh(middle), math.tanh(middle - width), math.tanh(middle + width), used)
 
 
@@ -174,25 +157,6 @@ def _ranks(values: Floats) -> Floats:
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     mean_rank = np.cumsum(counts) - (counts - 1) / 2
     return mean_rank[place]
-
-
-def wilson(hits: int, of: int) -> Estimate | None:
-    """A share with Wilson's interval, which does not leave 0..1 and holds for small numbers; None of nothing.
-
-    Source: Wilson 1927; recommended for small n by Brown, Cai and DasGupta 2001.
-    """
-    if of == 0:
-        return None
-    share, spread = hits / of, _Z**2 / of
-    middle = (share + spread / 2) / (1 + spread)
-    half = _Z * math.sqrt(share * (1 - share) / of + spread / (4 * of)) / (1 + spread)
-    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half), of)
-
-
-def binomial_p(hits: int, of: int) -> float:
-    """Two-sided p of so many hits where each is as likely as not (sign test); 1 of nothing."""
-    tail = sum(math.comb(of, k) for k in range(min(hits, of - hits) + 1))
-    return min(1.0, float(2 * tail / 2**of))
 
 
 @dataclass(frozen=True, slots=True)

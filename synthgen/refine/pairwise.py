@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from synthgen.refine.agreement import Estimate, binomial_p, wilson
+from synthgen.refine.shares import Estimate, binomial_p, wilson
 from synthgen.types import JSONValue
 
 __all__ = ["PositionBias", "bradley_terry", "position_bias", "settled", "win_scores"]

@@ -6,7 +6,6 @@ which takes credentials from `~/.netrc` with it.
 
 import ipaddress
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 __all__ = ["proxy_for"]
 
@@ -15,7 +14,11 @@ def proxy_for(url: str) -> str | None:
     """The proxy that requests to `url` go through, None for a direct connection."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if _is_loopback(host) or proxy_bypass(host):
+    if _is_loopback(host):
+        return None
+    from urllib.request import getproxies, proxy_bypass  # brings the standard library's HTTP and e-mail along
+
+    if proxy_bypass(host):
         return None
     return getproxies().get(parts.scheme)
 
