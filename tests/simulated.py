@@ -87,7 +87,7 @@ class OneLane(Lane):
 
 @dataclass
 class Server:
-    """Answers after a latency drawn around `latency_s`, for as long as no limit stands against it.
+    """Answers after `latency_s` times a number drawn from `spread`, for as long as no limit stands against it.
 
     `rpm` and `tpm` are sliding windows; tokens count when the answer is complete. `places`: refuses more in flight.
     `knee`: serves as many at full speed, and more of them as much slower. `down`: refuses everybody at these times.
@@ -104,12 +104,17 @@ class Server:
     tells: bool = False
     input_tokens: int = 50
     output_tokens: tuple[int, int] = (100, 100)
+    spread: tuple[float, float] = (0.6, 1.4)
+    seed: int = 0
     in_flight: int = 0
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
-    _random: random.Random = field(default_factory=lambda: random.Random(0))
+    _random: random.Random = field(default_factory=random.Random)
     _requests: deque[float] = field(default_factory=deque)
     _tokens: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self._random.seed(self.seed)
 
     def remaining(self) -> float | None:
         """Of the request limit, in this window."""
@@ -140,7 +145,7 @@ class Server:
         self.in_flight += 1
         slower = max(1.0, self.in_flight / self.knee) if self.knee else 1.0
         usual = sum(self.output_tokens) / 2
-        await asyncio.sleep(self.latency_s * self._random.uniform(0.6, 1.4) * slower * output / usual)
+        await asyncio.sleep(self.latency_s * self._random.uniform(*self.spread) * slower * output / usual)
         self.in_flight -= 1
         self._tokens.append((now(), usage.input_tokens + output))
         self.answered.append(now())

@@ -80,3 +80,12 @@ def test_the_knee_is_found_within_seconds() -> None:
     run(adaptive, Limits(), for_s=30, queued=True)
 
     assert len(adaptive.answered) >= 0.95 * len(fixed.answered)
+
+
+@pytest.mark.parametrize("seed", [0, 4, 5, 7])
+def test_no_luck_of_the_first_answers_leaves_half_of_a_server_unused(seed: int) -> None:
+    server = Server(knee=64, spread=(0.4, 1.6), seed=seed)
+
+    run(server, Limits(), for_s=30, queued=True)
+
+    assert server.rate(10, 30) >= 0.9 * 64 / 0.5

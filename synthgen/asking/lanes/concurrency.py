@@ -76,28 +76,27 @@ class Aimd:
 class Gradient:
     """Doubles while that makes the server faster, then keeps the queue at it short.
 
-    By Little's law a server that gives each request its token every `s` seconds makes limit / s tokens a second. Once a
-    doubling brings less than 1.3 times as many, the time per token before it is what an uncrowded server needs: the
-    limit then moves towards the share of itself that is not waiting, plus a quarter: to notice when there is room
-    again, and because what is in flight here is not all at the server (benchmarks/limits.py, a tenth gave 0.93).
+    By Little's law a server that gives each request its token every `s` seconds makes limit / s tokens a second. Where
+    a doubling brings less than 1.75 times as many, there is a crowd, or the few replies of a short round look like one:
+    a whole round decides. Less than 1.3 times as many, and the time per token before it is what an uncrowded server
+    needs: the limit then moves towards the share of itself that is not waiting, plus a quarter: to notice when there is
+    room again, and because what is in flight here is not all at the server (benchmarks/limits.py, a tenth gave 0.93).
     """
 
-    _WORTH, _HEADROOM, _SMOOTH = 1.3, 0.25, 0.3
+    skipped = 0.5
+    _SURE, _WORTH, _HEADROOM, _SMOOTH = 1.75, 1.3, 0.25, 0.3
 
     def __init__(self) -> None:
-        self._last: tuple[float, float] | None = None  # limit and seconds per token one doubling ago
+        self._last: tuple[float, float] | None = None  # limit and seconds per token one step ago
         self._calm_s: float | None = None
         self._calm_limit = 0.0
-        self._doubting = False  # a short round said that the last doubling brought little
-
-    @property
-    def skipped(self) -> float:
-        return self.measured
+        self._doubting = False  # a short round said that the last step brought little
+        self._weight = 0.0  # places of the steps whose seconds per token were alike
 
     @property
     def measured(self) -> float:
-        # On the way up a place that is not used costs more than an error, which the calm time later corrects.
-        return 0.5 if self._calm_s is None and not self._doubting else 1.0
+        # On the way up a place that is not used costs more than an error, which a second look corrects.
+        return 0.5 if self._calm_s is None and self._last is not None and not self._doubting else 1.0
 
     def after_round(self, limit: float, s_per_token: float) -> float:
         if self._calm_s is None:
@@ -120,21 +119,26 @@ class Gradient:
     def _explore(self, limit: float, s_per_token: float) -> float:
         last, doubting = self._last, self._doubting
         if last is None or limit <= last[0]:
-            return self._go_on(limit, s_per_token)
-        gain = (limit / s_per_token) / (last[0] / last[1])
-        if gain >= 1 + (self._WORTH - 1) * min(1.0, limit / last[0] - 1):
-            return self._go_on(limit, s_per_token)
+            return self._go_on(limit, s_per_token, 2.0, weight=limit)
+        gain, most = (limit / s_per_token) / (last[0] / last[1]), limit / last[0]
+        if gain >= 1 + (self._SURE - 1) * (most - 1):
+            # No crowd: all steps up to here measure the same, the more of them the better.
+            weight = self._weight + limit
+            s_per_token = (self._weight * last[1] + limit * s_per_token) / weight
+            return self._go_on(limit, s_per_token, 2.0, weight=weight)
         self._doubting = not doubting
         if not doubting:
-            return limit  # again, a whole round: a busy moment here looks the same
+            return limit
+        if gain >= 1 + (self._WORTH - 1) * (most - 1):
+            return self._go_on(limit, s_per_token, 1.5, weight=limit)
         knee = limit * last[1] / s_per_token
         self._last = None
         self._calm_limit, self._calm_s = last
         return max(last[0], knee * (1 + self._HEADROOM))
 
-    def _go_on(self, limit: float, s_per_token: float) -> float:
-        self._last, self._doubting = (limit, s_per_token), False
-        return 2 * limit
+    def _go_on(self, limit: float, s_per_token: float, step: float, *, weight: float) -> float:
+        self._last, self._weight, self._doubting = (limit, s_per_token), weight, False
+        return step * limit
 
 
 class Concurrency:
@@ -170,7 +174,7 @@ class Concurrency:
         if len(self._times) < max(int(self._growth.measured * self._limit), _LEAST_ROUND):
             return
         if self._saturated >= _SATURATED * len(self._times):
-            s_per_token = max(statistics.median(self._times), 1e-9)
+            s_per_token = max(_middle(self._times), 1e-9)
             limit = self._growth.after_round(self._limit, s_per_token)
             self._set(min(limit, self._limit) if now < self._queue_until else limit, now)
         else:
@@ -213,3 +217,9 @@ class Concurrency:
     def _new_round(self) -> None:
         self._saturated = 0
         self._times.clear()
+
+
+def _middle(times: list[float]) -> float:
+    """The mean of the middle half: nearly as steady as the mean, and as deaf to a few slow answers as the median."""
+    ordered, quarter = sorted(times), len(times) // 4
+    return statistics.fmean(ordered[quarter : len(ordered) - quarter])
