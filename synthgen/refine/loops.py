@@ -34,7 +34,7 @@ from synthgen.refine.shingles import (
     tokenise,
 )
 
-__all__ = ["Loops", "loops_of", "tokens_of"]
+__all__ = ["Loops", "loops_of", "worth_compiling"]
 
 _WORTH_BYTES = 8 << 20  # the compiled pass saves 0.1 s of CPU a megabyte, and numba takes about a second
 _CHAR_INVERSE = pow(CHAR_BASE, -1, 1 << 64)
@@ -69,24 +69,15 @@ def loops_of(text: pl.Series, *, kernel: bool | None = None) -> Loops:
     `kernel`: None means the compiled pass where numba is loaded already, or installed and worth the second it takes.
     """
     text = text.fill_null("")
-    if kernel if kernel is not None else _worth_it(text):
+    if kernel if kernel is not None else worth_compiling(text):
         from synthgen.refine.loops_kernel import compiled_loops
 
         return Loops(*compiled_loops(text))
     return _in_numpy(text.to_list())
 
 
-def tokens_of(text: pl.Series, *, kernel: bool | None = None) -> Tokens:
-    """`tokenise` of a column; `kernel` as for `loops_of`."""
-    text = text.fill_null("")
-    if kernel if kernel is not None else _worth_it(text):
-        from synthgen.refine.loops_kernel import compiled_tokens
-
-        return compiled_tokens(text)
-    return tokenise(text.to_list())
-
-
-def _worth_it(text: pl.Series) -> bool:
+def worth_compiling(text: pl.Series) -> bool:
+    """Whether the compiled pass is there and worth the second that numba takes."""
     large = (text.str.len_bytes().sum() or 0) >= _WORTH_BYTES
     return "numba" in sys.modules or (large and importlib.util.find_spec("numba") is not None)
 

@@ -1,4 +1,4 @@
-"""The n-grams of a reference set: what rows are searched for.
+"""The n-grams of a reference set: what rows are searched for, and how.
 
 In: the texts of a benchmark, or the prompts of the test split. Out: a `Reference`. Guarantees: pure; what more than a few
 items share (the set's own template), and what the caller calls common, convicts nobody.
@@ -8,13 +8,14 @@ Axes: G n-grams of the batch, R different n-grams of the reference, P pairs of a
 """
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
+import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from synthgen.refine.loops import tokens_of
+from synthgen.refine.loops import worth_compiling
 from synthgen.refine.shingles import I64, U64, Bools, Ngrams, Tokens, ngrams, tokenise
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
     "Reference",
     "common_limit",
     "index_reference",
+    "maybe_shared",
     "shared",
+    "tokens_of",
     "whole_texts",
 ]
 
@@ -145,8 +148,8 @@ class Frequencies:
 
     def add(self, texts: pl.Series) -> None:
         """Count more texts."""
-        grams = ngrams(tokens_of(texts), SHINGLE)
-        shared_K, place_K = shared(grams.hash_G, self._hash_R, self._maybe_X)
+        grams = maybe_shared(tokens_of(texts), SHINGLE, self._maybe_X)
+        shared_K, place_K = shared(grams.hash_G, self._hash_R)
         pairs = np.unique(np.stack([grams.text_G[shared_K], place_K]), axis=1)
         np.add.at(self._times_R, pairs[1], 1)
 
@@ -205,14 +208,34 @@ def _maybe(hash_R: U64) -> Bools:
     return maybe_X
 
 
-def shared(hash_G: U64, hash_R: U64, maybe_X: Bools) -> tuple[I64, I64]:
-    """Which hashes stand in the sorted `hash_R`, and the first place of each.
+def tokens_of(texts: pl.Series, *, kernel: bool | None = None) -> Tokens:
+    """`tokenise` of a column; `kernel` None: compiled where numba is loaded already, or worth it."""
+    texts = texts.fill_null("")
+    if kernel if kernel is not None else worth_compiling(texts):
+        from synthgen.refine.reference_kernel import compiled_words
 
-    The bits are asked first, because nearly every search through the table would be vain (a third of the CPU went there).
+        return compiled_words(texts)
+    return tokenise(texts.to_list())
+
+
+def maybe_shared(tokens: Tokens, n: int, maybe_X: Bools, *, kernel: bool | None = None) -> Ngrams:
+    """The n-grams of which the reference may have some: nearly every search through its table would be vain.
+
+    `kernel` None: compiled where numba is loaded.
     """
-    maybe_K = np.flatnonzero(maybe_X[hash_G & np.uint64(maybe_X.size - 1)])
-    place_K = np.searchsorted(hash_R, hash_G[maybe_K])
-    inside_K = place_K < hash_R.size
-    maybe_K, place_K = maybe_K[inside_K], place_K[inside_K]
-    same_K = hash_R[place_K] == hash_G[maybe_K]
-    return maybe_K[same_K], place_K[same_K]
+    if kernel if kernel is not None else "numba" in sys.modules:
+        from synthgen.refine.reference_kernel import compiled_hits
+
+        return compiled_hits(tokens, n, maybe_X)
+    grams = ngrams(tokens, n)
+    maybe_K = np.flatnonzero(maybe_X[grams.hash_G & np.uint64(maybe_X.size - 1)])
+    return Ngrams(grams.hash_G[maybe_K], grams.text_G[maybe_K], grams.start_G[maybe_K])
+
+
+def shared(hash_G: U64, hash_R: U64) -> tuple[I64, I64]:
+    """Which hashes stand in the sorted `hash_R`, and the first place of each."""
+    place_G = np.searchsorted(hash_R, hash_G)
+    same_G = np.append(hash_R, 0)[place_G] == hash_G if hash_R.size else np.zeros(hash_G.size, np.bool_)
+    same_G &= place_G < hash_R.size
+    shared_K = np.flatnonzero(same_G)
+    return shared_K, place_G[shared_K]

@@ -57,6 +57,7 @@ CHUNK_BASE = (
     0xA0761D6478BD642F  # odd, so that no two words of up to eight bytes collide; a constant of wyhash
 )
 TOKEN_BASE = 0xD1342543DE82EF95  # odd; L'Ecuyer & Steele 2021, a 64-bit multiplier with a good spectral test
+_TOKEN_INVERSE = pow(TOKEN_BASE, -1, 1 << 64)
 _ALPHABET = Alphabet()
 
 
@@ -122,11 +123,11 @@ def ngrams(tokens: Tokens, n: int) -> Ngrams:
     if count <= 0:
         return Ngrams(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
     start_G = np.flatnonzero(tokens.text_T[:count] == tokens.text_T[n - 1 :])
-    power_n = powers(TOKEN_BASE, n)
-    hash_G = np.zeros(start_G.size, np.uint64)
-    for k in range(n):
-        hash_G += tokens.hash_T[start_G + k] * power_n[k]
-    return Ngrams(mix(hash_G), tokens.text_T[start_G], start_G)
+    # A run is the difference of two sums over all tokens, divided by the power its first token has there.
+    sum_T1 = np.zeros(tokens.hash_T.size + 1, np.uint64)
+    np.cumsum(tokens.hash_T * powers(TOKEN_BASE, tokens.hash_T.size), out=sum_T1[1:])
+    hash_G = (sum_T1[n:] - sum_T1[:count]) * powers(_TOKEN_INVERSE, count)
+    return Ngrams(mix(hash_G[start_G]), tokens.text_T[start_G], start_G)
 
 
 def shingle_hashes(texts: Sequence[str], n: int, *, words: bool = True) -> Ngrams:

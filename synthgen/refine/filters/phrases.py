@@ -33,6 +33,10 @@ __all__ = [
 ]
 
 
+# Letters of the word by which an echo is suspected, the best first; a prompt of punctuation alone is no echo.
+_SIGN_CHARS = (8, 6, 4, 1)
+
+
 def _any(*alternatives: str) -> str:
     return "(?:" + "|".join(alternatives) + ")"
 
@@ -130,19 +134,25 @@ class RefusalParams(Strict):
 def refusal(frame: pl.DataFrame, params: RefusalParams) -> Verdicts:
     """The teacher refused, or speaks of itself as a model, in any of about fifteen languages."""
     beginning = frame.select(completion().str.strip_chars().str.head(4 * params.chars)).to_series()
-    spoken = frame.select("finish_reason", completion(), spoken=unquoted(beginning))
-    start = head(pl.col("spoken"), params.chars)
-    letter = completion().str.strip_chars().str.to_lowercase().str.contains(_LETTER)
-    finish = pl.col("finish_reason").fill_null("")
+    start = unquoted(beginning).to_frame("start").select(head(pl.col("start"), params.chars))
+    said = start.select(
+        frame["finish_reason"].fill_null("").alias("finish"),
+        refused=pl.col("start").str.contains(_any(*_REFUSALS)),
+        model=pl.col("start").str.contains(_any(*_SELF)),
+    )
+    if said["refused"].any():
+        letter = completion().str.strip_chars().str.to_lowercase().str.contains(_LETTER)
+        said = said.with_columns(refused=said["refused"] & ~frame.select(letter).to_series())
+    finish = pl.col("finish")
     reason = (
         pl.when(finish == "content_filter")
         .then(pl.lit("content_filter"))
-        .when((finish == "refusal") | (start.str.contains(_any(*_REFUSALS)) & ~letter))
+        .when((finish == "refusal") | pl.col("refused"))
         .then(pl.lit("refusal"))
-        .when(start.str.contains(_any(*_SELF)))
+        .when("model")
         .then(pl.lit("self_reference"))
     )
-    return Verdicts(spoken.select(reason=reason.cast(pl.String))["reason"])
+    return Verdicts(said.select(reason=reason.cast(pl.String))["reason"])
 
 
 _TOKENS = (
@@ -175,6 +185,63 @@ _PLACEHOLDERS = (
     r"\[(?i:einfügen|hier einfügen|insérer|insertar|inserir)\b[^\]\n]{0,80}\]",
     r"(?i)\bTODO: ?(?:write|add|fill|complete|insert)\b",
 )
+# Every match of the above, and of a filler text, has one of these; ASCII case does not count.
+_LEAKAGE_SIGNS = (
+    *(
+        "<|im_",
+        "<|end",
+        "<|begin_",
+        "<|eo",
+        "<|start_",
+        "<|user",
+        "<|assistant",
+        "<|system",
+        "<|python",
+        "<|fim_",
+    ),
+    *(
+        "<|tool_",
+        "inst]",
+        "sys>>",
+        "_of_turn>",
+        "<bos>",
+        "<eos>",
+        "<pad>",
+        "<unk>",
+        "<｜",
+        "[mask]",
+        "[pad]",
+        "[cls]",
+    ),
+    *(
+        "[sep]",
+        "<0x",
+        "<s>",
+        "</s>",
+        "#response",
+        "# response",
+        "#input",
+        "# input",
+        "{{",
+        "<no",
+        "[ins",
+        "[enter",
+    ),
+    *(
+        "[add",
+        "[fill",
+        "[put",
+        "[include",
+        "[replace",
+        "[einf",
+        "[hier",
+        "<insert",
+        "<enter",
+        "<fill",
+        "todo:",
+    ),
+    *("instruction", "prompt", "assistant", "lorem"),
+)
 _ASKS_FOR_TEMPLATE = (
     r"(?i)\btemplate|placeholder|fill[- ]in|\bblanks?\b|vorlage|platzhalter|modèle|plantilla|marcador|"
     r"modelo|模板|占位|テンプレート|шаблон|قالب"
@@ -201,8 +268,14 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
     A prompt that asks for a template, for filler text or about special tokens may have what it asks for.
     `detail` is the offending text.
     """
+    signs = completion().str.contains_any(_LEAKAGE_SIGNS, ascii_case_insensitive=True)
+    maybe = frame.select(signs.alias("")).to_series()
+    if not maybe.any():
+        return Verdicts(pl.Series([None], dtype=pl.String).new_from_index(0, frame.height))
     asked = prompt()
-    texts = frame.select("prompt", spoken=unquoted(frame.select(completion()).to_series()))
+    # Nothing is searched in a null, and nothing found.
+    said = frame.select(pl.when(maybe).then(completion())).to_series()
+    texts = frame.select(pl.when(maybe).then("prompt").alias("prompt"), spoken=unquoted(said))
     spoken = pl.col("spoken")
     # Case-blind phrases cost twenty times a search for the one word each of them has.
     instructing = pl.when(spoken.str.contains("(?i)prompt|instruction|assistant")).then(spoken)
@@ -246,7 +319,14 @@ class EchoParams(Strict):
 
 def echo(frame: pl.DataFrame, params: EchoParams) -> Verdicts:
     """The completion is the prompt again. Case, punctuation and spacing do not count; the score is the share."""
-    words = frame.select(asked=_plain(prompt()), answer=_plain(completion()), tokens=word_count(prompt()))
+    maybe = _maybe_echo()
+    words = frame.select(asked=pl.when(maybe).then(prompt()), answer=pl.when(maybe).then(completion()))
+    if words["asked"].null_count() == frame.height:
+        score = pl.Series([0.0]).new_from_index(0, frame.height)
+        return Verdicts(pl.Series([None], dtype=pl.String).new_from_index(0, frame.height), score)
+    words = words.select(
+        asked=_plain(pl.col("asked")), answer=_plain(pl.col("answer")), tokens=word_count(pl.col("asked"))
+    )
     share = (
         pl.col("answer").str.count_matches(pl.col("asked"), literal=True)
         * (pl.col("asked").str.len_chars() + 1)
@@ -258,6 +338,13 @@ def echo(frame: pl.DataFrame, params: EchoParams) -> Verdicts:
         threshold=pl.when(pl.col("score") > params.max_share).then(pl.lit(params.max_share)),
     )
     return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
+
+
+def _maybe_echo() -> pl.Expr:
+    """Whether the completion has the first long word of the prompt: cheap, and nearly no other answer has it."""
+    asked, answer = prompt().str.to_lowercase(), completion().str.to_lowercase()
+    sign = pl.coalesce(asked.str.extract(rf"(\w{{{n},}})") for n in _SIGN_CHARS)
+    return answer.str.contains(sign, literal=True).fill_null(False)
 
 
 def _plain(text: pl.Expr) -> pl.Expr:
