@@ -151,4 +151,4 @@ def _assemble(
         else:
             out = out.with_columns(pl.lit(None, RESULT[name]).alias(name) for name in names)
     empty = [pl.col(name).fill_null(pl.lit([], RESULT[name])) for name in ("scores", "flags")]
-    return out.with_columns(empty).select(RESULT.names()).cast(dict(RESULT)).collect()
+    return out.with_columns(empty).select(RESULT.names()).collect().cast(RESULT)

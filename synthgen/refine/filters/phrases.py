@@ -268,7 +268,7 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
     A prompt that asks for a template, for filler text or about special tokens may have what it asks for.
     `detail` is the offending text.
     """
-    signs = completion().str.contains_any(_LEAKAGE_SIGNS, ascii_case_insensitive=True)
+    signs = completion().str.contains_any(list(_LEAKAGE_SIGNS), ascii_case_insensitive=True)
     maybe = frame.select(signs.alias("")).to_series()
     if not maybe.any():
         return Verdicts(pl.Series([None], dtype=pl.String).new_from_index(0, frame.height))
@@ -319,9 +319,9 @@ class EchoParams(Strict):
 
 def echo(frame: pl.DataFrame, params: EchoParams) -> Verdicts:
     """The completion is the prompt again. Case, punctuation and spacing do not count; the score is the share."""
-    maybe = _maybe_echo()
+    maybe = _maybe_echo(frame)
     words = frame.select(asked=pl.when(maybe).then(prompt()), answer=pl.when(maybe).then(completion()))
-    if words["asked"].null_count() == frame.height:
+    if not maybe.any():
         score = pl.Series([0.0]).new_from_index(0, frame.height)
         return Verdicts(pl.Series([None], dtype=pl.String).new_from_index(0, frame.height), score)
     words = words.select(
@@ -340,11 +340,14 @@ def echo(frame: pl.DataFrame, params: EchoParams) -> Verdicts:
     return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
 
 
-def _maybe_echo() -> pl.Expr:
-    """Whether the completion has the first long word of the prompt: cheap, and nearly no other answer has it."""
-    asked, answer = prompt().str.to_lowercase(), completion().str.to_lowercase()
-    sign = pl.coalesce(asked.str.extract(rf"(\w{{{n},}})") for n in _SIGN_CHARS)
-    return answer.str.contains(sign, literal=True).fill_null(False)
+def _maybe_echo(frame: pl.DataFrame) -> pl.Series:
+    """Whether the completion has the first long word of the prompt, and its last word: cheap, and few other answers do."""
+    texts = frame.select(asked=prompt().str.to_lowercase(), answer=completion().str.to_lowercase())
+    asked, answer = pl.col("asked"), pl.col("answer")
+    first = pl.coalesce(asked.str.extract(rf"(\w{{{n},}})") for n in _SIGN_CHARS)
+    last = asked.str.extract(r"(\w+)\W*$")
+    both = answer.str.contains(first, literal=True) & answer.str.contains(last, literal=True)
+    return texts.select(both.fill_null(False).alias("")).to_series()
 
 
 def _plain(text: pl.Expr) -> pl.Expr:
