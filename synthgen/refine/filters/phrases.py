@@ -12,12 +12,13 @@ Rejected: phrase lists over the whole text (they drop fiction, e-mail drafts and
 openers such as "Sure! Here is", which are style, not damage.
 """
 
+import numpy as np
 import polars as pl
 from pydantic import Field
 
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import Strict
-from synthgen.refine.filters.text import completion, head, prompt, unquoted, word_count
+from synthgen.refine.filters.text import completion, head, prompt, put, unquoted, word_count
 from synthgen.refine.verdict import Verdicts
 
 __all__ = [
@@ -33,8 +34,7 @@ __all__ = [
 ]
 
 
-# Letters of the word by which an echo is suspected, the best first; a prompt of punctuation alone is no echo.
-_SIGN_CHARS = (8, 6, 4, 1)
+_SIGN = "([a-z]{6,})"  # of lowered texts, by which an echo is suspected
 
 
 def _any(*alternatives: str) -> str:
@@ -270,12 +270,17 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
     """
     signs = completion().str.contains_any(list(_LEAKAGE_SIGNS), ascii_case_insensitive=True)
     maybe = frame.select(signs.alias("")).to_series()
+    none = pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
     if not maybe.any():
-        return Verdicts(pl.Series([None], dtype=pl.String).new_from_index(0, frame.height))
+        return Verdicts(none)
+    found = _leaked(frame.filter(maybe), params)
+    return Verdicts(put(none, maybe, found["reason"]), detail=put(none, maybe, found["detail"]))
+
+
+def _leaked(frame: pl.DataFrame, params: LeakageParams) -> pl.DataFrame:
+    """`reason` and `detail`."""
     asked = prompt()
-    # Nothing is searched in a null, and nothing found.
-    said = frame.select(pl.when(maybe).then(completion())).to_series()
-    texts = frame.select(pl.when(maybe).then("prompt").alias("prompt"), spoken=unquoted(said))
+    texts = frame.select("prompt", spoken=unquoted(frame.select(completion()).to_series()))
     spoken = pl.col("spoken")
     # Case-blind phrases cost twenty times a search for the one word each of them has.
     instructing = pl.when(spoken.str.contains("(?i)prompt|instruction|assistant")).then(spoken)
@@ -301,8 +306,7 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
         for name, patterns, wanted, allowed in classes
     )
     names = [pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in found.columns]
-    out = found.select(reason=pl.coalesce(names), detail=pl.coalesce(found.columns))
-    return Verdicts(out["reason"], detail=out["detail"])
+    return found.select(reason=pl.coalesce(names).cast(pl.String), detail=pl.coalesce(found.columns))
 
 
 class EchoParams(Strict):
@@ -320,34 +324,41 @@ class EchoParams(Strict):
 def echo(frame: pl.DataFrame, params: EchoParams) -> Verdicts:
     """The completion is the prompt again. Case, punctuation and spacing do not count; the score is the share."""
     maybe = _maybe_echo(frame)
-    words = frame.select(asked=pl.when(maybe).then(prompt()), answer=pl.when(maybe).then(completion()))
-    if not maybe.any():
-        score = pl.Series([0.0]).new_from_index(0, frame.height)
-        return Verdicts(pl.Series([None], dtype=pl.String).new_from_index(0, frame.height), score)
-    words = words.select(
-        asked=_plain(pl.col("asked")), answer=_plain(pl.col("answer")), tokens=word_count(pl.col("asked"))
+    score = pl.Series("score", np.zeros(frame.height))
+    if maybe.any():
+        score = put(score, maybe, _echoed(frame.filter(maybe), params))
+    hit = pl.col("score") > params.max_share
+    out = score.to_frame().with_columns(
+        reason=pl.when(hit).then(pl.lit("echo")).cast(pl.String),
+        threshold=pl.when(hit).then(pl.lit(params.max_share)),
     )
+    return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
+
+
+def _echoed(frame: pl.DataFrame, params: EchoParams) -> pl.Series:
+    """The share of each completion that is copies of its prompt."""
+    words = frame.select(asked=_plain(prompt()), answer=_plain(completion()), tokens=word_count(prompt()))
     share = (
         pl.col("answer").str.count_matches(pl.col("asked"), literal=True)
         * (pl.col("asked").str.len_chars() + 1)
         / (pl.col("answer").str.len_chars() + 1)
     )
     looked_at = (pl.col("tokens") >= params.min_words) & (pl.col("asked") != "")
-    out = words.select(score=pl.when(looked_at).then(share).otherwise(0.0)).with_columns(
-        reason=pl.when(pl.col("score") > params.max_share).then(pl.lit("echo")).cast(pl.String),
-        threshold=pl.when(pl.col("score") > params.max_share).then(pl.lit(params.max_share)),
-    )
-    return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
+    return words.select(score=pl.when(looked_at).then(share).otherwise(0.0)).to_series()
 
 
 def _maybe_echo(frame: pl.DataFrame) -> pl.Series:
-    """Whether the completion has the first long word of the prompt, and its last word: cheap, and few other answers do."""
+    """Whether the completion has a run of letters from either half of the prompt: cheap, and few other answers do."""
     texts = frame.select(asked=prompt().str.to_lowercase(), answer=completion().str.to_lowercase())
     asked, answer = pl.col("asked"), pl.col("answer")
-    first = pl.coalesce(asked.str.extract(rf"(\w{{{n},}})") for n in _SIGN_CHARS)
-    last = asked.str.extract(r"(\w+)\W*$")
-    both = answer.str.contains(first, literal=True) & answer.str.contains(last, literal=True)
-    return texts.select(both.fill_null(False).alias("")).to_series()
+    halves = (asked, asked.str.slice(asked.str.len_chars() // 2))
+    # Where there is no such run (other scripts, short words), nothing speaks against it.
+    found = [
+        answer.str.contains(half.str.extract(_SIGN), literal=True).fill_null(True).alias(str(place))
+        for place, half in enumerate(halves)
+    ]
+    both = texts.select(found)
+    return both["0"] & both["1"]
 
 
 def _plain(text: pl.Expr) -> pl.Expr:
