@@ -461,3 +461,36 @@ def test_an_echo_is_measured_wherever_it_stands() -> None:
 
     assert verdicts.reason.to_list() == [None, "echo", None]
     assert [round(score, 2) for score in verdicts.score] == [0.66, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "expected"),
+    [
+        ("antennas that transmit evenly in one plane are called", "Antennas that transmit evenly in one plane are called isotropic.", None),
+        ("Antennas that transmit evenly in one plane are called?", "Antennas that transmit evenly in one plane are called what?", "echo"),
+        ("antennas that transmit evenly in one plane are called", "Antennas that transmit evenly in one plane are called", "echo"),
+    ],
+)  # fmt: skip
+def test_a_sentence_that_is_finished_is_no_echo(prompt: str, completion: str, expected: str | None) -> None:
+    verdicts = judge("echo", view({"prompt": prompt, "completion": completion}))
+
+    assert verdicts.reason.to_list() == [expected]
+
+
+def test_a_list_of_one_pattern_is_no_loop() -> None:
+    ways = [
+        "",
+        " to code",
+        " for beginners",
+        " online",
+        " for free",
+        " in school",
+        " on a phone",
+        " as a child",
+    ]
+    answer = "\n".join(f'{n}. "What is the best way to learn{way}?"' for n, way in enumerate(ways, 1))
+
+    verdicts = judge("repetition", view({"completion": answer}))
+
+    assert verdicts.reason.to_list() == [None]
+    assert 0.4 < verdicts.score[0] < 0.55

@@ -337,14 +337,24 @@ def echo(frame: pl.DataFrame, params: EchoParams) -> Verdicts:
 
 def _echoed(frame: pl.DataFrame, params: EchoParams) -> pl.Series:
     """The share of each completion that is copies of its prompt."""
-    words = frame.select(asked=_plain(prompt()), answer=_plain(completion()), tokens=word_count(prompt()))
+    words = frame.select(
+        asked=_plain(prompt()),
+        answer=_plain(completion()),
+        tokens=word_count(prompt()),
+        open=prompt().str.strip_chars().str.contains(r"\w$"),
+    )
     share = (
         pl.col("answer").str.count_matches(pl.col("asked"), literal=True)
         * (pl.col("asked").str.len_chars() + 1)
         / (pl.col("answer").str.len_chars() + 1)
     )
-    looked_at = (pl.col("tokens") >= params.min_words) & (pl.col("asked") != "")
+    looked_at = (pl.col("tokens") >= params.min_words) & (pl.col("asked") != "") & ~_completed()
     return words.select(score=pl.when(looked_at).then(share).otherwise(0.0)).to_series()
+
+
+def _completed() -> pl.Expr:
+    """An unfinished sentence, and the answer finishes it: \"Water boils at\", \"Water boils at 100 degrees.\""""
+    return pl.col("open") & pl.col("answer").str.starts_with(pl.col("asked") + " ")
 
 
 def _maybe_echo(frame: pl.DataFrame) -> pl.Series:
@@ -367,4 +377,4 @@ def _plain(text: pl.Expr) -> pl.Expr:
 
 REFUSAL = Plugin("refusal", RefusalParams, refusal)
 LEAKAGE = Plugin("leakage", LeakageParams, leakage)
-ECHO = Plugin("echo", EchoParams, echo)
+ECHO = Plugin("echo", EchoParams, echo, version=2)
