@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthgen.refine.reference import maybe_shared, tokens_of
+from synthgen.refine.reference import Search, tokens_of
 from synthgen.refine.shingles import Ngrams, ngrams
 
 WORDS = st.sampled_from(
@@ -34,7 +34,7 @@ def test_the_compiled_search_lets_the_same_ngrams_pass(texts: list[str], n: int,
     tokens = tokens_of(pl.Series(texts, dtype=pl.String), kernel=False)
     maybe_X = np.array([bits >> place & 1 for place in range(32)], np.bool_)
 
-    compiled, plain = (maybe_shared(tokens, n, maybe_X, kernel=kernel) for kernel in (True, False))
+    compiled, plain = (Search(tokens, kernel=kernel).maybe(n, maybe_X) for kernel in (True, False))
 
     for part in Ngrams.__slots__:
         assert np.array_equal(getattr(compiled, part), getattr(plain, part)), part
@@ -52,3 +52,12 @@ def test_every_run_of_words_inside_one_text_is_an_ngram(texts: list[str], n: int
     assert found.text_G.tolist() == [text_T[t] for t in starts]
     same = {tuple(tokens.hash_T[t : t + n].tolist()) for t in starts}
     assert len(set(found.hash_G.tolist())) == len(same)
+
+
+@given(texts=TEXTS)
+def test_tokens_do_not_depend_on_the_texts_beside(texts: list[str]) -> None:
+    together = tokens_of(pl.Series(texts, dtype=pl.String), kernel=False)
+
+    for place, text in enumerate(texts):
+        alone = tokens_of(pl.Series([text]), kernel=False)
+        assert np.array_equal(together.hash_T[together.text_T == place], alone.hash_T)

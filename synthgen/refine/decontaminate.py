@@ -27,12 +27,12 @@ from synthgen.refine.reference import (
     LEAST_PIECE,
     SHINGLE,
     Reference,
-    maybe_shared,
+    Search,
     shared,
     tokens_of,
     whole_texts,
 )
-from synthgen.refine.shingles import Ngrams, Tokens, tokenise, words_of
+from synthgen.refine.shingles import Ngrams, tokenise, words_of
 
 __all__ = ["FOUND", "repeats_of"]
 
@@ -80,18 +80,17 @@ class _Match(NamedTuple):
 
 def _matches(reference: Reference, texts: pl.Series) -> dict[int, _Match]:
     tokens = tokens_of(texts)
+    search = Search(tokens)
     start_N = np.searchsorted(tokens.text_T, np.arange(len(texts)))
-    maybe = _maybe_exact(reference, tokens)
+    maybe = _maybe_exact(reference, search)
     found = {maybe[place]: match for place, match in _exact(reference, [texts[text] for text in maybe])}
-    shares, spans = _shares(reference, maybe_shared(tokens, SHINGLE, reference.maybe_shingle_X))
+    shares, spans = _shares(reference, search.maybe(SHINGLE, reference.maybe_shingle_X))
     for (text, item), share in shares.items():
         if share >= NEAR and (text not in found or share > found[text].score):
             a, b = spans[text, item]
             words = words_of(texts[text])[a - start_N[text] : b - start_N[text]]
             found[text] = _Match("near_copy", share, item, words)
-    for text, (place, a, b) in _runs(
-        reference, maybe_shared(tokens, reference.ngram, reference.maybe_run_X)
-    ).items():
+    for text, (place, a, b) in _runs(reference, search.maybe(reference.ngram, reference.maybe_run_X)).items():
         item = int(reference.run_item_R[place])
         words = words_of(texts[text])[a - start_N[text] : b - start_N[text]]
         found[text] = _Match("shared_run", shares.get((text, item), 0.0), item, words)
@@ -140,11 +139,11 @@ def _shares(
     return shares, spans
 
 
-def _maybe_exact(reference: Reference, tokens: Tokens) -> list[int]:
+def _maybe_exact(reference: Reference, search: Search) -> list[int]:
     """Texts in which a short item may stand: somewhere in them its first words do, one behind the other."""
     hits: set[int] = set()
     for words, (hash_R, maybe_X) in reference.short_begin.items():
-        grams = maybe_shared(tokens, words, maybe_X)
+        grams = search.maybe(words, maybe_X)
         shared_K, _ = shared(grams.hash_G, hash_R)
         hits.update(grams.text_G[shared_K].tolist())
     return sorted(hits)

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from synthgen.refine.loops import worth_compiling
-from synthgen.refine.shingles import I64, U64, Bools, Ngrams, Tokens, ngrams, tokenise
+from synthgen.refine.shingles import I64, U64, Bools, Ngrams, Tokens, TokenSums, ngrams, tokenise
 
 __all__ = [
     "LEAST",
@@ -25,9 +25,9 @@ __all__ = [
     "SHINGLE",
     "Frequencies",
     "Reference",
+    "Search",
     "common_limit",
     "index_reference",
-    "maybe_shared",
     "shared",
     "tokens_of",
     "whole_texts",
@@ -148,7 +148,7 @@ class Frequencies:
 
     def add(self, texts: pl.Series) -> None:
         """Count more texts."""
-        grams = maybe_shared(tokens_of(texts), SHINGLE, self._maybe_X)
+        grams = Search(tokens_of(texts)).maybe(SHINGLE, self._maybe_X)
         shared_K, place_K = shared(grams.hash_G, self._hash_R)
         pairs = np.unique(np.stack([grams.text_G[shared_K], place_K]), axis=1)
         np.add.at(self._times_R, pairs[1], 1)
@@ -215,21 +215,41 @@ def tokens_of(texts: pl.Series, *, kernel: bool | None = None) -> Tokens:
         from synthgen.refine.reference_kernel import compiled_words
 
         return compiled_words(texts)
-    return tokenise(texts.to_list())
+    listed = texts.to_list()
+    plain_N = np.fromiter((text.isascii() for text in listed), np.bool_, len(listed))
+    if plain_N.all():
+        return tokenise(listed)
+    # A single character beyond ASCII makes arrays of four bytes a character: those texts stand apart.
+    groups = [np.flatnonzero(plain_N), np.flatnonzero(~plain_N)]
+    parts = [tokenise([listed[i] for i in group.tolist()]) for group in groups]
+    text_T = np.concatenate([group[part.text_T] for group, part in zip(groups, parts, strict=True)])
+    order = np.argsort(text_T, kind="stable")
+    hash_T, numeric_T = (
+        np.concatenate([getattr(part, name) for part in parts])[order] for name in ("hash_T", "numeric_T")
+    )
+    return Tokens(hash_T, text_T[order], numeric_T)
 
 
-def maybe_shared(tokens: Tokens, n: int, maybe_X: Bools, *, kernel: bool | None = None) -> Ngrams:
-    """The n-grams of which the reference may have some: nearly every search through its table would be vain.
+class Search:
+    """Tokens, to be searched for n-grams of several lengths. `kernel` None: compiled where numba is loaded."""
 
-    `kernel` None: compiled where numba is loaded.
-    """
-    if kernel if kernel is not None else "numba" in sys.modules:
-        from synthgen.refine.reference_kernel import compiled_hits
+    def __init__(self, tokens: Tokens, *, kernel: bool | None = None) -> None:
+        self._tokens = tokens
+        self._kernel = kernel if kernel is not None else "numba" in sys.modules
+        self._sums: TokenSums | None = None
 
-        return compiled_hits(tokens, n, maybe_X)
-    grams = ngrams(tokens, n)
-    maybe_K = np.flatnonzero(maybe_X[grams.hash_G & np.uint64(maybe_X.size - 1)])
-    return Ngrams(grams.hash_G[maybe_K], grams.text_G[maybe_K], grams.start_G[maybe_K])
+    def maybe(self, n: int, maybe_X: Bools) -> Ngrams:
+        """The n-grams of which a reference may have some, by the low bits of their hashes."""
+        tokens = self._tokens
+        if self._kernel:
+            from synthgen.refine.reference_kernel import compiled_hits
+
+            return compiled_hits(tokens, n, maybe_X)
+        self._sums = self._sums or TokenSums(tokens.hash_T)
+        hash_A = self._sums.runs(n)  # of all places, also those across two texts
+        start_K = np.flatnonzero(maybe_X[hash_A & np.uint64(maybe_X.size - 1)])
+        start_K = start_K[tokens.text_T[start_K] == tokens.text_T[start_K + n - 1]]
+        return Ngrams(hash_A[start_K], tokens.text_T[start_K], start_K)
 
 
 def shared(hash_G: U64, hash_R: U64) -> tuple[I64, I64]:
