@@ -425,3 +425,72 @@ def test_parameters_of_a_users_filter_are_checked_at_their_line(tmp_path: Path) 
 
     with pytest.raises(RecipeError, match=r"mine\.yaml:4: steps\[0\]\..*most: .*integer"):
         load_chain(name, tmp_path)
+
+
+# One text for every alternative of the leakage patterns: a search for signs comes first, and must let all of them pass.
+LEAKS = [
+    "<|im_start|>", "<|im_end|>", "<|im_sep|>", "<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>", "<|eot_id|>",
+    "<|eom_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>",
+    "<|endofprompt|>", "<|python_tag|>", "<|fim_prefix|>", "<|tool_calls|>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>",
+    "<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "<｜User｜>", "[MASK]", "[PAD]", "[CLS]",
+    "[SEP]", "<0x0A>", "<s> Yes", "Yes</s>", "### Instruction:", "##Response:", "### Inputs:", "<noinput>", "<No Output>",
+    "{{ instruction }}", "{{-response}}", "{{messages[0]}}", "Below is an instruction that describes a task",
+    "#Given Prompt#", "#Rewritten Prompt#", "You are a helpful, honest assistant.", "as stated in the system prompt",
+    "my instructions say", "[insert name]", "[Enter the date here]", "[add a line]", "[fill in]", "[put it here]",
+    "[include a link]", "[replace with your name]", "<insert name>", "<enter it>", "<fill in here>", "[Einfügen]",
+    "[hier einfügen]", "[insérer le nom]", "[insertar]", "[inserir]", "TODO: write this", "Lorem ipsum dolor sit amet",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_every_kind_of_leaked_text_is_found(leak: str) -> None:
+    texts = [leak, f"{leak} and more" if leak != "Yes</s>" else leak]
+
+    verdicts = judge(
+        "leakage", view(*({"prompt": "Why is the sky blue?", "completion": text} for text in texts))
+    )
+
+    assert verdicts.reason.null_count() == 0
+
+
+def test_an_echo_is_measured_wherever_it_stands() -> None:
+    asked = "What, then, is a Photosynthetic organism?"
+    answers = [f"{asked.upper()} One that eats light.", "what then is a photosynthetic organism", "A plant."]
+
+    verdicts = judge("echo", view(*({"prompt": asked, "completion": answer} for answer in answers)))
+
+    assert verdicts.reason.to_list() == [None, "echo", None]
+    assert [round(score, 2) for score in verdicts.score] == [0.66, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "expected"),
+    [
+        ("antennas that transmit evenly in one plane are called", "Antennas that transmit evenly in one plane are called isotropic.", None),
+        ("Antennas that transmit evenly in one plane are called?", "Antennas that transmit evenly in one plane are called what?", "echo"),
+        ("antennas that transmit evenly in one plane are called", "Antennas that transmit evenly in one plane are called", "echo"),
+    ],
+)  # fmt: skip
+def test_a_sentence_that_is_finished_is_no_echo(prompt: str, completion: str, expected: str | None) -> None:
+    verdicts = judge("echo", view({"prompt": prompt, "completion": completion}))
+
+    assert verdicts.reason.to_list() == [expected]
+
+
+def test_a_list_of_one_pattern_is_no_loop() -> None:
+    ways = [
+        "",
+        " to code",
+        " for beginners",
+        " online",
+        " for free",
+        " in school",
+        " on a phone",
+        " as a child",
+    ]
+    answer = "\n".join(f'{n}. "What is the best way to learn{way}?"' for n, way in enumerate(ways, 1))
+
+    verdicts = judge("repetition", view({"completion": answer}))
+
+    assert verdicts.reason.to_list() == [None]
+    assert 0.4 < verdicts.score[0] < 0.55

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthgen.refine.loops import Loops, loops_of, tokens_of
-from synthgen.refine.shingles import Tokens
+from synthgen.refine.loops import Loops, loops_of
 
 MEASURES = Loops.__slots__
 
@@ -44,18 +43,6 @@ def test_the_compiled_pass_counts_loops_as_numpy_does() -> None:
     assert plain.dup_line_N.max() > 0.5
     for measure in MEASURES:
         assert np.array_equal(getattr(compiled, measure), getattr(plain, measure)), measure
-
-
-@settings(max_examples=100, deadline=None)
-@given(texts=st.lists(st.text(max_size=120), max_size=8))
-def test_the_compiled_pass_cuts_the_tokens_that_numpy_cuts(texts: list[str]) -> None:
-    pytest.importorskip("numba")
-    series = pl.Series(texts, dtype=pl.String)
-
-    compiled, plain = tokens_of(series, kernel=True), tokens_of(series, kernel=False)
-
-    for part in Tokens.__slots__:
-        assert np.array_equal(getattr(compiled, part), getattr(plain, part)), part
 
 
 @pytest.mark.parametrize("kernel", [False, None])

@@ -23,9 +23,16 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from synthgen.refine.loops import tokens_of
-from synthgen.refine.reference import LEAST_PIECE, SHINGLE, Reference, shared, whole_texts
-from synthgen.refine.shingles import Ngrams, Tokens, ngrams, tokenise, words_of
+from synthgen.refine.reference import (
+    LEAST_PIECE,
+    SHINGLE,
+    Reference,
+    Search,
+    shared,
+    tokens_of,
+    whole_texts,
+)
+from synthgen.refine.shingles import Ngrams, tokenise, words_of
 
 __all__ = ["FOUND", "repeats_of"]
 
@@ -73,16 +80,17 @@ class _Match(NamedTuple):
 
 def _matches(reference: Reference, texts: pl.Series) -> dict[int, _Match]:
     tokens = tokens_of(texts)
+    search = Search(tokens)
     start_N = np.searchsorted(tokens.text_T, np.arange(len(texts)))
-    maybe = _maybe_exact(reference, tokens)
+    maybe = _maybe_exact(reference, search)
     found = {maybe[place]: match for place, match in _exact(reference, [texts[text] for text in maybe])}
-    shares, spans = _shares(reference, ngrams(tokens, SHINGLE))
+    shares, spans = _shares(reference, search.maybe(SHINGLE, reference.maybe_shingle_X))
     for (text, item), share in shares.items():
         if share >= NEAR and (text not in found or share > found[text].score):
             a, b = spans[text, item]
             words = words_of(texts[text])[a - start_N[text] : b - start_N[text]]
             found[text] = _Match("near_copy", share, item, words)
-    for text, (place, a, b) in _runs(reference, ngrams(tokens, reference.ngram)).items():
+    for text, (place, a, b) in _runs(reference, search.maybe(reference.ngram, reference.maybe_run_X)).items():
         item = int(reference.run_item_R[place])
         words = words_of(texts[text])[a - start_N[text] : b - start_N[text]]
         found[text] = _Match("shared_run", shares.get((text, item), 0.0), item, words)
@@ -91,7 +99,7 @@ def _matches(reference: Reference, texts: pl.Series) -> dict[int, _Match]:
 
 def _runs(reference: Reference, grams: Ngrams) -> dict[int, tuple[int, int, int]]:
     """Text -> the place of its first shared run in the reference, and the tokens where what is shared begins and ends."""
-    shared_K, place_K = shared(grams.hash_G, reference.run_R, reference.maybe_run_X)
+    shared_K, place_K = shared(grams.hash_G, reference.run_R)
     out: dict[int, tuple[int, int, int]] = {}
     for g, first in zip(shared_K.tolist(), place_K.tolist(), strict=True):
         text, start = int(grams.text_G[g]), int(grams.start_G[g])
@@ -106,7 +114,7 @@ def _shares(
     reference: Reference, grams: Ngrams
 ) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], tuple[int, int]]]:
     """For every text and item that have a shingle in common: the share of the item's, and the tokens they span."""
-    shared_K, low_K = shared(grams.hash_G, reference.shingle_P, reference.maybe_shingle_X)
+    shared_K, low_K = shared(grams.hash_G, reference.shingle_P)
     times_K = np.searchsorted(reference.shingle_P, grams.hash_G[shared_K], side="right") - low_K
     gram_H = np.repeat(shared_K, times_K)
     within_H = np.arange(gram_H.size) - np.repeat(np.cumsum(times_K) - times_K, times_K)
@@ -131,12 +139,12 @@ def _shares(
     return shares, spans
 
 
-def _maybe_exact(reference: Reference, tokens: Tokens) -> list[int]:
+def _maybe_exact(reference: Reference, search: Search) -> list[int]:
     """Texts in which a short item may stand: somewhere in them its first words do, one behind the other."""
     hits: set[int] = set()
     for words, (hash_R, maybe_X) in reference.short_begin.items():
-        grams = ngrams(tokens, words)
-        shared_K, _ = shared(grams.hash_G, hash_R, maybe_X)
+        grams = search.maybe(words, maybe_X)
+        shared_K, _ = shared(grams.hash_G, hash_R)
         hits.update(grams.text_G[shared_K].tolist())
     return sorted(hits)
 

@@ -27,7 +27,17 @@ from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPA
 from synthgen.refine.kernel_bits import U8, compiled, load64, store64, trailing_zeros
 from synthgen.refine.shingles import CHAR_BASE, CHUNK_BASE, I64, U32, U64
 
-__all__ = ["Scratch", "Tables", "cut", "decode", "mix", "new_scratch", "shingle_text", "unknown_points"]
+__all__ = [
+    "Scratch",
+    "Tables",
+    "cut",
+    "decode",
+    "hash_tokens",
+    "mix",
+    "new_scratch",
+    "shingle_text",
+    "unknown_points",
+]
 
 _CHAR_BASE, _CHUNK_BASE = np.uint64(CHAR_BASE), np.uint64(CHUNK_BASE)
 _MIX_A = np.uint64(0xFF51AFD7ED558CCD)
@@ -354,7 +364,7 @@ def cut(
 
 
 @compiled
-def _hash_tokens(text_C: U8, edge_E: I64, token_T: U64) -> None:
+def hash_tokens(text_C: U8, edge_E: I64, token_T: U64) -> None:
     """Tokens as chunks of eight bytes, weighted with the powers of `CHUNK_BASE`."""
     for t in range(token_T.size):
         start = edge_E[2 * t]
@@ -378,7 +388,7 @@ def shingle_text(buffer_C: U8, start: int, end: int, tables: Tables, words: bool
     if count < 0:
         return -1
     token_T = scratch.token_T[:count]
-    _hash_tokens(scratch.text_C, scratch.edge_E, token_T)
+    hash_tokens(scratch.text_C, scratch.edge_E, token_T)
     hash_G = scratch.hash_T[: max(count - n + 1, 0)]
     hash_G[:] = _ZERO
     for k in range(n):

@@ -25,24 +25,20 @@ from synthgen.refine.shingles import (
     F64,
     I64,
     U32,
-    U64,
     Bools,
     Tokens,
-    mix,
     ngrams,
-    powers,
     tokenise,
 )
 
-__all__ = ["Loops", "loops_of", "tokens_of"]
+__all__ = ["Loops", "loops_of", "worth_compiling"]
 
 _WORTH_BYTES = 8 << 20  # the compiled pass saves 0.1 s of CPU a megabyte, and numba takes about a second
-_CHAR_INVERSE = pow(CHAR_BASE, -1, 1 << 64)
+_PLACES = 8
 _SPACE, _END = 1, 2  # a line break is both
 _KIND_X = np.zeros(0x10000, np.uint8)
 _KIND_X[[point for point in range(0x3001) if chr(point).isspace()]] = _SPACE
 _KIND_X[[ord(end) for end in ENDS]] |= _END
-_MIXED_A = mix(np.arange(128, dtype=np.uint64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +65,29 @@ def loops_of(text: pl.Series, *, kernel: bool | None = None) -> Loops:
     `kernel`: None means the compiled pass where numba is loaded already, or installed and worth the second it takes.
     """
     text = text.fill_null("")
-    if kernel if kernel is not None else _worth_it(text):
+    if kernel if kernel is not None else worth_compiling(text):
         from synthgen.refine.loops_kernel import compiled_loops
 
         return Loops(*compiled_loops(text))
     return _in_numpy(text.to_list())
 
 
-def tokens_of(text: pl.Series, *, kernel: bool | None = None) -> Tokens:
-    """`tokenise` of a column; `kernel` as for `loops_of`."""
-    text = text.fill_null("")
-    if kernel if kernel is not None else _worth_it(text):
-        from synthgen.refine.loops_kernel import compiled_tokens
-
-        return compiled_tokens(text)
-    return tokenise(text.to_list())
-
-
-def _worth_it(text: pl.Series) -> bool:
+def worth_compiling(text: pl.Series) -> bool:
+    """Whether the compiled pass is there and worth the second that numba takes."""
     large = (text.str.len_bytes().sum() or 0) >= _WORTH_BYTES
     return "numba" in sys.modules or (large and importlib.util.find_spec("numba") is not None)
 
 
 def _in_numpy(texts: list[str]) -> Loops:
+    """ASCII apart from the rest: a single other character makes arrays of four bytes a character."""
+    plain_N = np.fromiter((text.isascii() for text in texts), np.bool_, len(texts))
+    groups = [np.flatnonzero(plain_N), np.flatnonzero(~plain_N)]
+    parts = [_measured([texts[i] for i in group.tolist()]) for group in groups]
+    back = np.argsort(np.concatenate(groups), kind="stable")
+    return Loops(*(np.concatenate([getattr(part, name) for part in parts])[back] for name in Loops.__slots__))
+
+
+def _measured(texts: list[str]) -> Loops:
     tokens = tokenise(texts)
     words_N = np.bincount(tokens.text_T, minlength=len(texts))
     text_R, size_R = _runs(tokens, LONG)
@@ -139,18 +135,29 @@ def _lines(texts: list[str]) -> tuple[F64, I64, I64]:
     last_L = np.append(end_W, 0)[np.searchsorted(end_W, stop_L, side="right") - 1]
     long_L = _bytes_between(char_C, first_L, last_L) >= LINE_BYTES
     first_L, last_L = first_L[long_L], last_L[long_L]
-    sum_C1 = np.zeros(char_C.size + 1, np.uint64)
-    mixed_C = _MIXED_A[char_C] if char_C.dtype == np.uint8 else mix(char_C.astype(np.uint64))
-    np.cumsum(mixed_C * powers(CHAR_BASE, char_C.size), out=sum_C1[1:])
-    hash_L: U64 = mix((sum_C1[last_L] - sum_C1[first_L]) * powers(_CHAR_INVERSE, char_C.size)[first_L])
     text_L, size_L = np.searchsorted(start_N, first_L, side="right") - 1, last_L - first_L
-    order = np.lexsort((hash_L, text_L))
-    again_L = np.zeros(hash_L.size, np.bool_)
-    hash_S, text_S = hash_L[order], text_L[order]
-    again_L[order[1:]] = (hash_S[1:] == hash_S[:-1]) & (text_S[1:] == text_S[:-1])
+    again_L = _again(char_C, first_L, size_L, text_L)
     all_N = np.bincount(text_L, weights=size_L, minlength=len(texts))
     repeated_N = np.bincount(text_L[again_L], weights=size_L[again_L], minlength=len(texts))
     return repeated_N / np.maximum(all_N, 1), np.bincount(text_L[again_L], minlength=len(texts)), solid_N
+
+
+def _again(char_C: NDArray[np.uint8] | U32, first_L: I64, size_L: I64, text_L: I64) -> Bools:
+    """Which lines stood in their text before. Only those are compared that are alike in length and in a few places."""
+    alike_L = size_L.astype(np.uint64)
+    for place in range(_PLACES):
+        alike_L = alike_L * np.uint64(CHAR_BASE) + char_C[first_L + (size_L - 1) * place // (_PLACES - 1)]
+    order = np.lexsort((alike_L, text_L))
+    same = (alike_L[order[1:]] == alike_L[order[:-1]]) & (text_L[order[1:]] == text_L[order[:-1]])
+    maybe_L = np.zeros(size_L.size, np.bool_)
+    maybe_L[order[1:][same]] = maybe_L[order[:-1][same]] = True
+    again_L = np.zeros(size_L.size, np.bool_)
+    seen: set[tuple[int, bytes]] = set()
+    for line in np.flatnonzero(maybe_L).tolist():
+        said = int(text_L[line]), char_C[first_L[line] : first_L[line] + size_L[line]].tobytes()
+        again_L[line] = said in seen
+        seen.add(said)
+    return again_L
 
 
 def _folded(texts: list[str]) -> tuple[NDArray[np.uint8] | U32, I64]:

@@ -23,13 +23,12 @@ from synthgen.refine.shingles import (
     U32,
     U64,
     Bools,
-    Tokens,
     powers,
 )
 from synthgen.refine.shingles import mix as mix_all
 from synthgen.refine.text_buffers import Letters, buffers_of
 
-__all__ = ["compiled_loops", "compiled_tokens"]
+__all__ = ["compiled_loops"]
 
 _CHAR_BASE, _CHUNK_BASE = np.uint64(CHAR_BASE), np.uint64(CHUNK_BASE)
 _LOWER, _BYTE, _CHUNK_BITS = np.uint64(0x20), np.uint64(8), np.uint64(64)
@@ -54,25 +53,6 @@ def compiled_loops(text: pl.Series) -> tuple[I64, F64, F64, F64, I64, I64]:
     words_N, line_repeat_N, solid_N = counts
     dup_ngram_N, top_ngram_N, dup_line_N = shares
     return words_N, dup_ngram_N, top_ngram_N, dup_line_N, line_repeat_N, solid_N
-
-
-def compiled_tokens(text: pl.Series) -> Tokens:
-    """What `synthgen.refine.shingles.tokenise` says of the texts."""
-    buffer_C, offset_N1 = buffers_of(text)
-    # No text has more tokens than characters, but for foldings of one to three; nothing is touched beyond.
-    token_T = np.empty(buffer_C.size * 3 // 2 + 4, np.uint64)
-    numeric_T = np.empty(token_T.size, np.int64)
-    count_N = np.zeros(len(text), np.int64)
-    _LETTERS.until_known(
-        buffer_C,
-        lambda: _tokens(
-            buffer_C, offset_N1, *_LETTERS.tables, _END_X, _MIXED_A, _WORD_A, token_T, numeric_T, count_N
-        ),
-    )
-    total = int(count_N.sum())
-    return Tokens(
-        token_T[:total].copy(), np.repeat(np.arange(len(text)), count_N), numeric_T[:total].astype(np.bool_)
-    )
 
 
 _POWERS = powers(TOKEN_BASE, LONG), powers(TOKEN_BASE, SHORT)
@@ -128,38 +108,6 @@ def _measure(
         total, repeated, repeats = _repeats(line_L, size_L, lines, key_S)
         shares[2, i] = repeated / max(total, 1)
         counts[1, i] = repeats
-    return True
-
-
-@compiled
-def _tokens(
-    buffer_C: U8,
-    offset_N1: I64,
-    entry_X: U32,
-    expansion_X3: U32,
-    end_X: Bools,
-    mixed_A: U64,
-    word_A: U64,
-    token_T: U64,
-    numeric_T: I64,
-    count_N: I64,
-) -> bool:
-    """False where a character is not in the tables yet."""
-    longest = 0
-    for i in range(offset_N1.size - 1):
-        longest = max(longest, offset_N1[i + 1] - offset_N1[i])
-    line_L = np.empty(longest + 4, np.uint64)
-    size_L = np.empty(longest + 4, np.int64)
-    total = 0
-    for i in range(offset_N1.size - 1):
-        words, _, _ = _read(
-            buffer_C, offset_N1[i], offset_N1[i + 1], entry_X, expansion_X3, end_X, mixed_A, word_A,
-            token_T[total:], numeric_T[total:], line_L, size_L,
-        )  # fmt: skip
-        if words < 0:
-            return False
-        count_N[i] = words
-        total += words
     return True
 
 

@@ -1,4 +1,4 @@
-"""The n-grams of a reference set: what rows are searched for.
+"""The n-grams of a reference set: what rows are searched for, and how.
 
 In: the texts of a benchmark, or the prompts of the test split. Out: a `Reference`. Guarantees: pure; what more than a few
 items share (the set's own template), and what the caller calls common, convicts nobody.
@@ -8,14 +8,15 @@ Axes: G n-grams of the batch, R different n-grams of the reference, P pairs of a
 """
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
+import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from synthgen.refine.loops import tokens_of
-from synthgen.refine.shingles import I64, U64, Bools, Ngrams, Tokens, ngrams, tokenise
+from synthgen.refine.loops import worth_compiling
+from synthgen.refine.shingles import I64, U64, Bools, Ngrams, Tokens, TokenSums, ngrams, tokenise
 
 __all__ = [
     "LEAST",
@@ -24,9 +25,11 @@ __all__ = [
     "SHINGLE",
     "Frequencies",
     "Reference",
+    "Search",
     "common_limit",
     "index_reference",
     "shared",
+    "tokens_of",
     "whole_texts",
 ]
 
@@ -145,8 +148,8 @@ class Frequencies:
 
     def add(self, texts: pl.Series) -> None:
         """Count more texts."""
-        grams = ngrams(tokens_of(texts), SHINGLE)
-        shared_K, place_K = shared(grams.hash_G, self._hash_R, self._maybe_X)
+        grams = Search(tokens_of(texts)).maybe(SHINGLE, self._maybe_X)
+        shared_K, place_K = shared(grams.hash_G, self._hash_R)
         pairs = np.unique(np.stack([grams.text_G[shared_K], place_K]), axis=1)
         np.add.at(self._times_R, pairs[1], 1)
 
@@ -205,14 +208,54 @@ def _maybe(hash_R: U64) -> Bools:
     return maybe_X
 
 
-def shared(hash_G: U64, hash_R: U64, maybe_X: Bools) -> tuple[I64, I64]:
-    """Which hashes stand in the sorted `hash_R`, and the first place of each.
+def tokens_of(texts: pl.Series, *, kernel: bool | None = None) -> Tokens:
+    """`tokenise` of a column; `kernel` None: compiled where numba is loaded already, or worth it."""
+    texts = texts.fill_null("")
+    if kernel if kernel is not None else worth_compiling(texts):
+        from synthgen.refine.reference_kernel import compiled_words
 
-    The bits are asked first, because nearly every search through the table would be vain (a third of the CPU went there).
-    """
-    maybe_K = np.flatnonzero(maybe_X[hash_G & np.uint64(maybe_X.size - 1)])
-    place_K = np.searchsorted(hash_R, hash_G[maybe_K])
-    inside_K = place_K < hash_R.size
-    maybe_K, place_K = maybe_K[inside_K], place_K[inside_K]
-    same_K = hash_R[place_K] == hash_G[maybe_K]
-    return maybe_K[same_K], place_K[same_K]
+        return compiled_words(texts)
+    listed = texts.to_list()
+    plain_N = np.fromiter((text.isascii() for text in listed), np.bool_, len(listed))
+    if plain_N.all():
+        return tokenise(listed)
+    # A single character beyond ASCII makes arrays of four bytes a character: those texts stand apart.
+    groups = [np.flatnonzero(plain_N), np.flatnonzero(~plain_N)]
+    parts = [tokenise([listed[i] for i in group.tolist()]) for group in groups]
+    text_T = np.concatenate([group[part.text_T] for group, part in zip(groups, parts, strict=True)])
+    order = np.argsort(text_T, kind="stable")
+    hash_T, numeric_T = (
+        np.concatenate([getattr(part, name) for part in parts])[order] for name in ("hash_T", "numeric_T")
+    )
+    return Tokens(hash_T, text_T[order], numeric_T)
+
+
+class Search:
+    """Tokens, to be searched for n-grams of several lengths. `kernel` None: compiled where numba is loaded."""
+
+    def __init__(self, tokens: Tokens, *, kernel: bool | None = None) -> None:
+        self._tokens = tokens
+        self._kernel = kernel if kernel is not None else "numba" in sys.modules
+        self._sums: TokenSums | None = None
+
+    def maybe(self, n: int, maybe_X: Bools) -> Ngrams:
+        """The n-grams of which a reference may have some, by the low bits of their hashes."""
+        tokens = self._tokens
+        if self._kernel:
+            from synthgen.refine.reference_kernel import compiled_hits
+
+            return compiled_hits(tokens, n, maybe_X)
+        self._sums = self._sums or TokenSums(tokens.hash_T)
+        hash_A = self._sums.runs(n)  # of all places, also those across two texts
+        start_K = np.flatnonzero(maybe_X[hash_A & np.uint64(maybe_X.size - 1)])
+        start_K = start_K[tokens.text_T[start_K] == tokens.text_T[start_K + n - 1]]
+        return Ngrams(hash_A[start_K], tokens.text_T[start_K], start_K)
+
+
+def shared(hash_G: U64, hash_R: U64) -> tuple[I64, I64]:
+    """Which hashes stand in the sorted `hash_R`, and the first place of each."""
+    place_G = np.searchsorted(hash_R, hash_G)
+    same_G = np.append(hash_R, 0)[place_G] == hash_G if hash_R.size else np.zeros(hash_G.size, np.bool_)
+    same_G &= place_G < hash_R.size
+    shared_K = np.flatnonzero(same_G)
+    return shared_K, place_G[shared_K]

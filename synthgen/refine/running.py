@@ -6,15 +6,17 @@ Rejected: scoring all rows with all filters and deciding afterwards (the later f
 most rejected rows fail a cheap one).
 """
 
+from dataclasses import dataclass
+
+import numpy as np
 import polars as pl
 
 from synthgen.refine.chain import Chain, ChainStep
 from synthgen.refine.filters.text import SHARED
-from synthgen.refine.verdict import VIEW, view_of
+from synthgen.refine.verdict import VIEW, Verdicts, view_of
 
 __all__ = ["RESULT", "run_chain"]
 
-_SCORE = pl.Struct({"name": pl.String, "score": pl.Float64})
 RESULT = pl.Schema(
     {
         "id": pl.String(),
@@ -29,8 +31,10 @@ RESULT = pl.Schema(
         "flags": pl.List(pl.String),  # <step id>:<reason> of the steps that only flag
     }
 )
-_REASONS = ("reason", "score", "threshold", "detail")
-_REJECTED = pl.Schema({"row": pl.UInt32(), **{name: RESULT[name] for name in ("stage", *_REASONS)}})
+_REASONS = ("stage", "reason", "score", "threshold", "detail")
+_REJECTED = pl.Schema({"row": pl.UInt32(), **{name: RESULT[name] for name in _REASONS}})
+_SCORED = pl.Schema({"row": pl.UInt32(), "name": pl.String(), "score": pl.Float64()})
+_FLAGGED = pl.Schema({"row": pl.UInt32(), "flags": pl.String()})
 
 
 def run_chain(chain: Chain, frame: pl.DataFrame) -> pl.DataFrame:
@@ -41,73 +45,110 @@ def run_chain(chain: Chain, frame: pl.DataFrame) -> pl.DataFrame:
     Raises:
         UsageError: a filter cannot do its work here, or a user's function failed on the whole frame.
     """
-    alive = view_of(frame).with_row_index("row")
+    alive = view_of(frame)
+    rows = pl.Series(np.arange(frame.height, dtype=np.uint32))  # of the frame, those that are alive
     recalls = [place for place, step in enumerate(chain.steps) if step.filter == "score"]
-    rejected = [pl.DataFrame(schema=_REJECTED)]
-    scores = [pl.DataFrame(schema={"row": pl.UInt32, "scores": _SCORE})]
-    flags = [pl.DataFrame(schema={"row": pl.UInt32, "flags": pl.String})]
+    rejected, scores, flags = ([pl.DataFrame(schema=schema)] for schema in (_REJECTED, _SCORED, _FLAGGED))
     for place, step in enumerate(chain.steps):
-        alive = alive.with_columns(
-            SHARED[name](alive).alias(name) for name in step.reads if name not in alive.columns
-        )
-        judged = _apply(step, alive)
+        missing = [name for name in step.reads if name not in alive.columns]
+        if missing:
+            alive = alive.with_columns(SHARED[name](alive).alias(name) for name in missing)
+        said = _Said.of(step.run(alive, step.params), rows)
         if any(later > place for later in recalls):
-            alive = _remember(step, alive, judged)
-        scores.append(
-            judged.filter(pl.col("score").is_not_null()).select(
-                "row", scores=pl.struct(name=pl.lit(step.id), score="score")
-            )
-        )
-        hit = pl.col("reason").is_not_null()
-        if step.on_reject == "flag":
-            flags.append(judged.filter(hit).select("row", flags=pl.lit(f"{step.id}:") + pl.col("reason")))
+            alive = _remember(step, alive, said.score)
+        if said.score.null_count() < len(said.score):
+            scores.append(said.scores(step.id))
+        # Most steps reject nobody: whatever is asked of a frame costs more than looking.
+        if said.reason.null_count() == len(said.reason):
             continue
+        if step.on_reject == "flag":
+            flags.append(said.flags(step.id))
+            continue
+        rejected.append(said.rejected(step.id))
+        kept = said.reason.is_null()
+        alive, rows = alive.filter(kept), rows.filter(kept)
+    return _assemble(frame, pl.concat(rejected), pl.concat(scores), pl.concat(flags))
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What one step said of the rows it saw."""
+
+    rows: pl.Series
+    reason: pl.Series
+    score: pl.Series
+    threshold: pl.Series
+    detail: pl.Series
+
+    @staticmethod
+    def of(verdicts: Verdicts, rows: pl.Series) -> "_Said":
+        def column(series: pl.Series | None, dtype: pl.DataType) -> pl.Series:
+            if series is None:
+                return pl.Series([None], dtype=dtype).new_from_index(0, len(rows))
+            return series if series.dtype == dtype else series.cast(dtype)
+
+        return _Said(
+            rows,
+            column(verdicts.reason, pl.String()),
+            column(verdicts.score, pl.Float64()),
+            column(verdicts.threshold, pl.Float64()),
+            column(verdicts.detail, pl.String()),
+        )
+
+    def scores(self, step: str) -> pl.DataFrame:
+        there = self.score.is_not_null()
+        score = self.score.filter(there)
+        name = pl.Series([step], dtype=pl.String).new_from_index(0, len(score))
+        return pl.DataFrame({"row": self.rows.filter(there), "name": name, "score": score})
+
+    def flags(self, step: str) -> pl.DataFrame:
+        hit = self.reason.is_not_null()
+        reasons = self.reason.filter(hit)
+        return pl.DataFrame({"row": self.rows.filter(hit), "flags": f"{step}:" + reasons})
+
+    def rejected(self, step: str) -> pl.DataFrame:
+        hit = self.reason.is_not_null()
+        columns = {"row": self.rows, "reason": self.reason, "score": self.score, "threshold": self.threshold,
+                   "detail": self.detail}  # fmt: skip
         # A fact has no measure of its own: found once where nothing of the kind is allowed.
         fact = pl.col("score").is_null()
-        why = judged.filter(hit).with_columns(
-            score=pl.when(fact).then(1.0).otherwise("score"),
-            threshold=pl.when(fact).then(0.0).otherwise("threshold"),
+        return (
+            pl.DataFrame({name: column.filter(hit) for name, column in columns.items()})
+            .select(
+                "row",
+                "reason",
+                stage=pl.lit(f"filter:{step}"),
+                score=pl.when(fact).then(1.0).otherwise("score"),
+                threshold=pl.when(fact).then(0.0).otherwise("threshold"),
+                detail="detail",
+            )
+            .select(_REJECTED.names())
         )
-        rejected.append(why.select("row", pl.lit(f"filter:{step.id}").alias("stage"), *_REASONS))
-        alive = alive.filter(judged["reason"].is_null())
-    return _assemble(frame, rejected, scores, flags)
 
 
-def _apply(step: ChainStep, alive: pl.DataFrame) -> pl.DataFrame:
-    verdicts = step.run(alive.drop("row"), step.params)
-    nothing = pl.Series([None] * alive.height, dtype=pl.String)
-
-    def column(series: pl.Series | None, dtype: pl.DataType) -> pl.Series:
-        return (nothing if series is None else series).cast(dtype)
-
-    return pl.DataFrame(
-        {
-            "row": alive["row"],
-            "reason": verdicts.reason.cast(pl.String),
-            "score": column(verdicts.score, pl.Float64()),
-            "threshold": column(verdicts.threshold, pl.Float64()),
-            "detail": column(verdicts.detail, pl.String()),
-        }
-    )
-
-
-def _remember(step: ChainStep, alive: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
+def _remember(step: ChainStep, alive: pl.DataFrame, score: pl.Series) -> pl.DataFrame:
     """The rows with this step's score among their scores, for a later step that cuts by it."""
-    new = pl.struct(name=pl.lit(step.id), score=judged["score"])
-    listed = (
-        pl.when(judged["score"].is_not_null()).then(pl.concat_list(new)).otherwise(pl.lit([], VIEW["scores"]))
-    )
+    new = pl.struct(name=pl.lit(step.id), score=score)
+    listed = pl.when(score.is_not_null()).then(pl.concat_list(new)).otherwise(pl.lit([], VIEW["scores"]))
     none = pl.lit([], VIEW["scores"])
     return alive.with_columns(scores=pl.concat_list(pl.col("scores").fill_null(none), listed))
 
 
 def _assemble(
-    frame: pl.DataFrame, rejected: list[pl.DataFrame], scores: list[pl.DataFrame], flags: list[pl.DataFrame]
+    frame: pl.DataFrame, rejected: pl.DataFrame, scores: pl.DataFrame, flags: pl.DataFrame
 ) -> pl.DataFrame:
-    out = frame.select(pl.col("id").cast(pl.String)).with_row_index("row")
     # Rows of later steps come later, so lists are in the chain's order.
-    lists = [pl.concat(parts).group_by("row", maintain_order=True).agg(pl.all()) for parts in (scores, flags)]
-    for part in (pl.concat(rejected), *lists):
-        out = out.join(part, on="row", how="left", maintain_order="left")
+    listed = scores.lazy().select("row", scores=pl.struct("name", "score"))
+    parts = (
+        (rejected, rejected.lazy(), _REASONS),
+        (scores, listed.group_by("row", maintain_order=True).agg(pl.all()), ("scores",)),
+        (flags, flags.lazy().group_by("row", maintain_order=True).agg(pl.all()), ("flags",)),
+    )
+    out = frame.lazy().select(pl.col("id").cast(pl.String)).with_row_index("row")
+    for found, part, names in parts:
+        if found.height:
+            out = out.join(part, on="row", how="left", maintain_order="left")
+        else:
+            out = out.with_columns(pl.lit(None, RESULT[name]).alias(name) for name in names)
     empty = [pl.col(name).fill_null(pl.lit([], RESULT[name])) for name in ("scores", "flags")]
-    return out.with_columns(empty).select(RESULT.names()).cast(RESULT)
+    return out.with_columns(empty).select(RESULT.names()).collect().cast(RESULT)

@@ -33,6 +33,7 @@ __all__ = [
     "Bools",
     "Ngrams",
     "Shingles",
+    "TokenSums",
     "Tokens",
     "band_keys",
     "jaccard",
@@ -57,6 +58,7 @@ CHUNK_BASE = (
     0xA0761D6478BD642F  # odd, so that no two words of up to eight bytes collide; a constant of wyhash
 )
 TOKEN_BASE = 0xD1342543DE82EF95  # odd; L'Ecuyer & Steele 2021, a 64-bit multiplier with a good spectral test
+_TOKEN_INVERSE = pow(TOKEN_BASE, -1, 1 << 64)
 _ALPHABET = Alphabet()
 
 
@@ -122,11 +124,22 @@ def ngrams(tokens: Tokens, n: int) -> Ngrams:
     if count <= 0:
         return Ngrams(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
     start_G = np.flatnonzero(tokens.text_T[:count] == tokens.text_T[n - 1 :])
-    power_n = powers(TOKEN_BASE, n)
-    hash_G = np.zeros(start_G.size, np.uint64)
-    for k in range(n):
-        hash_G += tokens.hash_T[start_G + k] * power_n[k]
-    return Ngrams(mix(hash_G), tokens.text_T[start_G], start_G)
+    return Ngrams(TokenSums(tokens.hash_T).runs(n)[start_G], tokens.text_T[start_G], start_G)
+
+
+class TokenSums:
+    """Hashes of every run of tokens, of any length."""
+
+    def __init__(self, hash_T: U64) -> None:
+        # A run is the difference of two sums over all tokens, divided by the power its first token has there.
+        self._sum_T1 = np.zeros(hash_T.size + 1, np.uint64)
+        np.cumsum(hash_T * powers(TOKEN_BASE, hash_T.size), out=self._sum_T1[1:])
+        self._inverse_T = powers(_TOKEN_INVERSE, hash_T.size)
+
+    def runs(self, n: int) -> U64:
+        """Of the run of `n` tokens from each place that has so many behind it, also where a text ends within."""
+        count = max(self._inverse_T.size - n + 1, 0)
+        return mix((self._sum_T1[n:] - self._sum_T1[:count]) * self._inverse_T[:count])
 
 
 def shingle_hashes(texts: Sequence[str], n: int, *, words: bool = True) -> Ngrams:
@@ -272,7 +285,7 @@ def _spans(kind_C: NDArray[np.uint8], size_N: list[int], *, characters: bool) ->
 
 def powers(base: int, count: int) -> U64:
     factors = np.full(count, base, np.uint64)
-    factors[0] = 1
+    factors[:1] = 1
     return np.cumprod(factors, dtype=np.uint64)
 
 

@@ -175,6 +175,9 @@ def tool_calls(frame: pl.DataFrame, params: ToolCallsParams) -> Verdicts:
 
     Rows that declare no tools and call none are kept; a call where none is declared is `unknown_tool`.
     """
+    called, declared = frame["tool_calls"], frame["tools"]
+    if called.null_count() == frame.height and (not params.required or declared.null_count() == frame.height):
+        return Verdicts(called.alias("reason"))
     compiled: dict[str, Checks | None] = {}
     said = [
         _check(tools, calls, compiled, required=params.required)

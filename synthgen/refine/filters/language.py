@@ -167,9 +167,7 @@ def _family(label: str) -> str:
 
 def _words(text: pl.Series) -> pl.Series:
     """Case-folded words on one line, without what belongs to no language; the cut before it spares long texts the rest."""
-    plain = text.fill_null("").str.head(4 * _READ_CHARS)
-    for pattern, signs in _NOT_LANGUAGE:
-        plain = without(plain, pattern, signs)
+    plain = without(text.fill_null("").str.head(4 * _READ_CHARS), _NOT_LANGUAGE)
     return plain.str.replace_all(_NO_WORD, " ").str.strip_chars().str.head(_READ_CHARS).str.to_lowercase()
 
 

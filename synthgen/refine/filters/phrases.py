@@ -12,12 +12,13 @@ Rejected: phrase lists over the whole text (they drop fiction, e-mail drafts and
 openers such as "Sure! Here is", which are style, not damage.
 """
 
+import numpy as np
 import polars as pl
 from pydantic import Field
 
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import Strict
-from synthgen.refine.filters.text import completion, head, prompt, unquoted, word_count
+from synthgen.refine.filters.text import completion, head, prompt, put, unquoted, word_count
 from synthgen.refine.verdict import Verdicts
 
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
     "leakage",
     "refusal",
 ]
+
+
+_SIGN = "([a-z]{6,})"  # of lowered texts, by which an echo is suspected
 
 
 def _any(*alternatives: str) -> str:
@@ -130,19 +134,25 @@ class RefusalParams(Strict):
 def refusal(frame: pl.DataFrame, params: RefusalParams) -> Verdicts:
     """The teacher refused, or speaks of itself as a model, in any of about fifteen languages."""
     beginning = frame.select(completion().str.strip_chars().str.head(4 * params.chars)).to_series()
-    spoken = frame.select("finish_reason", completion(), spoken=unquoted(beginning))
-    start = head(pl.col("spoken"), params.chars)
-    letter = completion().str.strip_chars().str.to_lowercase().str.contains(_LETTER)
-    finish = pl.col("finish_reason").fill_null("")
+    start = unquoted(beginning).to_frame("start").select(head(pl.col("start"), params.chars))
+    said = start.select(
+        frame["finish_reason"].fill_null("").alias("finish"),
+        refused=pl.col("start").str.contains(_any(*_REFUSALS)),
+        model=pl.col("start").str.contains(_any(*_SELF)),
+    )
+    if said["refused"].any():
+        letter = completion().str.strip_chars().str.to_lowercase().str.contains(_LETTER)
+        said = said.with_columns(refused=said["refused"] & ~frame.select(letter).to_series())
+    finish = pl.col("finish")
     reason = (
         pl.when(finish == "content_filter")
         .then(pl.lit("content_filter"))
-        .when((finish == "refusal") | (start.str.contains(_any(*_REFUSALS)) & ~letter))
+        .when((finish == "refusal") | pl.col("refused"))
         .then(pl.lit("refusal"))
-        .when(start.str.contains(_any(*_SELF)))
+        .when("model")
         .then(pl.lit("self_reference"))
     )
-    return Verdicts(spoken.select(reason=reason.cast(pl.String))["reason"])
+    return Verdicts(said.select(reason=reason.cast(pl.String))["reason"])
 
 
 _TOKENS = (
@@ -175,6 +185,63 @@ _PLACEHOLDERS = (
     r"\[(?i:einfügen|hier einfügen|insérer|insertar|inserir)\b[^\]\n]{0,80}\]",
     r"(?i)\bTODO: ?(?:write|add|fill|complete|insert)\b",
 )
+# Every match of the above, and of a filler text, has one of these; ASCII case does not count.
+_LEAKAGE_SIGNS = (
+    *(
+        "<|im_",
+        "<|end",
+        "<|begin_",
+        "<|eo",
+        "<|start_",
+        "<|user",
+        "<|assistant",
+        "<|system",
+        "<|python",
+        "<|fim_",
+    ),
+    *(
+        "<|tool_",
+        "inst]",
+        "sys>>",
+        "_of_turn>",
+        "<bos>",
+        "<eos>",
+        "<pad>",
+        "<unk>",
+        "<｜",
+        "[mask]",
+        "[pad]",
+        "[cls]",
+    ),
+    *(
+        "[sep]",
+        "<0x",
+        "<s>",
+        "</s>",
+        "#response",
+        "# response",
+        "#input",
+        "# input",
+        "{{",
+        "<no",
+        "[ins",
+        "[enter",
+    ),
+    *(
+        "[add",
+        "[fill",
+        "[put",
+        "[include",
+        "[replace",
+        "[einf",
+        "[hier",
+        "<insert",
+        "<enter",
+        "<fill",
+        "todo:",
+    ),
+    *("instruction", "prompt", "assistant", "lorem"),
+)
 _ASKS_FOR_TEMPLATE = (
     r"(?i)\btemplate|placeholder|fill[- ]in|\bblanks?\b|vorlage|platzhalter|modèle|plantilla|marcador|"
     r"modelo|模板|占位|テンプレート|шаблон|قالب"
@@ -201,6 +268,17 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
     A prompt that asks for a template, for filler text or about special tokens may have what it asks for.
     `detail` is the offending text.
     """
+    signs = completion().str.contains_any(list(_LEAKAGE_SIGNS), ascii_case_insensitive=True)
+    maybe = frame.select(signs.alias("")).to_series()
+    none = pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
+    if not maybe.any():
+        return Verdicts(none)
+    found = _leaked(frame.filter(maybe), params)
+    return Verdicts(put(none, maybe, found["reason"]), detail=put(none, maybe, found["detail"]))
+
+
+def _leaked(frame: pl.DataFrame, params: LeakageParams) -> pl.DataFrame:
+    """`reason` and `detail`."""
     asked = prompt()
     texts = frame.select("prompt", spoken=unquoted(frame.select(completion()).to_series()))
     spoken = pl.col("spoken")
@@ -228,8 +306,7 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
         for name, patterns, wanted, allowed in classes
     )
     names = [pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in found.columns]
-    out = found.select(reason=pl.coalesce(names), detail=pl.coalesce(found.columns))
-    return Verdicts(out["reason"], detail=out["detail"])
+    return found.select(reason=pl.coalesce(names).cast(pl.String), detail=pl.coalesce(found.columns))
 
 
 class EchoParams(Strict):
@@ -246,18 +323,52 @@ class EchoParams(Strict):
 
 def echo(frame: pl.DataFrame, params: EchoParams) -> Verdicts:
     """The completion is the prompt again. Case, punctuation and spacing do not count; the score is the share."""
-    words = frame.select(asked=_plain(prompt()), answer=_plain(completion()), tokens=word_count(prompt()))
+    maybe = _maybe_echo(frame)
+    score = pl.Series("score", np.zeros(frame.height))
+    if maybe.any():
+        score = put(score, maybe, _echoed(frame.filter(maybe), params))
+    hit = pl.col("score") > params.max_share
+    out = score.to_frame().with_columns(
+        reason=pl.when(hit).then(pl.lit("echo")).cast(pl.String),
+        threshold=pl.when(hit).then(pl.lit(params.max_share)),
+    )
+    return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
+
+
+def _echoed(frame: pl.DataFrame, params: EchoParams) -> pl.Series:
+    """The share of each completion that is copies of its prompt."""
+    words = frame.select(
+        asked=_plain(prompt()),
+        answer=_plain(completion()),
+        tokens=word_count(prompt()),
+        open=prompt().str.strip_chars().str.contains(r"\w$"),
+    )
     share = (
         pl.col("answer").str.count_matches(pl.col("asked"), literal=True)
         * (pl.col("asked").str.len_chars() + 1)
         / (pl.col("answer").str.len_chars() + 1)
     )
-    looked_at = (pl.col("tokens") >= params.min_words) & (pl.col("asked") != "")
-    out = words.select(score=pl.when(looked_at).then(share).otherwise(0.0)).with_columns(
-        reason=pl.when(pl.col("score") > params.max_share).then(pl.lit("echo")).cast(pl.String),
-        threshold=pl.when(pl.col("score") > params.max_share).then(pl.lit(params.max_share)),
-    )
-    return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
+    looked_at = (pl.col("tokens") >= params.min_words) & (pl.col("asked") != "") & ~_completed()
+    return words.select(score=pl.when(looked_at).then(share).otherwise(0.0)).to_series()
+
+
+def _completed() -> pl.Expr:
+    """An unfinished sentence, and the answer finishes it: \"Water boils at\", \"Water boils at 100 degrees.\""""
+    return pl.col("open") & pl.col("answer").str.starts_with(pl.col("asked") + " ")
+
+
+def _maybe_echo(frame: pl.DataFrame) -> pl.Series:
+    """Whether the completion has a run of letters from either half of the prompt: cheap, and few other answers do."""
+    texts = frame.select(asked=prompt().str.to_lowercase(), answer=completion().str.to_lowercase())
+    asked, answer = pl.col("asked"), pl.col("answer")
+    halves = (asked, asked.str.slice(asked.str.len_chars() // 2))
+    # Where there is no such run (other scripts, short words), nothing speaks against it.
+    found = [
+        answer.str.contains(half.str.extract(_SIGN), literal=True).fill_null(True).alias(str(place))
+        for place, half in enumerate(halves)
+    ]
+    both = texts.select(found)
+    return both["0"] & both["1"]
 
 
 def _plain(text: pl.Expr) -> pl.Expr:
@@ -266,4 +377,4 @@ def _plain(text: pl.Expr) -> pl.Expr:
 
 REFUSAL = Plugin("refusal", RefusalParams, refusal)
 LEAKAGE = Plugin("leakage", LeakageParams, leakage)
-ECHO = Plugin("echo", EchoParams, echo)
+ECHO = Plugin("echo", EchoParams, echo, version=2)

@@ -82,6 +82,9 @@ def length(frame: pl.DataFrame, params: LengthParams) -> Verdicts:
         words=word_count(text) if counted else 0,
         weight=text.str.len_chars() + 2 * dense,
     )
+    if _fits(measured, params):
+        none = pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
+        return Verdicts(none, measured["chars"].cast(pl.Float64))
     chars = pl.col("chars")
     called = (pl.col("finish_reason") == "tool_calls").fill_null(False) | pl.col("tool_calls").is_not_null()
     calls_only = (chars == 0) & called
@@ -103,6 +106,21 @@ def length(frame: pl.DataFrame, params: LengthParams) -> Verdicts:
     return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
 
 
+def _fits(measured: pl.DataFrame, params: LengthParams) -> bool:
+    """Whether no row breaks a bound, as in nearly every batch."""
+    if not measured.height:
+        return True
+    least, fewest = measured["weight"].min(), measured["words"].min()
+    most = ((measured["chars"].max(), params.max_chars), (measured["words"].max(), params.max_words))
+    assert isinstance(least, int)
+    assert isinstance(fewest, int)
+    return (
+        least >= params.min_chars
+        and fewest >= params.min_words
+        and all(bound is None or (isinstance(found, int) and found <= bound) for found, bound in most)
+    )
+
+
 class TruncationParams(Strict):
     """What counts as cut off, besides the teacher saying so (`finish_reason: length`)."""
 
@@ -111,7 +129,8 @@ class TruncationParams(Strict):
 
 def truncation(frame: pl.DataFrame, params: TruncationParams) -> Verdicts:
     """The teacher stopped at its token limit, or a code fence is never closed."""
-    odd = completion().str.count_matches(_FENCE_LINE) % 2 == 1
+    fenced = pl.any_horizontal(completion().str.contains(sign, literal=True) for sign in ("```", "~~~"))
+    odd = pl.when(fenced).then(completion()).str.count_matches(_FENCE_LINE).fill_null(0) % 2 == 1
     reason = (
         pl.when((pl.col("finish_reason") == "length").fill_null(False))
         .then(pl.lit("truncated"))
@@ -132,6 +151,8 @@ def json_schema(frame: pl.DataFrame, params: JsonSchemaParams) -> Verdicts:
     completion; a code fence around a reply that the record does not repeat is allowed. Rows without a schema are kept. A schema that is itself wrong gives `schema_invalid`; references to other
     documents are not fetched. `detail` names the first failing place.
     """
+    if frame["response_schema"].null_count() == frame.height:
+        return Verdicts(frame["response_schema"].alias("reason"))
     # A record that is the reply teaches its fence too.
     own = pl.when(pl.col("reply") != pl.col("completion")).then(
         pl.col("reply").str.replace(_FENCED_JSON, "${1}")

@@ -5,8 +5,9 @@ Rejected: prose rules over the raw text. Lists, tables and code break every thre
 on 805 good answers: such rules drop 17 to 57 %).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import polars as pl
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "prompt",
     "prose",
     "prose_of",
+    "put",
     "unquoted",
     "without",
     "word_count",
@@ -40,6 +42,11 @@ _NO_PROSE = (
     (_TABLE_ROW, ("|",)),
     (_FORMULA, ("$$", "\\[", "\\begin")),
 )
+_SPOKEN_OF = (
+    (_FENCED, ("```", "~~~")),
+    (_QUOTE_LINE, (">", "—", "–")),
+    (_QUOTED, ('"', "“", "„", "«", "「", "『", "`")),
+)
 PROSE = "completion_prose"
 
 
@@ -62,9 +69,7 @@ def prose(text: pl.Series) -> pl.Series:
     kept = (
         text.to_frame("").select(pl.when(is_json).then(pl.lit("")).otherwise(stripped).alias("")).to_series()
     )
-    for pattern, signs in _NO_PROSE:
-        kept = without(kept, pattern, signs)
-    return kept.str.replace_all(_MARKER, " ")
+    return without(kept, _NO_PROSE).str.replace_all(_MARKER, " ")
 
 
 def prose_of(frame: pl.DataFrame) -> pl.Series:
@@ -74,22 +79,32 @@ def prose_of(frame: pl.DataFrame) -> pl.Series:
 
 def unquoted(text: pl.Series) -> pl.Series:
     """`text` without fenced code and without what somebody else says: quotation marks, quote lines, dialogue."""
-    text = without(text, _FENCED, ("```", "~~~"))
-    text = without(text, _QUOTE_LINE, (">", "—", "–"))
-    return without(text, _QUOTED, ('"', "“", "„", "«", "「", "『", "`"))
+    return without(text, _SPOKEN_OF)
 
 
-def without(text: pl.Series, pattern: str, signs: tuple[str, ...]) -> pl.Series:
-    """`text` without the pattern's matches, each of which has one of the signs: a search for these is nearly free.
+def without(text: pl.Series, cuts: Sequence[tuple[str, tuple[str, ...]]]) -> pl.Series:
+    """`text` without the matches of one pattern after the other, a blank in the place of each.
 
-    A series and not an expression: what stands in an expression several times is computed as often.
+    Every match has one of its pattern's signs: a search for those is nearly free. A series and not an expression: what
+    stands in an expression several times is computed as often.
     """
     own = pl.col("")
-    maybe = pl.any_horizontal(own.str.contains(sign, literal=True) for sign in signs)
-    rows = text.to_frame("").with_columns(some=pl.when(maybe).then(own))
-    if rows["some"].null_count() == rows.height:
-        return text
-    return rows.select(pl.coalesce(pl.col("some").str.replace_all(pattern, " "), own)).to_series()
+    maybe = text.to_frame("").select(
+        pl.any_horizontal(own.str.contains(sign, literal=True) for sign in signs).alias(str(place))
+        for place, (_, signs) in enumerate(cuts)
+    )
+    for place, (pattern, _) in enumerate(cuts):
+        some = maybe[str(place)]
+        if some.any():
+            text = put(text, some, text.filter(some).str.replace_all(pattern, " "))
+    return text
+
+
+def put(whole: pl.Series, where: pl.Series, values: pl.Series) -> pl.Series:
+    """`whole` with these values in the places that are true."""
+    place = np.arange(len(whole))
+    place[where.to_numpy()] = np.arange(len(whole), len(whole) + len(values))
+    return pl.concat([whole, values]).gather(place)
 
 
 def head(text: pl.Expr, chars: int) -> pl.Expr:
