@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from synthgen.errors import UsageError
 from synthgen.refine.minhash import MinHasher
 from synthgen.refine.minhash_kernel import KernelBackend
-from synthgen.refine.minhash_rule import HashName, MinHashRule
+from synthgen.refine.minhash_rule import HashName, MinHashRule, permutations
+from synthgen.refine.shingles import sign_corners
 from synthgen.refine.text_hashes import xxh32
 
 HASHES: tuple[HashName, ...] = ("fast", "sha1", "xxh32")
@@ -180,3 +181,31 @@ def test_sha1_of_long_words_crosses_blocks_rightly(size: int) -> None:
 def test_a_wrong_value_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         MinHashRule(**wrong)  # type: ignore[arg-type]  # what users write in options
+
+
+@pytest.mark.parametrize("size", [12, 60, 400])
+def test_places_of_the_fast_signature_agree_as_often_as_shingles(size: int) -> None:
+    rng = np.random.default_rng(size)
+    shared = size * 8 // 9  # of two sets of `size` with so many in common, the Jaccard is about 0.8
+    pairs = 600
+    hashes = rng.integers(0, 2**32, (pairs, 2 * size - shared), dtype=np.uint32)
+    first_S, second_S = hashes[:, :size].ravel(), hashes[:, size - shared :].ravel()
+    offset_N1 = np.arange(0, pairs * size + 1, size)
+
+    first, second = (sign_corners(own, offset_N1, permutations(128, 1)) for own in (first_S, second_S))
+
+    agreement = (first == second).mean(axis=1)
+    jaccard = shared / (2 * size - shared)
+    independent = np.sqrt(jaccard * (1 - jaccard) / 128)
+    assert abs(agreement.mean() - jaccard) < 0.01
+    assert agreement.std() < (1.1 * independent if size > 50 else 2 * independent)
+
+
+@pytest.mark.parametrize("num_perm", [16, 100, 130, 300])
+def test_the_kernel_equals_numpy_for_any_number_of_places(num_perm: int) -> None:
+    rule = MinHashRule(num_perm=num_perm)
+    texts = pl.Series(["one two three four five six seven", "", "a b c", " ".join(map(str, range(99)))])
+
+    kernel, plain = (MinHasher(rule, kernel=kernel).signatures(texts) for kernel in (True, False))
+
+    assert np.array_equal(kernel, plain)

@@ -86,6 +86,20 @@ def test_two_edits_of_one_text_are_one_cluster_though_an_edit_comes_first() -> N
     assert duplicates.jaccard_N[2] >= 0.8
 
 
+def test_clusters_whose_rows_are_all_near_the_first_survivor_join_through_a_row_of_the_second() -> None:
+    # Both survivors are like the third row, which is more like the second; they are 0.72 alike.
+    texts = [window(0), window(16), window(9)]
+
+    duplicates = found(texts)
+
+    assert 0.8 - SLACK <= jaccard(texts[0], texts[1]) < 0.8
+    assert jaccard(texts[0], texts[2]) < jaccard(texts[1], texts[2])
+    assert duplicates.cluster_N.tolist() == [0, 0, 0]
+    assert duplicates.of_N.tolist() == [-1, 2, 0]
+    assert duplicates.jaccard_N[1] == pytest.approx(jaccard(texts[1], texts[2]), abs=1e-12)
+    assert duplicates.jaccard_N[2] == pytest.approx(jaccard(texts[0], texts[2]), abs=1e-12)
+
+
 def test_templated_rows_with_different_arguments_stay() -> None:
     # marin#6854: 859 089 of 859 092 such rows were removed by unverified character shingles and closure.
     rng = random.Random(3)

@@ -7,7 +7,7 @@ the threshold.
 Rejected: transitive closure (A~B~C drops C for an A that is not like it; on templated rows it drops nearly everything).
 
     1  in the order: who is not removed yet survives, and removes its neighbours
-    2  a survivor with a neighbour in an earlier cluster joins it, if it and all of its own are near that one's survivor
+    2  a cluster with a neighbour in an earlier one joins it, if all of its rows are near that one's survivor
 
 The second step is what finds all variants of a text whose survivor is a variant itself: two edits of one text differ from
 each other twice as much as from it.
@@ -125,18 +125,25 @@ def _join_clusters(
 ) -> None:
     """The second step, in place."""
     first_E, second_E = split_pair(edges.pair_E)
-    via_J, guest_J = np.concatenate([first_E, second_E]), np.concatenate([second_E, first_E])
-    jaccard_J = np.tile(edges.jaccard_E, 2)
-    host_J = found.cluster_N[via_J]
-    possible = (
-        (found.of_N[via_J] >= 0) & (found.of_N[guest_J] < 0) & (host_J < guest_J) & (host_J >= references)
-    )
-    if not possible.any():
+    ours_E, theirs_E = found.cluster_N[first_E], found.cluster_N[second_E]
+    apart = (ours_E != theirs_E) & (np.minimum(ours_E, theirs_E) >= references)
+    if not apart.any():
         return
-    via_J, guest_J, host_J, jaccard_J = (x[possible] for x in (via_J, guest_J, host_J, jaccard_J))
+    earlier_J = ours_E[apart] < theirs_E[apart]
+    first_J, second_J, jaccard_J = first_E[apart], second_E[apart], edges.jaccard_E[apart]
+    via_J, link_J = np.where(earlier_J, first_J, second_J), np.where(earlier_J, second_J, first_J)
+    host_J, guest_J = found.cluster_N[via_J], found.cluster_N[link_J]
     hosts = _hosts(found.cluster_N, np.unique(join_pair(host_J, guest_J)), jaccard_of, threshold - SLACK)
     joined = np.array([hosts.get(guest, -1) for guest in guest_J.tolist()]) == host_J
-    found.name(guest_J[joined], via_J[joined], jaccard_J[joined])
+    via_J, link_J, guest_J, jaccard_J = (x[joined] for x in (via_J, link_J, guest_J, jaccard_J))
+    direct = link_J == guest_J
+    found.name(guest_J[direct], via_J[direct], jaccard_J[direct])
+    linked = np.flatnonzero(~np.isin(guest_J, guest_J[direct]))
+    linked = linked[np.lexsort((via_J[linked], link_J[linked], -jaccard_J[linked], guest_J[linked]))]
+    linked = linked[np.unique(guest_J[linked], return_index=True)[1]]
+    guest, link = guest_J[linked], link_J[linked]  # the survivor names its row that is like one of the host's
+    found.of_N[guest], found.jaccard_N[guest] = link, found.jaccard_N[link]
+    found.of_N[link], found.jaccard_N[link] = via_J[linked], jaccard_J[linked]
     goes_N = np.arange(found.cluster_N.size)
     goes_N[list(hosts)] = list(hosts.values())
     found.cluster_N[:] = goes_N[found.cluster_N]

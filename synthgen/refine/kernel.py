@@ -8,15 +8,16 @@ Axes: C bytes, X code points, T tokens, S shingles, N texts, P permutations, B b
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 import numpy as np
 
-from synthgen.refine.kernel_bits import LANES, U8, compiled, lower_lanes
+from synthgen.refine.kernel_bits import LANES, U8, compiled, lower_corners, lower_lanes
 from synthgen.refine.kernel_shingles import Tables, new_scratch, shingle_text
-from synthgen.refine.shingles import CHAR_BASE, I64, U32, U64
+from synthgen.refine.shingles import CHAR_BASE, CORNER_BITS, I64, U32, U64
 
 __all__ = ["band_keys", "count_common", "shingle_sets", "sign", "signatures"]
 
 _CHAR_BASE = np.uint64(CHAR_BASE)
 _ZERO, _ONE, _6, _29, _32, _63 = (np.uint64(x) for x in (0, 1, 6, 29, 32, 63))
 _TOP32 = np.uint32(0xFFFFFFFF)
+_GROUP = LANES << CORNER_BITS
 _SEEN_BITS = 1 << 16
 _SEEN_LAST = np.uint64(_SEEN_BITS - 1)
 _SEEN_MOST = 512  # of more shingles, two are likely to share a bit
@@ -51,6 +52,23 @@ def sign(hash_S: U32, factor_P: U32, summand_P: U32, signature_P: U32) -> None:
 
 
 @compiled
+def sign_corners(hash_S: U32, factor_P: U32, summand_P: U32, low_P: U32, signature_P: U32) -> None:
+    """`shingles.sign_corners` of one text. `low_P`: room for whole groups of places."""
+    eights = hash_S.size - hash_S.size % 8
+    for group in range(low_P.size // _GROUP):
+        own_P = low_P[group * _GROUP : (group + 1) * _GROUP]
+        own_P[: _GROUP // 2] = _TOP32
+        own_P[_GROUP // 2 :] = np.uint32(0)
+        for s in range(0, eights, 8):
+            lower_corners(low_P, factor_P, summand_P, group, hash_S, s, 8)
+        for s in range(eights, hash_S.size):
+            lower_corners(low_P, factor_P, summand_P, group, hash_S, s, 1)
+        for p in range(_GROUP // 2, _GROUP):
+            own_P[p] = ~own_P[p]
+    signature_P[:] = low_P[: signature_P.size]
+
+
+@compiled
 def signatures(
     buffer_C: U8,
     offset_N1: I64,
@@ -67,6 +85,7 @@ def signatures(
     """
     scratch = new_scratch(offset_N1, tables.power_T.size)
     hash_S = np.empty(scratch.hash_T.size, np.uint32)
+    low_P = np.empty((factor_P.size + _GROUP - 1) // _GROUP * _GROUP, np.uint32)
     for i in range(offset_N1.size - 1):
         count = shingle_text(buffer_C, offset_N1[i], offset_N1[i + 1], tables, words, scratch)
         if count < 0:
@@ -76,7 +95,8 @@ def signatures(
             total += scratch.hash_T[s]
             hash_S[s] = np.uint32(scratch.hash_T[s] >> _32)
         total_N[i] = total
-        sign(hash_S[:count], factor_P, summand_P, signature_NP[i])
+        if factor_P.size > 0:
+            sign_corners(hash_S[:count], factor_P, summand_P, low_P, signature_NP[i])
     return True
 
 

@@ -19,9 +19,18 @@ from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from synthgen.refine.shingles import U32
+from synthgen.refine.shingles import CORNER_BITS, U32
 
-__all__ = ["LANES", "U8", "compiled", "load64", "lower_lanes", "store64", "trailing_zeros"]
+__all__ = [
+    "LANES",
+    "U8",
+    "compiled",
+    "load64",
+    "lower_corners",
+    "lower_lanes",
+    "store64",
+    "trailing_zeros",
+]
 
 F = TypeVar("F", bound=Callable[..., object])
 U8 = NDArray[np.uint8]
@@ -81,6 +90,14 @@ def _trailing_zeros(_: object, value: types.Integer) -> _Codegen:
     return types.uint64(types.uint64), code
 
 
+def _spread(builder: ir.IRBuilder, first: ir.Value, place: int) -> ir.Value:
+    """The number `place` steps from a pointer, in all lanes."""
+    one = builder.load(builder.gep(first, [ir.Constant(_WORD, place)]), align=4)
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    lane = builder.insert_element(undefined, one, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(lane, undefined, ir.Constant(_VECTOR, None))
+
+
 @intrinsic
 def _lower_lanes(
     _: object,
@@ -105,20 +122,60 @@ def _lower_lanes(
         low = builder.load(own, align=4)
         factors, summands = builder.load(factor, align=4), builder.load(summand, align=4)
         first = _place(context, builder, kinds[4], args[4], args[5], ir.IntType(32))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
         for i in range(count.literal_value):
-            one = builder.load(builder.gep(first, [ir.Constant(_WORD, i)]), align=4)
-            lane = builder.insert_element(
-                ir.Constant(_VECTOR, ir.Undefined), one, ir.Constant(ir.IntType(32), 0)
-            )
-            hashes = builder.shuffle_vector(lane, ir.Constant(_VECTOR, ir.Undefined), zeros)
-            found = builder.add(builder.mul(hashes, factors), summands)
+            found = builder.add(builder.mul(_spread(builder, first, i), factors), summands)
             low = builder.select(builder.icmp_unsigned("<", found, low), found, low)
         builder.store(low, own, align=4)
         return _NOTHING
 
     integers = (types.int64, hash_S, types.int64, count)
     return types.void(signature_P, factor_P, summand_P, *integers), code
+
+
+@intrinsic
+def _lower_corners(
+    _: object,
+    low_P: types.Array,
+    factor_L: types.Array,
+    summand_L: types.Array,
+    group: types.Integer,
+    hash_S: types.Array,
+    first: types.Integer,
+    count: types.IntegerLiteral,
+) -> _Codegen | None:
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    corners = 1 << CORNER_BITS
+
+    def code(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]
+    ) -> ir.Value:
+        kinds = signature.args
+        lane = builder.mul(args[3], ir.Constant(_WORD, LANES))
+        place = builder.mul(lane, ir.Constant(_WORD, corners))
+        own = _place(context, builder, kinds[0], args[0], place, ir.IntType(32))
+        rows = [
+            builder.bitcast(builder.gep(own, [ir.Constant(_WORD, c * LANES)]), _VECTOR.as_pointer())
+            for c in range(corners)
+        ]
+        found = [builder.load(row, align=4) for row in rows]
+        factors, summands = (
+            builder.load(_place(context, builder, kinds[i], args[i], lane, _VECTOR), align=4) for i in (1, 2)
+        )
+        start = _place(context, builder, kinds[4], args[4], args[5], ir.IntType(32))
+        for i in range(count.literal_value):
+            permuted = builder.add(builder.mul(_spread(builder, start, i), factors), summands)
+            for c in range(corners // 2):
+                mask = ir.Constant(_VECTOR, [c << (32 - CORNER_BITS)] * LANES)
+                seen = builder.xor(permuted, mask) if c else permuted
+                for corner, sign in ((c, "<"), (c + corners // 2, ">")):
+                    nearer = builder.icmp_unsigned(sign, seen, found[corner])
+                    found[corner] = builder.select(nearer, seen, found[corner])
+        for row, value in zip(rows, found, strict=True):
+            builder.store(value, row, align=4)
+        return _NOTHING
+
+    return types.void(low_P, factor_L, summand_L, types.int64, hash_S, types.int64, count), code
 
 
 load64 = cast(Callable[[U8, int], np.uint64], _load64)
@@ -133,3 +190,7 @@ trailing_zeros = cast(Callable[[np.uint64], np.uint64], _trailing_zeros)
 lower_lanes = cast(Callable[[U32, U32, U32, int, U32, int, int], None], _lower_lanes)
 """`lower_lanes(signature_P, factor_P, summand_P, p, hash_S, s, count)`: lower the `LANES` places from `p` on to what
 `count` (a literal) hashes from `s` on, already mixed, are permuted to."""
+
+lower_corners = cast(Callable[[U32, U32, U32, int, U32, int, int], None], _lower_corners)
+"""`lower_corners(low_P, factor_L, summand_L, group, hash_S, s, count)`: take `count` (a literal) hashes from `s` on into the
+group's smallest and greatest permuted hashes: `shingles.sign_corners` says which."""

@@ -216,6 +216,17 @@ def _fold_any(
     marks = False
     i = start
     while i < end:
+        while end - i >= 8:  # a guess that is nearly always right: the next load waits for nothing
+            x = load64(buffer_C, i)
+            if x & _HIGH != _ZERO:
+                break
+            folded, inside = _fold8(x)
+            store64(text_C, at, folded)
+            store64(flag_C, at, inside >> _7)
+            at += 8
+            i += 8
+        if i == end:
+            break
         left = min(end - i, 8)
         x = load64(buffer_C, i) if left == 8 else _last_bytes(buffer_C, i, end)
         plain = left

@@ -2,7 +2,8 @@
 
 In: a polars String series. Out: arrays. `hash` chooses what the signature is made of: `sha1` and `xxh32` give
 `datasketch.MinHash(num_perm, seed, scheme="affine32")` over the UTF-8 of each shingle, bit for bit; `fast` reads each
-character once. Exact sets, which decide, are always the 64-bit ones.
+character once and multiplies for eight places at once (`shingles.sign_corners`). Exact sets, which decide, are always the
+64-bit ones.
 Guarantees: one value for one text, whatever stands beside it, how many threads there are, and whether the compiled
 kernel (numba, extra `fast`) is installed.
 Rejected: one Python object per text, as MinHash libraries have it: nine tenths of their time goes into that.

@@ -13,6 +13,7 @@ from synthgen.refine.shingles import (
     band_keys,
     shingle,
     shingle_hashes,
+    sign_corners,
     sign_hashes,
 )
 from synthgen.refine.text_hashes import text_hashes
@@ -53,10 +54,9 @@ class NumpyBackend:
     def _signatures(self, texts: pl.Series, hashes: Ngrams) -> U32:
         if self._rule.hash == "fast":
             hash_S = (hashes.hash_G >> np.uint64(32)).astype(np.uint32)
-            offset_N1 = _offsets(hashes, len(texts))
-        else:
-            sha = self._rule.hash == "sha1"
-            hash_S, offset_N1 = text_hashes(_listed(texts), self._rule.n, words=self._rule.words, sha=sha)
+            return sign_corners(hash_S, _offsets(hashes, len(texts)), self._permutations)
+        sha = self._rule.hash == "sha1"
+        hash_S, offset_N1 = text_hashes(_listed(texts), self._rule.n, words=self._rule.words, sha=sha)
         return sign_hashes(hash_S, offset_N1, self._permutations)
 
 

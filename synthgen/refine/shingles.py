@@ -20,11 +20,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.refine.alphabet import DIGIT, KIND_SHIFT, MARK, SOLO, SPACE, WORD, Alphabet
+from synthgen.refine.cut import Cut, cut_texts, numeric_tokens
 
 __all__ = [
     "CHAR_BASE",
     "CHUNK_BASE",
+    "CORNER_BITS",
+    "CORNER_LANES",
     "F64",
     "I64",
     "TOKEN_BASE",
@@ -42,6 +44,7 @@ __all__ = [
     "powers",
     "shingle",
     "shingle_hashes",
+    "sign_corners",
     "sign_hashes",
     "tokenise",
     "words_of",
@@ -59,7 +62,8 @@ CHUNK_BASE = (
 )
 TOKEN_BASE = 0xD1342543DE82EF95  # odd; L'Ecuyer & Steele 2021, a 64-bit multiplier with a good spectral test
 _TOKEN_INVERSE = pow(TOKEN_BASE, -1, 1 << 64)
-_ALPHABET = Alphabet()
+CORNER_BITS = 3
+CORNER_LANES = 16  # permutations a group is made of: the lanes of a vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,37 +98,35 @@ class Shingles:
 
 def tokenise(texts: Sequence[str], *, characters: bool = False) -> Tokens:
     """All tokens of all texts, in order. With `characters`, every character but white space is a token."""
-    char_C, size_N, bytes_C = _folded(texts)
-    entry_C = _look_up(char_C)
-    kind_C = (entry_C >> np.uint32(KIND_SHIFT)).astype(np.uint8) & np.uint8(7)
-    first_T, end_T = _spans(kind_C, size_N, characters=characters)
-    hash_T = _hashed(bytes_C, *_byte_places(char_C, first_T, end_T))
-    digits_C1 = np.zeros(char_C.size + 1, np.int32)
-    np.cumsum(entry_C & np.uint32(DIGIT) != 0, dtype=np.int32, out=digits_C1[1:])
-    per_text_N = np.diff(np.searchsorted(first_T, np.cumsum([0, *size_N])))
-    return Tokens(
-        hash_T=hash_T,
-        text_T=np.repeat(np.arange(len(texts)), per_text_N),
-        numeric_T=digits_C1[end_T] - digits_C1[first_T] == end_T - first_T,
-    )
+    cut = cut_texts(texts, characters=characters)
+    return Tokens(_hashed(cut), cut.text_T, numeric_tokens(cut))
 
 
 def words_of(text: str) -> list[str]:
     """The folded words of one text, as `tokenise` cuts them."""
-    char_C, size_N, _ = _folded([text])
-    kind_C = (_look_up(char_C) >> np.uint32(KIND_SHIFT)).astype(np.uint8) & np.uint8(7)
-    folded = text.casefold()
-    first_T, end_T = _spans(kind_C, size_N, characters=False)
-    return [folded[a:b] for a, b in zip(first_T.tolist(), end_T.tolist(), strict=True)]
+    cut = cut_texts([text])
+    return [cut.folded[a:b].decode() for a, b in zip(cut.first_T.tolist(), cut.end_T.tolist(), strict=True)]
 
 
 def ngrams(tokens: Tokens, n: int) -> Ngrams:
     """Every run of `n` tokens inside one text; a text with fewer has none."""
-    count = tokens.hash_T.size - n + 1
+    return _runs(tokens.hash_T, tokens.text_T, n)
+
+
+def _runs(hash_T: U64, text_T: I64, n: int) -> Ngrams:
+    count = hash_T.size - n + 1
     if count <= 0:
         return Ngrams(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
-    start_G = np.flatnonzero(tokens.text_T[:count] == tokens.text_T[n - 1 :])
-    return Ngrams(TokenSums(tokens.hash_T).runs(n)[start_G], tokens.text_T[start_G], start_G)
+    start_G = np.flatnonzero(text_T[:count] == text_T[n - 1 :])
+    sum_T = hash_T[:count].copy()
+    for k, power in enumerate(powers(TOKEN_BASE, n)[1:], 1):
+        sum_T += hash_T[k : k + count] * power
+    return Ngrams(mix(sum_T[start_G]), text_T[start_G], start_G)
+
+
+def _ngrams_of(texts: Sequence[str], n: int, *, characters: bool = False) -> Ngrams:
+    cut = cut_texts(texts, characters=characters)
+    return _runs(_hashed(cut), cut.text_T, n)
 
 
 class TokenSums:
@@ -148,13 +150,11 @@ def shingle_hashes(texts: Sequence[str], n: int, *, words: bool = True) -> Ngram
     A text with fewer than `n` words has character shingles in their place; NUL pads its end, so that every text with
     a character has a shingle. Those of words and those of characters never meet.
     """
-    found = ngrams(tokenise(texts if words else ()), n)
-    covered_N = np.zeros(len(texts), np.bool_)
-    covered_N[found.text_G] = True
-    rest = np.flatnonzero(~covered_N)
+    found = _ngrams_of(texts if words else (), n)
+    rest = np.flatnonzero(np.diff(np.searchsorted(found.text_G, np.arange(len(texts) + 1))) == 0)
     padded = ["".join(texts[i].split()) for i in rest.tolist()]
     padded = [text + "\0" * (n - 1) if text else "" for text in padded]
-    letters = ngrams(tokenise(padded, characters=True), n)
+    letters = _ngrams_of(padded, n, characters=True)
     if letters.hash_G.size == 0:
         return found
     hash_G = np.concatenate([found.hash_G, mix(letters.hash_G ^ np.uint64(CHAR_BASE))])
@@ -168,9 +168,14 @@ def shingle(texts: Sequence[str], n: int, *, words: bool = True) -> Shingles:
     """The set of each text's `shingle_hashes`; a text of white space has none."""
     found = shingle_hashes(texts, n, words=words)
     offset_N1 = np.searchsorted(found.text_G, np.arange(len(texts) + 1))
-    sets = [np.unique(found.hash_G[a:b]) for a, b in pairwise(offset_N1.tolist())]
-    ends = np.cumsum([0, *(own.size for own in sets)], dtype=np.int64)
-    return Shingles(np.concatenate(sets) if sets else np.empty(0, np.uint64), ends)
+    hash_G = found.hash_G
+    for a, b in pairwise(offset_N1.tolist()):
+        hash_G[a:b].sort()
+    fresh_G1 = np.ones(hash_G.size + 1, np.bool_)  # one more, for the end of the last text
+    fresh_G1[1:-1] = hash_G[1:] != hash_G[:-1]
+    fresh_G1[offset_N1] = True
+    before_G1 = np.cumsum(fresh_G1) - 1
+    return Shingles(hash_G[fresh_G1[:-1]], before_G1[offset_N1])
 
 
 def sign_hashes(hash_S: U32, offset_N1: I64, permutations: tuple[U32, U32]) -> U32:
@@ -194,6 +199,38 @@ def sign_hashes(hash_S: U32, offset_N1: I64, permutations: tuple[U32, U32]) -> U
     return signature_NP
 
 
+def sign_corners(hash_S: U32, offset_N1: I64, permutations: tuple[U32, U32]) -> U32:
+    """`signature_NP` of the `fast` scheme over well mixed 32-bit hashes: sixteen permutations, each seen from eight corners.
+
+    Places go in groups of 128. A group has `CORNER_LANES` permutations; its place `corner * CORNER_LANES + lane` holds the
+    smallest hash after the lane's permutation and an exclusive or with the corner. Corners differ in the three highest
+    bits: c << 29 for c below 4, and their complements, where the smallest is the complement of the greatest.
+
+    An exclusive or is a permutation as well, so each place agrees between two sets with probability J, as if its
+    permutation were its own. Two corners look at different eighths of the hashes while each of those holds some:
+    their places are drawn without replacement (Li, Owen & Zhang 2012, "One permutation hashing", has lower variance
+    for it); where an eighth is empty the nearest one stands in. Places of one band are of different permutations.
+    """
+    factor_P, summand_P = permutations
+    group = CORNER_LANES << CORNER_BITS
+    places = -(-factor_P.size // group) * group
+    signature_NP = np.full((offset_N1.size - 1, places), np.iinfo(np.uint32).max, np.uint32)
+    filled = np.flatnonzero(np.diff(offset_N1))
+    if filled.size == 0:
+        return signature_NP[:, : factor_P.size]
+    first_N = offset_N1[filled]
+    half = 1 << CORNER_BITS - 1
+    for lane in range(places >> CORNER_BITS):
+        permuted_S = hash_S * factor_P[lane] + summand_P[lane]
+        place = lane // CORNER_LANES * group + lane % CORNER_LANES
+        for corner in range(half):
+            seen_S = permuted_S ^ np.uint32(corner << 32 - CORNER_BITS)
+            near, far = place + corner * CORNER_LANES, place + (corner + half) * CORNER_LANES
+            signature_NP[filled, near] = np.minimum.reduceat(seen_S, first_N)
+            signature_NP[filled, far] = ~np.maximum.reduceat(seen_S, first_N)
+    return signature_NP[:, : factor_P.size]
+
+
 def band_keys(signature_NP: U32, count: int, rows: int) -> U64:
     """`key_BN`: one 64-bit key per band and text; the band's number is part of the key."""
     key_BN = np.repeat(np.arange(count, dtype=np.uint64)[:, None], signature_NP.shape[0], axis=1)
@@ -211,76 +248,22 @@ def jaccard(a: U64, b: U64) -> float:
     return float(both) / float(a.size + b.size - both)
 
 
-def _folded(texts: Sequence[str]) -> tuple[NDArray[np.uint8] | U32, list[int], bytes]:
-    """Case-folded characters of all texts, one array, how many each text has, and the same as UTF-8."""
-    joined = "".join(texts)
-    if joined.isascii():
-        lowered = joined.lower().encode()
-        return np.frombuffer(lowered, np.uint8), [len(text) for text in texts], lowered
-    folded = [text.casefold() for text in texts]
-    joined = "".join(folded)
-    char_C = np.frombuffer(joined.encode("utf-32-le", "replace"), np.uint32)
-    return char_C, [len(text) for text in folded], joined.encode("utf-8", "replace")
-
-
-def _byte_places(char_C: NDArray[np.uint8] | U32, first_T: I64, end_T: I64) -> tuple[I64, I64]:
-    """The places of these characters as UTF-8: their own, and one to three more for each character above ASCII before."""
-    if char_C.dtype == np.uint8:
-        return first_T, end_T
-    wide_W = np.flatnonzero(char_C >= 0x80)
-    wider_W = char_C[wide_W]
-    more_W1 = np.zeros(wide_W.size + 1, np.int64)
-    np.cumsum(1 + (wider_W >= 0x800) + (wider_W >= 0x10000), out=more_W1[1:])
-    return first_T + more_W1[np.searchsorted(wide_W, first_T)], end_T + more_W1[
-        np.searchsorted(wide_W, end_T)
-    ]
-
-
-def _hashed(text: bytes, first_T: I64, end_T: I64) -> U64:
+def _hashed(cut: Cut) -> U64:
     """Tokens as chunks of eight bytes, little-endian and padded with NUL, weighted with the powers of `CHUNK_BASE`."""
-    padded = text + bytes(8)
-    chunk_C: U64 = np.ndarray((len(text) + 1,), "<u8", padded, strides=(1,))
+    chunk_C: U64 = np.ndarray((len(cut.folded) - 7,), "<u8", cut.folded, strides=(1,))
     keep = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
-    size_T = end_T - first_T
-    sum_T = chunk_C[first_T] & keep[np.minimum(size_T, 8)]
+    size_T = cut.end_T - cut.first_T
+    sum_T = chunk_C[cut.first_T]
+    sum_T &= keep.take(size_T, mode="clip")
     power_K = powers(CHUNK_BASE, int(size_T.max(initial=0)) // 8 + 1)
     longer_T = np.flatnonzero(size_T > 8)
+    first_L, size_L = cut.first_T[longer_T], size_T[longer_T]
     for k in range(1, power_K.size):
-        size_L = size_T[longer_T] - 8 * k
-        sum_T[longer_T] += (chunk_C[first_T[longer_T] + 8 * k] & keep[np.minimum(size_L, 8)]) * power_K[k]
-        longer_T = longer_T[size_L > 8]
+        first_L, size_L = first_L + 8, size_L - 8
+        sum_T[longer_T] += (chunk_C[first_L] & keep.take(size_L, mode="clip")) * power_K[k]
+        still_L = np.flatnonzero(size_L > 8)
+        longer_T, first_L, size_L = longer_T[still_L], first_L[still_L], size_L[still_L]
     return mix(sum_T)
-
-
-def _look_up(char_C: NDArray[np.uint8] | U32) -> U32:
-    """The alphabet's entries of folded characters."""
-    entry_C = _ALPHABET.entry_X[char_C]
-    if unknown := set(char_C[entry_C == 0].tolist()):
-        _ALPHABET.learn(unknown)
-        entry_C = _ALPHABET.entry_X[char_C]
-    return entry_C
-
-
-def _spans(kind_C: NDArray[np.uint8], size_N: list[int], *, characters: bool) -> tuple[I64, I64]:
-    """Where each token begins and ends."""
-    if characters:
-        first_T = np.flatnonzero(kind_C != SPACE)
-        return first_T, first_T + 1
-    word_C = (kind_C == WORD) | (kind_C == MARK)
-    solo_C = kind_C == SOLO
-    begins_C, ends_C = word_C.copy(), word_C.copy()
-    begins_C[1:] &= ~word_C[:-1]
-    ends_C[:-1] &= ~word_C[1:]
-    start_N = np.cumsum([0, *size_N])[1:-1]
-    start_N = start_N[(start_N > 0) & (start_N < kind_C.size)]
-    begins_C[start_N] |= word_C[start_N]
-    ends_C[start_N - 1] |= word_C[start_N - 1]
-    first_T, end_T = np.flatnonzero(begins_C | solo_C), np.flatnonzero(ends_C | solo_C) + 1
-    if (kind_C == MARK).any():  # marks alone are no word
-        marks_C1 = np.cumsum(np.append(0, kind_C == MARK))
-        real_T = marks_C1[end_T] - marks_C1[first_T] < end_T - first_T
-        first_T, end_T = first_T[real_T], end_T[real_T]
-    return first_T, end_T
 
 
 def powers(base: int, count: int) -> U64:
