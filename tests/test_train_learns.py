@@ -5,16 +5,18 @@ SYNTHGEN_STUDENTS where that is set, and goes on from there: the verbs do nothin
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import orjson
 import pytest
 import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from synthgen.asking.local_model import DEFAULT_MODEL, model_path
 from synthgen.train.base import converted
+from synthgen.train.depth import evenly, shallower
 from tests.chat_templates import tokenizer
 from tests.runs import cli, records, save
 from tests.ticket_rows import short_tickets, tickets, write_tickets
@@ -38,7 +40,7 @@ class Work:
 
     def student(self, name: str, *arguments: object, **sections: object) -> Path:
         """Trained by `synthgen train`, or there already."""
-        config = {"name": name, "base": DEFAULT_MODEL, "hardware": {"device": "cpu"}, **sections}
+        config = {"name": "tickets", "base": DEFAULT_MODEL, "hardware": {"device": "cpu"}, **sections}
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
         out = self.folder / name
@@ -76,7 +78,7 @@ def base() -> Path:
 @pytest.fixture(scope="module")
 def learnt(work: Work) -> Path:
     """All weights of SmolLM2-135M, 14 steps of 8 rows."""
-    return work.student("full", steps=FULL, evaluation={"every": 7})
+    return work.student("full", steps=FULL, evaluation={"every": 14})
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,35 @@ def test_a_recipe_is_answered_by_the_student(exported: Path, tmp_path: Path) -> 
     answers = {row["messages"][-2]["content"]: row["messages"][-1]["content"] for row in made}
     assert len(answers) == len(rows)
     assert sum(answers[text] == wanted[text] for text in wanted) >= len(rows) // 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_shallower_student_learns_from_scores_of_stored_answers(work: Work, learnt: Path) -> None:
+    thin = work.folder / "thin"
+    if not thin.exists():
+        teacher = AutoModelForCausalLM.from_pretrained(learnt)
+        shallower(teacher, evenly(teacher.config.num_hidden_layers, 10)).save_pretrained(thin)
+        AutoTokenizer.from_pretrained(learnt).save_pretrained(thin)
+    rows = write_tickets(work.folder / "stored.jsonl", tickets(96, seed=7))
+    scores = work.folder / "stored.logprobs"
+
+    scored = cli("train", "score", rows, "--teacher", learnt, "-o", scores, "--json")
+    distilled = replace(work, train=rows).student(
+        "distilled",
+        base=str(thin),
+        loss={"kd": {"weight": 0.9, "k": 20, "logprobs": str(scores)}},
+        steps={"max_steps": 12, "batch_size": 8, "learning_rate": 2e-4, "warmup": 0.2},
+        evaluation={"every": 12},
+    )
+
+    assert scored.code == 0, scored.err
+    assert scored.json["turns"] == 96
+    lines = [orjson.loads(line) for line in (distilled / "metrics.jsonl").read_bytes().splitlines()]
+    kd = [line["kd"] for line in lines if "kd" in line]
+    assert len(kd) == 12
+    assert sum(kd[-3:]) < sum(kd[:3]) / 2
+    assert orjson.loads((distilled / "student.json").read_bytes())["report"]["refused"] == {}
 
 
 # ---- a random model of two layers, in seconds
