@@ -136,7 +136,12 @@ def test_a_recipe_is_answered_by_the_student(exported: Path, tmp_path: Path) -> 
         "use": ["train-general"],
         "source": {"inline": [{"instruction": text} for text, _ in rows]},
         "teachers": {
-            "student": {"provider": "local", "model": str(exported), "sampling": {"max_tokens": 40}}
+            "student": {
+                "provider": "local",
+                "model": str(exported),
+                "hf": "HuggingFaceTB/SmolLM2-135M-Instruct",  # whose licence the student is under
+                "sampling": {"max_tokens": 40},
+            }
         },
         "steps": [{"name": "answer", "prompt": "answer", "teacher": "student"}],
         "refine": {"chain": "none"},
