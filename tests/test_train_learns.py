@@ -1,7 +1,7 @@
 """The student really learns: tickets -> JSON, through the verbs a user types.
 
-The long form (`-m slow`, SmolLM2-135M, about half an hour on two cores, `OMP_NUM_THREADS=2`) keeps its students in the folder
-SYNTHGEN_STUDENTS where that is set, and goes on from there: the verbs do nothing for what is finished.
+The long form (`-m slow`, SmolLM2-135M, about 25 minutes with `OMP_NUM_THREADS=1` on two busy cores) keeps its students in the
+folder SYNTHGEN_STUDENTS where that is set, and goes on from there: the verbs do nothing for what is finished.
 """
 
 import os
