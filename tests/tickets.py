@@ -74,7 +74,17 @@ TRAINING = Share(
             "No need to rush.",
         ],
     },
-    products=["router", "camera", "printer", "tablet", "speaker", "scanner", "headset", "monitor", "keyboard"],
+    products=[
+        "router",
+        "camera",
+        "printer",
+        "tablet",
+        "speaker",
+        "scanner",
+        "headset",
+        "monitor",
+        "keyboard",
+    ],
     greetings=["Hello,", "Hi team,", "Good morning,", "Dear support,", ""],
     names=["Anna", "Ben", "Carla", "David", "Emma", "Felix", "Greta", "Hugo"],
 )

@@ -217,6 +217,9 @@ def _require_libraries() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"training needs {', '.join(missing)}: pip install 'synthgen[train]'")
+    from synthgen.train.bars import hide_weight_bars
+
+    hide_weight_bars()
 
 
 def _say(text: str) -> None:

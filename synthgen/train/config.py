@@ -17,6 +17,7 @@ from synthgen.recipe.load import apply_override
 from synthgen.recipe.model import NAME, Strict
 from synthgen.recipe.yaml_file import Document, dotted, parse_yaml, read_yaml, validate
 from synthgen.train.losses.config import LossConfig
+from synthgen.train.trackers import Tracker
 from synthgen.types import JSONValue, digest
 
 __all__ = [
@@ -120,7 +121,8 @@ class StudentConfig(Strict):
     """A whole student; see `docs/training.md`.
 
     `base` is a hub id (`revision` pins it), a folder, or the packaged `smollm2-135m`. `use` is what the student is for,
-    where that is more than the dataset declared; `distributed`: its weights leave the organisation.
+    where that is more than the dataset declared; `distributed`: its weights leave the organisation. `trackers` are reported to
+    while it trains, by packages of those names.
     """
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -137,7 +139,7 @@ class StudentConfig(Strict):
     seed: int = 0
     use: tuple[str, ...] = ()
     distributed: bool = True
-    trackers: tuple[str, ...] = ()
+    trackers: tuple[Tracker, ...] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
