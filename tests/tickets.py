@@ -2,8 +2,9 @@
 
     {"category": ..., "urgent": ..., "product": ...}
 
-Held-out tickets are of products, names and ways to say it that no training ticket has: who only remembers rows gets none
-of them right. What has to be learnt is the form, four categories by meaning, two degrees of hurry, and to copy a name.
+Held-out tickets are of products, names, greetings and problems in words that no training ticket has, only the phrases about
+hurry are the same: who remembers rows gets none of them right. What has to be learnt is the form, four categories by meaning,
+two degrees of hurry, and to copy a product.
 """
 
 import random
@@ -18,7 +19,7 @@ __all__ = ["HELD_OUT", "TRAINING", "Share", "tickets", "write_tickets"]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The words of one share; nothing of them is in the other but what every ticket says."""
+    """The words that the tickets of one share are made of."""
 
     problems: dict[str, list[str]]
     hurry: dict[str, list[str]]
@@ -111,10 +112,7 @@ HELD_OUT = Share(
             "a button of the {product} does nothing since the update",
         ],
     },
-    hurry={
-        "yes": ["Please help immediately!", "We need it today.", "This is urgent."],
-        "no": ["There is no rush.", "It can wait.", "Take all the time you need."],
-    },
+    hurry=TRAINING.hurry,
     products=["laptop", "phone", "projector", "watch", "drone", "microphone"],
     greetings=["Hey,", "Good evening,", "To whom it may concern,"],
     names=["Ivan", "Julia", "Karim", "Lena"],

@@ -305,7 +305,7 @@ def _arguments(config: StudentConfig, work: Path, sequences: int, evaluates: boo
         gradient_accumulation_steps=batch // (micro * processes),
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.steps.schedule,
-        warmup_steps=math.ceil(config.steps.warmup * steps),
+        warmup_steps=config.warmup_steps(steps),
         weight_decay=config.steps.weight_decay,
         max_grad_norm=config.steps.max_grad_norm,
         optim=_optimizer(config),
