@@ -18,7 +18,7 @@ quickstart: $(VENV)/.stamp-local ## Make a small dataset with a small open-weigh
 	@printf '\ndataset: %s/data   rejected: %s/rejected   card: %s/README.md\n' $(RUN) $(RUN) $(RUN)
 
 test: lint ## Check style and types, then run every test, the quickstart among them.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 test-vllm: $(VENV)/.stamp-dev ## Run the tests that need a real vLLM: installed beside us on the first run, 4 GB.
 	$(BIN)/python -m tests.vllm_server .vllm $(BIN)/python -m pytest -m vllm -rs

@@ -15,6 +15,8 @@ from typing import Literal
 import orjson
 from typing_extensions import TypeAliasType
 
+from synthgen.frozen import set_by_slot
+
 __all__ = [
     "Completion",
     "FinishReason",
@@ -71,6 +73,7 @@ class ToolCall:
         return {"id": self.id, "name": self.name, "arguments": self.arguments}
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation. `reasoning` is the visible chain of thought, where a teacher gives one."""
@@ -180,6 +183,7 @@ class TeacherIdentity:
         return out
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Request:
     """One question to one teacher: the unit that is paid for, and the unit of the journal.
@@ -238,6 +242,7 @@ class Request:
         return size_bytes + 16 * len(self.messages)
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens as the teacher counted them. `cached_input_tokens` is part of `input_tokens`;
@@ -304,6 +309,7 @@ class Logprobs:
         return None not in self.ids and not any(None in ids for ids in self.top_ids)
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What a teacher answered, normalised over vendors.

@@ -23,6 +23,7 @@ from synthgen.journal import JournalIndex
 from tests.loopback import LoopbackProcess, Payment
 
 ROWS = 600
+REPEATED = 60
 IN_FLIGHT = 16
 PRICE = {"input": 1.0, "output": 2.0}
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +34,9 @@ KILLS = ["asking"] * 3 + ["judging"] * 3 + ["shards"] * 2 + ["manifest"] * 2
 def write_recipe(folder: Path) -> Path:
     """The same bytes for every server: a pool names the teacher, the environment its address."""
     folder.mkdir()
-    lines = [json.dumps({"instruction": f"Tell me fact number {n} about the sea."}) for n in range(ROWS)]
+    asked = [f"Tell me fact number {n} about the sea." for n in range(ROWS - REPEATED)]
+    asked += [text.upper() for text in asked[:REPEATED]]  # those of test rows must not stay in train
+    lines = [json.dumps({"instruction": text}) for text in asked]
     (folder / "rows.jsonl").write_text("\n".join(lines))
     teacher = {
         "provider": "vllm",
@@ -198,3 +201,6 @@ def test_a_run_killed_in_every_phase_ends_like_one_that_was_not(
     counts = report["counts"]
     assert isinstance(counts, dict)
     assert counts["planned"] == ROWS == counts["accepted"] + counts["rejected"]
+    reasons = report["reasons"]
+    assert isinstance(reasons, dict)
+    assert reasons["decontaminate:test_split/exact_match"] > 0

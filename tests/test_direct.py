@@ -23,7 +23,7 @@ ENDLESS = OK + b"\r\nhello"
 
 
 def zipped(raw: bytes) -> bytes:
-    packed = gzip.compress(raw)
+    packed = gzip.compress(raw, mtime=0)
     return OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(packed), packed)
 
 

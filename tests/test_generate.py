@@ -137,6 +137,14 @@ def test_no_byte_depends_on_concurrency_or_on_the_order_of_arrival(tmp_path: Pat
     assert published_bytes(tmp_path / "one") == published_bytes(tmp_path / "many")
 
 
+def test_small_waves_leave_no_place_of_a_lane_empty(tmp_path: Path) -> None:
+    with Loopback(hold=64) as server:  # fewer at a time get no answer
+        wide = {"qwen": teacher(server, limits={"concurrency": 64})}
+        synthgen.generate(recipe(server, 64, teachers=wide, wave=4), tmp_path / "run")
+
+    assert server.max_in_flight == 64
+
+
 def test_a_list_fans_out_and_every_item_passes_the_next_step(tmp_path: Path) -> None:
     def reply(body: Body) -> str:
         text = str(body["messages"])

@@ -644,3 +644,15 @@ def test_what_was_sent_after_a_reply_was_counted_is_not_in_its_remainder() -> No
         return now() - 1000.0
 
     assert simulate(story()) == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_refused_request_gives_back_nothing_that_its_server_never_counted() -> None:
+    async def story() -> float:
+        lane = lane_of(64, tpm=60_000)
+        place = await lane.enter(500)
+        lane.saw(place, [SeenLimit("tokens", 60_000, 0, 60.0)], refused=True)
+        lane.leave(place, Usage())
+        await lane.enter(500)
+        return now() - 1000.0
+
+    assert simulate(story()) == pytest.approx(0.5, rel=0.05)

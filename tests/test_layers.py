@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "synthgen"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "lazy", "types", "shape", "schema", "spool", "keymap"),
+    ("errors", "frozen", "lazy", "types", "shape", "schema", "spool", "keymap"),
     ("assets", "plugins"),
     ("recipe",),
     ("sources", "templates", "journal", "refine", "policy", "dataset"),
@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Who may use a neighbour in its own layer. Whatever is not here may not: the leaves know nothing of each other.
 NEIGHBOURS = {
     ("types", "errors"),
+    ("types", "frozen"),
     ("schema", "shape"),
     ("schema", "types"),
     ("spool", "errors"),
@@ -72,16 +73,15 @@ SOURCES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
 def imported(path: Path) -> set[str]:
-    """Modules of this package that the file imports, at any depth; `from package import module` means the module."""
+    """Everything the file imports, at any depth; `from package import module` names the module and the attribute."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            module = node.module or ""
-            found |= {deepest(f"{module}.{alias.name}") for alias in node.names}
-    return {name for name in found if name.split(".")[0] == ROOT.name}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
 def deepest(name: str) -> str:
@@ -98,7 +98,12 @@ def asking_room(module: str) -> str:
     return ASKING_ROOM_OF[(*module.split(".")[2:3], "__init__")[0]]
 
 
-IMPORTS = {name: imported(path) for name, path in SOURCES.items()}
+ALL_IMPORTS = {name: imported(path) for name, path in SOURCES.items()}
+LIBRARIES = {module: {name.split(".")[0] for name in names} for module, names in ALL_IMPORTS.items()}
+IMPORTS = {
+    module: {deepest(name) for name in names if name.split(".")[0] == ROOT.name}
+    for module, names in ALL_IMPORTS.items()
+}
 EDGES = [(source, target) for source, targets in IMPORTS.items() for target in sorted(targets)]
 
 
@@ -163,30 +168,13 @@ def test_every_room_of_asking_exists() -> None:
     ],
 )
 def test_a_heavy_library_is_imported_only_where_it_is_needed(library: str, homes: set[str]) -> None:
-    users = {
-        module
-        for module, path in SOURCES.items()
-        for node in ast.walk(ast.parse(path.read_bytes()))
-        if (isinstance(node, ast.Import) and any(a.name.split(".")[0] == library for a in node.names))
-        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == library)
-    }
+    users = {module for module, libraries in LIBRARIES.items() if library in libraries}
 
     assert users == homes
 
 
 @pytest.mark.parametrize("library", ["peft", "torch", "transformers", "trl"])
 def test_a_library_of_training_is_imported_in_train_alone(library: str) -> None:
-    users = {module for module, path in SOURCES.items() if library in libraries(path)}
+    users = {module for module, libraries in LIBRARIES.items() if library in libraries}
 
     assert {room(module) for module in users} <= {"train"}
-
-
-def libraries(path: Path) -> set[str]:
-    """Top-level names of everything the file imports, at any depth."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").split(".")[0])
-    return found

@@ -1,5 +1,6 @@
 """`filter --select`: the rows that are wanted, the others as rejects, the same ones every time."""
 
+import json
 import random
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from synthgen.refine.select import choose, quotas, sample_features
-from tests.runs import cli, published_bytes, records, save_rows
+from tests.runs import cli, published_bytes, records, save, save_rows
 
 
 def varied(count: int, seed: int = 1) -> list[str]:
@@ -73,6 +74,20 @@ def test_what_is_not_selected_is_rejected_and_all_adds_up(tmp_path: Path) -> Non
     assert result.json["reasons"] == {"select/not_selected": 18}
     assert len(records(tmp_path / "out")) == 12
     assert len(records(tmp_path / "out", "rejected")) == 18
+
+
+def test_flags_are_counted_of_the_rows_that_stay(tmp_path: Path) -> None:
+    chain = save(
+        tmp_path / "c.yaml",
+        {"name": "c", "version": 1, "steps": [{"length": {"min_words": 50, "on_reject": "flag"}}]},
+    )
+
+    result = cli(
+        "filter", dataset(tmp_path), "-o", tmp_path / "out", "--chain", chain, "--select", 12, "--json"
+    )
+
+    assert result.json["flags"] == {"length:length_short": 12}
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["flags"] == {"length:length_short": 12}
 
 
 def test_the_best_scores_are_selected(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Structured output: what each vendor is sent, and servers that accept a schema and ignore it."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.schemas import narrowed
 from synthgen.types import Completion, FinishReason, ToolCall
 from tests.batch_server import BatchLoopback
-from tests.loopback import Body, Loopback
+from tests.loopback import HANG, Act, Body, Loopback
 from tests.runs import cli, questions, recipe, save, save_prompt, teacher
 from tests.test_ask import question
 from tests.test_batches import PACE
@@ -24,6 +26,7 @@ SCHEMA = {
     "properties": {"city": {"type": "string"}, "size": {"type": "integer", "minimum": 1, "maximum": 5}},
     "required": ["city", "size"],
 }
+ROOT = Path(__file__).resolve().parent.parent
 GOOD = '{"city": "Bonn", "size": 3}'
 
 
@@ -242,6 +245,41 @@ def test_damaged_proofs_are_a_storage_error_that_names_the_file(tmp_path: Path) 
 
     assert again.code == 6
     assert "schemas.json: cannot be read" in " ".join(again.err.split())
+
+
+def test_a_run_killed_while_it_drains_has_remembered_its_server(tmp_path: Path) -> None:
+    def script(number: int, _body: Body) -> Act | None:
+        return (
+            HANG if number == 9 else None
+        )  # in flight, with three others, when the sixth answer is one too many
+
+    with Loopback(ignores=["response_format"], script=script) as server:
+        path = structured(tmp_path, server)
+        command = [sys.executable, "-m", "synthgen", "generate", str(path), "-o", str(tmp_path / "o")]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        try:
+            while not (tmp_path / "o/schemas.json").exists():
+                with pytest.raises(subprocess.TimeoutExpired):  # it is still running
+                    process.wait(0.02)
+        finally:
+            process.kill()
+            process.wait()
+        paid = len(server.payments)
+
+        again = cli("generate", path, "-o", tmp_path / "o")
+
+    assert (again.code, len(server.payments)) == (2, paid)
+
+
+def test_a_disk_that_cannot_remember_a_server_ends_the_run_as_storage(tmp_path: Path) -> None:
+    (tmp_path / "o/.schemas.json.part").mkdir(parents=True)  # where the file would be written first
+
+    with Loopback(ignores=["response_format"]) as server:
+        result = cli("generate", structured(tmp_path, server), "-o", tmp_path / "o")
+
+    assert result.code == 6
+    assert "schemas.json" in " ".join(result.err.split())
+    assert len(server.payments) <= 8 + 4
 
 
 def test_what_was_paid_before_is_kept(tmp_path: Path) -> None:

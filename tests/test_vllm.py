@@ -13,7 +13,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from synthgen.train.depth import evenly, shallower
 from tests.runs import FREE, Recipe, cli, records, save, save_prompt
 
 URL = os.environ.get("SYNTHGEN_VLLM_URL", "")
@@ -165,6 +168,32 @@ def test_a_tool_that_is_required_is_called(tmp_path: Path) -> None:
         (call,) = record["messages"][-1]["tool_calls"]
         assert call["name"] == "weather"
         assert json.loads(call["arguments"])["city"] in ("Bonn", "Rome")
+
+
+def test_a_student_learns_from_captured_soft_labels(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    teacher = os.environ["SYNTHGEN_VLLM_MODEL"]
+    base = tmp_path / "base"
+    whole = AutoModelForCausalLM.from_pretrained(teacher, dtype=torch.float32)
+    shallower(whole, evenly(whole.config.num_hidden_layers, 10)).save_pretrained(base)
+    AutoTokenizer.from_pretrained(teacher).save_pretrained(base)
+    _, out = generated(tmp_path, teaching(32, {"capture": {"logprobs": 20}}))
+    student = {
+        "name": "third",
+        "base": str(base),
+        "loss": {"kd": {"weight": 0.5, "k": 20, "tokenizer": teacher, "unaligned": "drop"}},
+        "steps": {"max_steps": 12, "batch_size": 8, "learning_rate": 3e-4},
+    }
+
+    result = cli("train", out, "-c", save(tmp_path / "student.yaml", student), "-o", tmp_path / "s", "--json")
+
+    assert result.code == 0, result.err
+    manifest = json.loads((tmp_path / "s/student.json").read_bytes())
+    lines = [json.loads(line) for line in (tmp_path / "s/metrics.jsonl").read_text().splitlines()]
+    losses = [(line["ce"], line["kd"]) for line in lines if "loss" in line]
+    print(f"\n{manifest['report']}\n{losses}")
+    assert losses[-1][0] < losses[0][0] / 2
+    assert 0 <= losses[-1][1] < losses[0][1] / 2
 
 
 def test_a_lane_without_limits_finds_out_what_the_server_bears(tmp_path: Path) -> None:

@@ -440,7 +440,7 @@ TAXONOMY: list[tuple[str, HttpReply, str, str]] = [
     ("200 with code 502", reply(error(code="502")), "Retry", "server_error"),
     ("200 vllm error", reply({"object": "error", "message": "x", "code": 400}), "RowFailure", "invalid"),
     ("200 unknown", reply(error("odd")), "Retry", "server_error"),
-    ("200 html", reply(b"<html>login</html>"), "Retry", "bad_body"),
+    ("200 html", reply(b"<html>login</html>"), "Retry", "server_error"),
     ("200 truncated", reply(b'{"id": "r", "choi'), "Retry", "bad_body"),
     ("200 nothing", reply(b""), "Retry", "bad_body"),
     ("200 empty", reply({"choices": [], "content": None}), "Retry", "bad_body"),
@@ -460,6 +460,27 @@ def test_a_refusal_is_what_the_taxonomy_says(wire: Wire, sent: HttpReply, kind: 
     assert (type(outcome).__name__, outcome.reason) == (kind, reason)
 
 
+@pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES)
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (reply(b"<html><title>Log in</title>"), "HTTP 200: HTML page 'Log in'"),
+        (
+            reply(b'data: {"text": "private"}', content_type="text/event-stream; x"),
+            "no JSON object but text/event-stream",
+        ),
+        (reply(b'{"id": "priv', content_type="application/json"), "the body is no JSON object"),
+    ],
+    ids=["page", "stream", "cut"],
+)
+def test_a_body_that_is_no_object_is_named_by_its_kind(wire: Wire, sent: HttpReply, said: str) -> None:
+    outcome = wire.read(sent)
+
+    assert isinstance(outcome, Retry)
+    assert outcome.message.endswith(said)
+    assert "priv" not in outcome.message
+
+
 @pytest.mark.parametrize(
     ("sent", "maybe_paid"),
     [
@@ -467,8 +488,10 @@ def test_a_refusal_is_what_the_taxonomy_says(wire: Wire, sent: HttpReply, kind: 
         (reply(error(), 504), True),
         (reply(error("odd")), True),
         (reply(b"{"), True),
+        (reply(b"data: {}", content_type="text/event-stream"), True),
+        (reply(b"\n<!DOCTYPE html><html>login"), False),
     ],
-    ids=["500", "504", "error in a 200", "broken 200"],
+    ids=["500", "504", "error in a 200", "broken 200", "stream", "page"],
 )
 def test_retries_say_whether_they_may_have_been_paid(sent: HttpReply, maybe_paid: bool) -> None:
     outcome = OPENAI.read(sent)

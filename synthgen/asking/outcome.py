@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from synthgen.frozen import set_by_slot
 from synthgen.types import Completion, JSONValue, Request, Usage
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class HttpReply:
     """Status, headers with lower-case names, and the whole body."""
@@ -86,6 +88,7 @@ class SeenLimit:
     window_s: float
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A paid and usable reply, possibly flagged by its finish reason. Journaled, final.

@@ -23,6 +23,7 @@ from synthgen.asking.transport.endpoint import Dialect, Endpoint
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
 from synthgen.errors import MissingKeyError
+from synthgen.frozen import set_by_slot
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import TeacherConfig
 from synthgen.types import JSONValue, Request
@@ -247,6 +248,7 @@ def samples_at_once(setting: Literal["auto"] | int) -> int:
     return 16 if setting == "auto" else setting
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One attempt, as it came over the wire and as it was read; `reply` is None where no whole one came."""

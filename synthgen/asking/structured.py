@@ -11,6 +11,7 @@ they do not know.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,10 +34,10 @@ class Ignored:
 
 
 class SchemaWatch:
-    """What this session has seen of its lanes, by name. `ignored`: those that have to stop."""
+    """What this session has seen of its lanes, by name. `found` is called with each that has to stop, at once."""
 
     def __init__(self) -> None:
-        self.ignored: dict[str, Ignored] = {}
+        self.found: Callable[[str, Ignored], None] = lambda lane, ignored: None
         self._seen: Counter[str] = Counter()
         self._broken: Counter[str] = Counter()
 
@@ -60,7 +61,7 @@ class SchemaWatch:
             "schema they were asked for, so the server seems to ignore it; use a server that supports `response_format: "
             "json_schema`, or write `structured: false` in the step and let the prompt ask for JSON"
         )
-        self.ignored[lane] = Ignored(request.response_schema, evidence)
+        self.found(lane, Ignored(request.response_schema, evidence))
         return evidence
 
 

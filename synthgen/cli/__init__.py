@@ -190,6 +190,12 @@ def filter_(
     by: Annotated[
         str, typer.Option(help="How --select chooses: diversity, score:NAME, stratify:COLUMN.")
     ] = "diversity",
+    test_share: Annotated[
+        float,
+        typer.Option(
+            help="Share of foreign rows for data/test; train rows that repeat them go.", min=0, max=0.99
+        ),
+    ] = 0.0,
     dry_run: Annotated[
         int | None, typer.Option(help="Look at the first N rows only, write nothing.", min=1)
     ] = None,
@@ -218,6 +224,7 @@ def filter_(
         on_deny=on_deny_choice(on_deny),
         report_only=report_only,
         against=tuple(against or ()),
+        test_share=test_share,
         dry_run=dry_run,
         select=None if select is None else parse_select(select, by),
     )

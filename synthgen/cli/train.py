@@ -1,4 +1,5 @@
-"""`synthgen train`: a dataset in, a student out; and what goes before and after it (`score`, `export`).
+"""`synthgen train`: a dataset in, a student out; and what goes before and after it (`plan`, `score`,
+`export`, `evaluate`).
 
 `synthgen train DATASET ...` is short for `synthgen train run DATASET ...`: a dataset called like a verb is written `./score`.
 torch and its libraries are loaded inside the verbs alone.
@@ -17,10 +18,11 @@ import typer
 from typer.core import TyperGroup
 
 from synthgen.cli.terminal import safe
-from synthgen.errors import UsageError
+from synthgen.errors import CriteriaNotMet, UsageError
 
 if TYPE_CHECKING:  # the libraries of training take seconds to load
     from synthgen.train.engine import Progress
+    from synthgen.train.evaluate import Evaluation
     from synthgen.train.story import StudentReport
 
 __all__ = ["app"]
@@ -213,6 +215,57 @@ def export(
         )
 
 
+@app.command()
+def evaluate(
+    student: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint.", show_default=False)],
+    dataset: Dataset,
+    against: Annotated[
+        str | None, typer.Option(help="Another checkpoint on the same rows: the base, an earlier student.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Of a run: test, or train, which the student has seen.")
+    ] = "test",
+    limit: Annotated[int | None, typer.Option(help="At most so many rows.", min=1)] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Of an answer. Default: twice the longest of the teacher's.", min=1)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Answers computed at once.", min=1)] = 16,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write every row with both answers, as JSONL.")
+    ] = None,
+    least: Annotated[
+        float, typer.Option(help="Share of right answers below which it ends with exit code 7.", min=0, max=1)
+    ] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """How near a student comes to its teacher on rows it was not trained on."""
+    if split not in ("test", "train"):
+        raise UsageError(f"--split {split}: test or train")
+    _require_libraries()
+    from synthgen.cli.as_json import print_json
+    from synthgen.train.evaluate import evaluate as evaluate_student
+
+    found = evaluate_student(
+        student,
+        dataset,
+        against=against,
+        split="test" if split == "test" else "train",
+        limit=limit,
+        max_tokens=max_tokens,
+        batch_size=batch_size,
+        out=out,
+        say=_say,
+    )
+    if as_json:
+        print_json(asdict(found))
+    else:
+        _print_evaluation(found)
+    if found.student.right.value < least:
+        raise CriteriaNotMet(
+            f"{student}: {found.student.right.value:.1%} of its answers are right, wanted {least:.0%}"
+        )
+
+
 def _require_libraries() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -261,6 +314,30 @@ def _print_report(report: "StudentReport") -> None:
     for duty in report.obligations:
         print(f"duty: {safe(duty)}")
     print(f"student: {report.out}")
+
+
+def _print_evaluation(found: "Evaluation") -> None:
+    print(f"{found.rows:,} rows; 95 % intervals")
+    for one in (found.student, found.against):
+        if one is None:
+            continue
+        shares = {
+            "right (the teacher's text, or its JSON value)": one.right,
+            "the very text": one.same,
+            "valid JSON": one.json,
+            "ended by itself": one.finished,
+        }
+        print(safe(one.checkpoint))
+        for name, share in shares.items():
+            if share is not None:
+                print(f"  {name}: {share.value:.1%} ({share.low:.1%} to {share.high:.1%}) of {share.n:,}")
+        print(f"  words in common (F1): {one.words:.3f}")
+        print(f"  loss on the teacher's tokens: {one.nll:.3f} nats")
+    if found.p is not None:
+        print(
+            f"right only in the first: {found.better}, only in the second: {found.worse} (p = {found.p:.2g})"
+        )
+    _print_refused(found.refused)
 
 
 def _print_refused(refused: Mapping[str, int]) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from synthgen.dataset.staging import Staging
     from synthgen.dataset.table_staging import TableStaging
     from synthgen.dataset.tables import Table, read_tables, tables_schema
-    from synthgen.dataset.whole import write_bytes
+    from synthgen.dataset.whole import sync_folder, write_bytes
 
 __all__ = [
     "TEXTS",
@@ -62,6 +62,7 @@ __all__ = [
     "open_inputs",
     "read_manifest",
     "read_tables",
+    "sync_folder",
     "tables_schema",
     "verify",
     "write_bytes",
@@ -112,6 +113,6 @@ __getattr__ = lazily(
             "read_tables",
             "tables_schema",
         ),
-        "whole": ("write_bytes",),
+        "whole": ("sync_folder", "write_bytes"),
     },
 )

@@ -100,21 +100,33 @@ class Staging:
         self._spools[kind].add(frame)
 
     def accepted(self) -> Iterator[pl.DataFrame]:
-        """The accepted rows so far, in order; they stay."""
-        yield from self._spools["accepted"].read()
+        """The accepted rows so far, in order, without those withdrawn; they stay."""
+        for frame in self._spools["accepted"].read():
+            yield self._staying(frame)
 
-    def withdraw(self, said: pl.DataFrame) -> None:
+    def in_test(self, frame: pl.DataFrame) -> pl.Series:
+        """Which of the rows the split puts into `data/test`, as far as rows are known."""
+        cut = self._split.cut(self._test_share)
+        return pl.Series([cut > 0 and root_hash(row) < cut for row in frame["row"]], dtype=pl.Boolean)
+
+    def withdraw(self, said: pl.DataFrame, *, same_split: bool = False) -> None:
         """Move accepted rows behind the rejects; `said` has `id`, `stage`, `reason`, `score`, `threshold`, `detail`.
 
-        Their logprobs go. The split and `policy_ids` are then those of the rows that stay.
+        Their logprobs go. `policy_ids` are then those of the rows that stay, and so is the split, unless it is kept.
         """
-        self._withdrawn = said
-        self._split = _Split()
+        self._withdrawn = said if self._withdrawn is None else pl.concat([self._withdrawn, said])
+        if not same_split:
+            self._split = _Split()
         self.policy_ids = set()
         for frame in self.accepted():
-            kept = frame.join(said, on="id", how="anti", maintain_order="left")
-            self._split.see(kept["row"].unique())
-            self.policy_ids.update(kept["policy_id"].drop_nulls().unique())
+            if not same_split:
+                self._split.see(frame["row"].unique())
+            self.policy_ids.update(frame["policy_id"].drop_nulls().unique())
+
+    def _staying(self, frame: pl.DataFrame) -> pl.DataFrame:
+        if self._withdrawn is None:
+            return frame
+        return frame.join(self._withdrawn, on="id", how="anti", maintain_order="left")
 
     def finish(self, *, metadata: Mapping[str, str] = _NO_METADATA) -> None:
         """Cut everything added into final shards under `new`; `rows` then maps their paths to row counts, and `files`
@@ -126,24 +138,21 @@ class Staging:
         Raises:
             StorageError: the disk refuses.
         """
-        cut = self._split.cut(self._test_share)
         train = self._shards("accepted", "data/train", metadata)
         test = self._shards("accepted", "data/test", metadata)
         withdrawn: list[pl.DataFrame] = []
         for frame in self._spools["accepted"].drain():
             if self._withdrawn is not None:
                 withdrawn.append(frame.join(self._withdrawn, on="id", how="inner", maintain_order="left"))
-                frame = frame.join(self._withdrawn, on="id", how="anti", maintain_order="left")
-            in_test = pl.Series([cut > 0 and root_hash(row) < cut for row in frame["row"]], dtype=pl.Boolean)
+                frame = self._staying(frame)
+            in_test = self.in_test(frame)
             train.add(frame.filter(~in_test))
             test.add(frame.filter(in_test))
         written = [train.finish(at_least_one=True), test.finish()]
         for kind in ("rejected", "quarantine", "lineage", "logprobs", "judgements"):
             shards = self._shards(kind, f"{kind}/{kind}", metadata)
             for frame in self._spools[kind].drain():
-                if kind == "logprobs" and self._withdrawn is not None:
-                    frame = frame.join(self._withdrawn, on="id", how="anti", maintain_order="left")
-                shards.add(frame)
+                shards.add(self._staying(frame) if kind == "logprobs" else frame)
             for frame in withdrawn if kind == "rejected" else ():
                 shards.add(frame.select(table_schema("rejected", self.shape).names()))
             written.append(shards.finish())

@@ -7,6 +7,7 @@ frozen in the entry at purchase: later prices never change the past.
 from dataclasses import dataclass
 from typing import cast
 
+from synthgen.frozen import set_by_slot
 from synthgen.journal.lines import Entry
 from synthgen.types import Completion, FinishReason, JSONValue, Logprobs, ToolCall, Usage
 
@@ -16,6 +17,7 @@ __all__ = ["Circumstances", "Reply", "answer_entry", "failure_entry", "read_logp
 _DECIMALS = 6
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """How a reply came about. `sent_at`: Unix seconds of the last attempt; `latency_s`: of that attempt."""
@@ -28,6 +30,7 @@ class Circumstances:
     latency_s: float
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What the journal holds for a request: a completion, or the reason it failed for good."""

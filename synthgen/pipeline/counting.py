@@ -7,7 +7,6 @@ without target and judge, which nothing but its answers is wanted of, pays for n
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import cast
 
 from synthgen.errors import StorageError
@@ -33,8 +32,7 @@ class Counting:
         while (wave := await waves.next_closed()) is not None:
             for leaves in wave.leaves:
                 for leaf in leaves:
-                    verdict = first_look(leaf, self._object_to)
-                    self._counts.add(verdict if verdict.outcome else replace(verdict, outcome="accepted"))
+                    self._counts.add(first_look(leaf, self._object_to), passed="accepted")
             waves.settled(wave)
 
     async def finish(self, index: JournalIndex, rest: int) -> None:

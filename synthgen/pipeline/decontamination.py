@@ -19,9 +19,11 @@ import polars as pl
 from synthgen.dataset import find_inputs, read_tables, tables_schema
 from synthgen.errors import RecipeError, SourceError, SynthgenError, UsageError
 from synthgen.pipeline.resolve import Resolved
+from synthgen.pipeline.verdicts import HOLDOUT
 from synthgen.recipe.model import ReferenceConfig
 from synthgen.refine import Reference, index_reference, repeats_of
 from synthgen.refine.compared import compared_text, default_fields
+from synthgen.refine.shingles import U64
 from synthgen.types import JSONValue
 
 __all__ = ["Decontamination", "open_decontamination", "references_of"]
@@ -48,6 +50,13 @@ class Decontamination:
         self._copy = "\n".join(
             " ".join(words[start : start + _LINE_WORDS]) for start in range(0, len(words), _LINE_WORDS)
         )
+
+    @classmethod
+    def of_texts(cls, name: str, texts: Sequence[str], *, common: U64) -> "Decontamination":
+        """Texts that are at hand; `common`: shingles that are no sign of a leak."""
+        planted = _plant(secrets.SystemRandom())
+        reference = index_reference(name, [*texts, planted], common=common)
+        return cls([_Searched(reference, _said(reference, None, texts))], planted)
 
     def verdicts(self, view: pl.DataFrame) -> pl.DataFrame:
         """`id stage reason score threshold detail` of the rows that repeat an item; the first reference that has one counts.
@@ -102,9 +111,14 @@ def open_decontamination(
     if not references:
         return None
     draw = draw or secrets.SystemRandom()
-    planted = " ".join(f"{draw.getrandbits(40):x}" for _ in range(_PLANTED_WORDS))
+    planted = _plant(draw)
     searched = [_search(config, path, planted) for config, path in references]
     names = [each.reference.name for each in searched]
+    if HOLDOUT in names:
+        raise UsageError(
+            f"decontaminate: {HOLDOUT} is what the test split of the dataset itself is called; give the reference "
+            "set another `name`"
+        )
     for name in names:
         if names.count(name) > 1:
             raise UsageError(
@@ -125,19 +139,26 @@ def _search(config: ReferenceConfig, path: Path, planted: str) -> _Searched:
         raise SourceError(
             f"{path}: none of its {items} items can be searched for: all are too short or alike"
         )
+    return _Searched(reference, _said(reference, config.split, texts))
+
+
+def _plant(draw: random.Random) -> str:
+    return " ".join(f"{draw.getrandbits(40):x}" for _ in range(_PLANTED_WORDS))
+
+
+def _said(reference: Reference, split: str | None, texts: Sequence[str]) -> dict[str, JSONValue]:
     content = blake2b(digest_size=16)
     for text in texts:
         content.update(text.encode("utf-8", "replace") + b"\0")
-    said: dict[str, JSONValue] = {
-        "name": name,
-        "split": config.split,
-        "items": items,
+    return {
+        "name": reference.name,
+        "split": split,
+        "items": reference.items - 1,  # without the planted one
         "unsearchable": reference.unsearchable,
         "template_ngrams": reference.common,
-        "ngram": config.ngram,
+        "ngram": reference.ngram,
         "digest": content.hexdigest(),
     }
-    return _Searched(reference, said)
 
 
 def _texts(path: Path, fields: Sequence[str]) -> Iterator[str]:

@@ -16,7 +16,6 @@ import polars as pl
 
 from synthgen.assets import package_version
 from synthgen.errors import PolicyError, UsageError
-from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.describe import Decided, Rows, about, dataset_texts, lock_text
 from synthgen.pipeline.gates import OnDeny, Sorter
 from synthgen.pipeline.verdicts import Counts, Objection
@@ -204,9 +203,9 @@ class ForeignPolicy:
         return Decided(self.registry, self.ask, self.result, self.declared.enforced)
 
     def manifest(
-        self, name: str, chain: Chain, counts: Counts, rows: Rows, against: Decontamination | None = None
+        self, name: str, chain: Chain, counts: Counts, rows: Rows, searched: list[JSONValue]
     ) -> dict[str, JSONValue]:
-        """The manifest's own entries."""
+        """The manifest's own entries; `searched`: what decontamination looked for."""
         return {
             "name": name,
             "synthgen": package_version(),
@@ -214,8 +213,9 @@ class ForeignPolicy:
             "policy": self.outcome,
             "policy_enforced": self.declared.enforced,
             "chain": chain.as_json(),
-            "decontamination": against.said() if against else [],
+            "decontamination": searched,
             "counts": {"planned": counts.planned, **counts.outcomes},
+            "flags": dict(sorted(counts.flags.items())),
             "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
             **rows.as_entries(),
         }

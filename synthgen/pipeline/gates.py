@@ -9,7 +9,7 @@ of a candidate is the gate's own decision on its parts, remembered per combinati
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from synthgen.asking import TeacherSpec, maker_model
 from synthgen.assets import suggest
@@ -38,6 +38,8 @@ from synthgen.types import JSONValue, digest
 __all__ = ["Gates", "OnDeny", "Sorter", "open_gates"]
 
 OnDeny = Literal["fail", "drop", "split"]
+# Whose answer it was, the host behind the router that named one, and how its text relates to the source's.
+_Hand: TypeAlias = tuple[str, str | None, SEED_RELATIONS]
 
 
 class Sorter:
@@ -94,7 +96,13 @@ class Gates:
     enforced: bool = True
     _same: dict[tuple[str, str | None], str | None] = field(default_factory=dict)
     _decided: dict[tuple[Part, ...], Objection | None] = field(default_factory=dict)
+    _written: dict[tuple[_Hand, ...], tuple[Part, ...]] = field(default_factory=dict)
+    _behind_router: frozenset[str] = field(init=False)
     _sorter: Sorter | None = None
+
+    def __post_init__(self) -> None:
+        teachers = (part for part in self.resolved.parts if part.role == "teacher")
+        self._behind_router = frozenset(part.alias for part in teachers if self._at_router(part))
 
     def require(self) -> None:
         """Gate 1.
@@ -208,15 +216,25 @@ class Gates:
     def _parts(self, leaf: Leaf) -> tuple[Part, ...]:
         """Who wrote a leaf's text, as it turned out."""
         relation = self._relation(leaf)
-        declared = {part.alias: part for part in self.resolved.parts if part.role == "teacher"}
-        found = (self._part(declared[asked.ask.alias], asked, relation) for asked in leaf.asked)
-        return tuple(dict.fromkeys(found))
+        hands = tuple([(asked.ask.alias, self._host(asked), relation) for asked in leaf.asked])
+        parts = self._written.get(hands)
+        if parts is None:
+            parts = self._written[hands] = tuple(dict.fromkeys(map(self._part, hands)))
+        return parts
 
-    def _part(self, declared: Part, asked: Asked, relation: SEED_RELATIONS) -> Part:
-        completion = asked.reply.completion
-        host = completion.upstream if completion else None
-        upstream = (host,) if host and self._at_router(declared) else declared.upstream
+    def _part(self, hand: _Hand) -> Part:
+        alias, host, relation = hand
+        declared = next(
+            part for part in self.resolved.parts if part.role == "teacher" and part.alias == alias
+        )
+        upstream = (host,) if host else declared.upstream
         return replace(declared, upstream=upstream, seed_relation=relation)
+
+    def _host(self, asked: Asked) -> str | None:
+        """The host a router names; what else a reply says of hosts is nothing to us."""
+        if asked.ask.alias not in self._behind_router or asked.reply.completion is None:
+            return None
+        return asked.reply.completion.upstream
 
     def _relation(self, leaf: Leaf) -> SEED_RELATIONS:
         """The declared relation; `inspired` only if no message repeats the source."""

@@ -1,8 +1,9 @@
 """Servers that were seen to ignore a schema, remembered by the run they cost money.
 
-In: what a session's `SchemaWatch` found; later, a recipe and a date. Out: `schemas.json` in the run folder; later, an error
-with the recipe's line, before anything is spent. Guarantees: as with the doctor's proofs, one counts for the teacher as
-it was configured, for the very schema, and for a week; a pool is refused once all its hosts are proved.
+In: what a session's `SchemaWatch` finds; later, a recipe and a date. Out: `schemas.json` in the run folder; later, an error
+with the recipe's line, before anything is spent. Guarantees: a proof is on disk when `remember_ignored` returns, so a run
+that is killed later does not buy it again; as with the doctor's proofs, one counts for the teacher as it was configured,
+for the very schema, and for a week; a pool is refused once all its hosts are proved.
 Rejected: `doctor.json` (its content is what the doctor found), and asking the journal (it would be read whole).
 """
 
@@ -14,7 +15,7 @@ import orjson
 
 from synthgen.asking import TeacherSpec
 from synthgen.asking.structured import Ignored
-from synthgen.dataset import write_bytes
+from synthgen.dataset import sync_folder, write_bytes
 from synthgen.errors import RecipeError, StorageError
 from synthgen.pipeline.abilities import BELIEVED_DAYS, teacher_digest
 from synthgen.pipeline.resolve import Resolved
@@ -51,23 +52,18 @@ class _Proof:
             return False
 
 
-def remember_ignored(folder: RunFolder, resolved: Resolved, ignored: dict[str, Ignored], today: date) -> None:
-    """Add to the run's proofs what a session saw, by the alias of the host.
+def remember_ignored(folder: RunFolder, resolved: Resolved, alias: str, seen: Ignored, today: date) -> None:
+    """Add to the run's proofs what was seen of the host with this alias, durably.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    if not ignored:
-        return
     hosts = {host.alias: host for spec in resolved.specs.values() for host in spec.hosts}
-    known = {(proof.teacher, proof.schema): proof for proof in _read(folder)}
-    for alias, seen in ignored.items():
-        proof = _Proof(
-            teacher_digest(hosts[alias].config), digest(seen.schema), today.isoformat(), seen.evidence
-        )
-        known[proof.teacher, proof.schema] = proof
+    proof = _Proof(teacher_digest(hosts[alias].config), digest(seen.schema), today.isoformat(), seen.evidence)
+    known = {(proof.teacher, proof.schema): proof for proof in [*_read(folder), proof]}
     content = {"format": FORMAT, "ignored": [asdict(proof) for proof in known.values()]}
     write_bytes(folder.schemas, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sync_folder(folder.path)
 
 
 def require_schemas_kept(resolved: Resolved, folder: RunFolder, today: date) -> None:

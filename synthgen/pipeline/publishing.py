@@ -19,6 +19,7 @@ from synthgen.pipeline.contest import Contest
 from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.describe import Decided, about, count_rows, dataset_texts, lock_text, stamp
 from synthgen.pipeline.gates import Gates
+from synthgen.pipeline.holdout import withhold_leaks
 from synthgen.pipeline.judging import Panel
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.verdicts import Counts
@@ -42,7 +43,8 @@ def publish_run(
     with_lock: bool = False,
     calibration: str | None = None,
 ) -> None:
-    """Cut the shards and commit them with card, policy files and manifest. `walked`: candidates there were.
+    """Cut the shards and commit them with card, policy files and manifest. Train rows that ask what test rows ask are
+    withdrawn before, and `counts` follows. `walked`: candidates there were.
 
     `calibration`: that of the panel as it is. `with_lock`: the folder has no copy of the recipe's lock file, so the overrides that were applied go along.
 
@@ -51,6 +53,7 @@ def publish_run(
         SynthgenError: the accounting does not add up (a bug; nothing is published).
     """
     phase("shards")
+    withheld = withhold_leaks(staging, counts)
     decided = Decided(gates.registry, gates.ask, gates.published(staging.policy_ids), gates.enforced)
     # No date, limit or price stands in a shard: what changes none of its rows and duties changes none of its bytes.
     staging.finish(metadata={"dataset": resolved.loaded.recipe.name, **stamp(decided)})
@@ -59,7 +62,7 @@ def publish_run(
     entries = {
         **_manifest(resolved, gates, index, counts, calibration),
         **rows.as_entries(),
-        "decontamination": against.said() if against else [],
+        "decontamination": [*(against.said() if against else []), *withheld],
         "logprobs": _captured(staging),
     }
     publish(

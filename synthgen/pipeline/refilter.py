@@ -37,6 +37,7 @@ from synthgen.pipeline.decontamination import Decontamination, open_decontaminat
 from synthgen.pipeline.describe import count_rows, stamp
 from synthgen.pipeline.foreign import Declared, ForeignPolicy
 from synthgen.pipeline.gates import Gates, OnDeny, open_gates
+from synthgen.pipeline.holdout import withhold_leaks
 from synthgen.pipeline.judged import look_up_judges
 from synthgen.pipeline.judgement import JUDGE_STEP
 from synthgen.pipeline.judgements import judgements_frame
@@ -138,10 +139,11 @@ def _recut_group(run: Path, out: Path, options: FilterOptions, group: int) -> tu
         "--origin": options.origin,
         "--row-license": options.row_license != "own",
         "--actor": options.actor != Actor(),
+        "--test-share": options.test_share,
     }
     foreign["--origin-column"] = options.origin_column
     for name in (name for name, given in foreign.items() if given):
-        raise UsageError(f"{name}: is for foreign data; a run knows its scores and origins")
+        raise UsageError(f"{name}: is for foreign data; a run knows its scores, origins and test share")
     if run.resolve() in (out.resolve(), out.resolve().parent):
         raise UsageError(f"{out}: is the run itself; choose another folder with -o")
     folder = RunFolder(run)
@@ -367,9 +369,12 @@ def _filter_group(
                 raise UsageError(f"{', '.join(map(str, inputs))}: no rows found")
             if options.select is not None:
                 select_rows(staging, options.select, counts)
+            withheld = withhold_leaks(staging, counts)
             staging.finish(metadata=stamp(policy.decided))
             rows = count_rows(staging.new, staging.files)
-            entries = policy.manifest(out.name, chain, counts, rows, against)
+            entries = policy.manifest(
+                out.name, chain, counts, rows, [*(against.said() if against else []), *withheld]
+            )
             publish(out, staging, texts=policy.texts(rows, entries), manifest=entries)
     return _report(out, out.name, counts, None, started), policy.groups
 
@@ -421,6 +426,8 @@ def _refine(
     rejected = pl.concat([rejected, _bad_rows(batch.bad, shape)])
     counts.outcomes["accepted"] = counts.outcomes.get("accepted", 0) + accepted.height
     counts.outcomes["rejected"] = counts.outcomes.get("rejected", 0) + rejected.height
+    for flag in accepted["flags"].explode().drop_nulls():
+        counts.flags[flag] = counts.flags.get(flag, 0) + 1
     for stage, reason in rejected.select("stage", "reason").iter_rows():
         counts.reasons[stage, reason] = counts.reasons.get((stage, reason), 0) + 1
     return _Refined(accepted, rejected, quarantined)

@@ -10,6 +10,7 @@ from synthgen.journal import Ledger
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.usage import usage_json
+from synthgen.pipeline.verdicts import HOLDOUT, Counts
 from synthgen.types import JSONValue
 
 __all__ = ["OUTCOMES", "Report", "make_report"]
@@ -101,9 +102,7 @@ def make_report(
             else f"{counts['pending']} candidates are pending; the same command asks them again"
         )
     elif target is not None and counts["accepted"] < target:
-        problem = StoppedShort(
-            f"target missed: {counts['accepted']} of {target} records, and the plan is used up"
-        )
+        problem = StoppedShort(_missed(target, counts["accepted"], progress.counts))
     return Report(
         out=out,
         name=resolved.loaded.recipe.name,
@@ -124,6 +123,17 @@ def make_report(
             for key, (leaf_id, detail) in progress.counts.examples.items()
         },
     )
+
+
+def _missed(target: int, accepted: int, counts: Counts) -> str:
+    missed = f"target missed: {accepted} of {target} records"
+    leaked = sum(count for (stage, _), count in counts.reasons.items() if stage == f"decontaminate:{HOLDOUT}")
+    if not leaked:
+        return f"{missed}, and the plan is used up"
+    why = f"withdrawn from train because they repeat a prompt of the test split: {leaked}"
+    if accepted + leaked < target:
+        return f"{missed}, and the plan is used up; {why}"
+    return f"{missed}: {why}; `target: {target + leaked}` makes up for that"
 
 
 def _lost_servers(asker: Asker) -> list[str]:

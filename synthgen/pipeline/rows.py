@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthgen.frozen import set_by_slot
 from synthgen.journal import Entry
 from synthgen.keymap import KeyMap
 from synthgen.sources import BadRow, SourceRow
@@ -17,6 +18,7 @@ from synthgen.types import JSONValue, digest
 __all__ = ["Counter", "Row", "identify", "row_entry", "row_from_entry"]
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Row:
     """A source row. `problem` is set where its line could not be read; then it has no fields.

@@ -15,6 +15,7 @@ from synthgen.assets import suggest
 from synthgen.dataset import Staging
 from synthgen.errors import UsageError
 from synthgen.pipeline.verdicts import Counts
+from synthgen.pipeline.withdrawing import withdraw
 from synthgen.refine.compared import compared_text
 from synthgen.refine.select import choose, sample_features
 
@@ -79,7 +80,9 @@ def select_rows(staging: Staging, select: Select, counts: Counts) -> None:
     chosen = np.zeros(rows.height, np.bool_)
     chosen[kept] = True
     left = rows.filter(pl.Series(~chosen))
-    staging.withdraw(
+    withdraw(
+        staging,
+        counts,
         left.select(
             "id",
             stage=pl.lit(STAGE),
@@ -87,13 +90,8 @@ def select_rows(staging: Staging, select: Select, counts: Counts) -> None:
             score=pl.col("key").cast(pl.Float64) if select.by == "score" else pl.lit(None, pl.Float64),
             threshold=pl.lit(None, pl.Float64),
             detail=pl.lit(None, pl.String),
-        )
+        ),
     )
-    outcomes = counts.outcomes
-    outcomes["accepted"] = outcomes.get("accepted", 0) - left.height
-    outcomes["rejected"] = outcomes.get("rejected", 0) + left.height
-    if left.height:
-        counts.reasons[STAGE, REASON] = left.height
 
 
 def _key(frame: pl.DataFrame, select: Select) -> pl.Series:

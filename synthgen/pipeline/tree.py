@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from synthgen.asking import TeacherSpec
+from synthgen.frozen import set_by_slot
 from synthgen.journal import Reply
 from synthgen.pipeline.privacy import ALLOW, REDACTED, Privacy
 from synthgen.pipeline.rows import Counter, Row
@@ -53,6 +54,7 @@ class Step:
     tool_choice: str | None = None
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Node:
     """A row on its way: it is about to enter step `depth`."""
@@ -66,6 +68,7 @@ class Node:
     redacted: frozenset[str] = frozenset()  # codes of what was replaced on the way
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One question a node wants answered."""
@@ -82,6 +85,7 @@ class Ask:
         return (*self.node.path, f"{self.step.name}#{self.sample}")
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A question with its reply."""
@@ -90,6 +94,7 @@ class Asked:
     reply: Reply
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """Where a branch ends. `messages` is set for candidates; rejects that never became one have none."""

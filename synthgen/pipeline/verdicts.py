@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from synthgen.frozen import set_by_slot
 from synthgen.pipeline.judgement import Judgement
 from synthgen.pipeline.tree import Leaf
 from synthgen.types import Message
 
-__all__ = ["Counts", "Objection", "Origin", "Outcome", "Target", "Verdict", "prompt_and_answer"]
+__all__ = ["HOLDOUT", "Counts", "Objection", "Origin", "Outcome", "Target", "Verdict", "prompt_and_answer"]
 
+# What rejects call the dataset's own test split where train rows repeat it: stage `decontaminate:test_split`.
+HOLDOUT = "test_split"
 Outcome = Literal["accepted", "rejected", "failed", "quarantined", "surplus", "pending"]
 
 
@@ -33,6 +36,7 @@ class Origin:
     generation: int | None
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What became of a leaf, and why. `outcome` None: it passed everything so far."""
@@ -74,9 +78,9 @@ class Counts:
     flags: dict[str, int] = field(default_factory=dict)
     examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
-    def add(self, verdict: Verdict) -> None:
-        """Count one final verdict."""
-        outcome = verdict.outcome or "pending"
+    def add(self, verdict: Verdict, *, passed: Outcome = "pending") -> None:
+        """Count one final verdict; `passed` is what one without an outcome counts as."""
+        outcome = verdict.outcome or passed
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if outcome == "accepted":
             for flag in verdict.flags:

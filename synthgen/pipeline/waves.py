@@ -1,7 +1,7 @@
 """Asking, wave by wave: rows are read lazily, grown through their steps, and handed on when their wave is closed.
 
 In: root rows in source order. Out: closed waves in that order. Guarantees: at most `AHEAD` waves are open, or as many
-as fill a batch; with a target only as many rows are admitted as the acceptance rate so far calls for; a row's reply
+as keep every place of the lanes in use or fill a batch; with a target only as many rows are admitted as the acceptance rate so far calls for; a row's reply
 leads to its next step as soon as it is there; a row that cannot be asked now is simply left pending.
 """
 
@@ -23,6 +23,9 @@ from synthgen.pipeline.verdicts import Target
 __all__ = ["Wave", "Waves"]
 
 AHEAD = 8
+# Of the rows for each place in the lanes: those that are asked, or about to be, and those whose wave may still be open.
+_ASKED, _OPEN = 2, 4
+_AT_LEAST = 64
 _YIELD_EVERY = 16
 
 
@@ -74,13 +77,13 @@ class Waves:
         self._size = size
         self._seen = Counter(journal.index.folder)
         self._batches = batches
-        self._ahead = max(AHEAD, math.ceil(batch_rows / size))
+        places = sum(lane.concurrency for lane in asker.lanes.values())
+        self._ahead = max(AHEAD, math.ceil(max(batch_rows, _AT_LEAST + _OPEN * places) / size))
         # With a target: how many may be open beside the wave that is being settled.
         self._ahead_of_target = self._ahead if batch_rows else 1
-        live = 64 + 4 * sum(lane.concurrency for lane in asker.lanes.values())
         # Rows that wait for a batch, also one of an earlier session, must not keep out the others.
         in_batches = self._ahead * size if batch_rows or batches.under_way else 0
-        self._window = asyncio.Semaphore(max(live, in_batches))
+        self._window = asyncio.Semaphore(max(_AT_LEAST + _ASKED * places, in_batches))
         self._queue: asyncio.Queue[Wave | None] = asyncio.Queue()
         self._started_rows = 0
         self._settled_rows = 0

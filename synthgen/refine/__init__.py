@@ -10,12 +10,13 @@ from synthgen.lazy import lazily
 
 if TYPE_CHECKING:
     from synthgen.refine.chain import Chain, ChainStep, load_chain
-    from synthgen.refine.decontaminate import Reference, index_reference, repeats_of
+    from synthgen.refine.decontaminate import repeats_of
     from synthgen.refine.dedup import SeenTexts
     from synthgen.refine.judge import judge_verdicts
     from synthgen.refine.judgements import expected_scores, parse_preference, parse_rubric
     from synthgen.refine.overlap import repeats
     from synthgen.refine.privacy import found_in, redact, redact_fields
+    from synthgen.refine.reference import Reference, index_reference
     from synthgen.refine.running import RESULT, run_chain
     from synthgen.refine.score import parse_score
     from synthgen.refine.verdict import VIEW, Verdicts, view_of
@@ -52,11 +53,7 @@ __getattr__ = lazily(
             "ChainStep",
             "load_chain",
         ),
-        "decontaminate": (
-            "Reference",
-            "index_reference",
-            "repeats_of",
-        ),
+        "decontaminate": ("repeats_of",),
         "dedup": ("SeenTexts",),
         "judge": ("judge_verdicts",),
         "judgements": (
@@ -69,6 +66,10 @@ __getattr__ = lazily(
             "found_in",
             "redact",
             "redact_fields",
+        ),
+        "reference": (
+            "Reference",
+            "index_reference",
         ),
         "running": (
             "RESULT",

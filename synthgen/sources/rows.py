@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from synthgen.frozen import set_by_slot
 from synthgen.types import JSONValue
 
 __all__ = ["BadRow", "ReadRows", "SourceRow"]
@@ -18,6 +19,7 @@ __all__ = ["BadRow", "ReadRows", "SourceRow"]
 P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class SourceRow:
     """One row: its fields, and where it stands, for people (`tickets.jsonl:17`)."""

@@ -16,6 +16,7 @@ from typing import Literal
 import jsonschema_rs
 import orjson
 
+from synthgen.frozen import set_by_slot
 from synthgen.templates.lists import split_list
 from synthgen.types import JSONValue, canonical_json
 
@@ -29,6 +30,7 @@ _BROKEN_OBJECTS = 200
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{1,9})?")
 
 
+@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """Field mappings found in a reply, at least one; `thinking` is what stood in its thinking block."""

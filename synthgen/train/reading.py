@@ -1,7 +1,7 @@
 """Rows to train on: a run's folder, or anybody's chat data.
 
 In: a folder with a manifest, or Parquet/JSONL in any format `synthgen filter` reads. Out: `Dataset`. Guarantees: of a
-published dataset only what the manifest lists is read, and its digests hold; the test split is never read here; a row
+published dataset only what the manifest lists is read, and its digests hold; of a run one split; a row
 that is no conversation is an error with its place, not a hole.
 
 Per-message flags of foreign rows (`train: false`, or `weight: 0` as OpenAI writes it) decide what is trained on.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import orjson
 
@@ -50,8 +51,10 @@ class Dataset:
     manifest: Mapping[str, JSONValue]
 
 
-def read_dataset(path: Path, *, limit: int | None = None) -> Dataset:
-    """The train split of a run or published folder, or all rows of files; `limit`: at most so many rows.
+def read_dataset(
+    path: Path, *, limit: int | None = None, split: Literal["train", "test"] = "train"
+) -> Dataset:
+    """The `split` of a run or published folder, or all rows of files; `limit`: at most so many rows.
 
     Raises:
         SourceError: no such data, damaged, changed since it was published, or a row is no conversation.
@@ -60,7 +63,7 @@ def read_dataset(path: Path, *, limit: int | None = None) -> Dataset:
     if path.is_dir() and not published and (path / "journal").is_dir():
         raise UsageError(f"{path}: is a run without a published dataset; run `synthgen generate` to its end")
     manifest = read_manifest(path) if published else {}
-    files = _published(path, manifest) if published else find_inputs([path])
+    files = _published(path, manifest, split) if published else find_inputs([path])
     digests = {_name(file, path): file_sha256(file) for file in files}
     if published:
         _check_digests(path, manifest, digests)
@@ -109,20 +112,19 @@ def _place(row: str, seed: int) -> float:
     return int.from_bytes(hashed.digest(), "big") / 2**64
 
 
-def _published(folder: Path, manifest: Mapping[str, JSONValue]) -> list[Path]:
+def _published(folder: Path, manifest: Mapping[str, JSONValue], split: str) -> list[Path]:
     listed = manifest["files"]
     assert isinstance(listed, dict)  # read_manifest
     names = [PurePosixPath(name) for name in listed]
-    train = sorted(
-        name for name in names if name.parts[0] == "data" and name.suffix == ".parquet" and not _is_test(name)
+    wanted = sorted(
+        name
+        for name in names
+        if name.parts[0] == "data" and name.suffix == ".parquet" and name.name.startswith(f"{split}-")
     )
-    if not train:
-        raise SourceError(f"{folder}: its manifest lists no train split")
-    return [folder / name for name in train]
-
-
-def _is_test(name: PurePosixPath) -> bool:
-    return name.name.startswith("test-")
+    if not wanted:
+        hint = ": give the recipe `output.test_share`" if split == "test" else ""
+        raise SourceError(f"{folder}: its manifest lists no {split} split{hint}")
+    return [folder / name for name in wanted]
 
 
 def _name(file: Path, root: Path) -> str:

@@ -195,6 +195,8 @@ class Quotas:
                 output_tokens = max_tokens if which in self._reserving else output_tokens
                 after = _amount(limit.kind, requests, input_tokens, output_tokens)
                 refilled = bucket.rate * (now - place.sent_at)
+                if refused and limit.kind != "requests" and which not in self._reserving:
+                    after += taken  # comes back with `settle`, but it is not missing in what remains
                 bucket.cap(limit.remaining + refilled - after, now)
 
     def _amount(self, place: Place, which: tuple[LimitKind, float]) -> float:

@@ -54,12 +54,12 @@ class Endpoint:
         self, status: int, headers: Mapping[str, str], body: bytes, *, also: Iterable[str] = ()
     ) -> HttpReply:
         """The reply without the key and the secrets of `also`, header names in lower case."""
-        spellings = (*self._key_spelt, *_spellings(also))
+        spellings = self._key_spelt + _spellings(also) if also else self._key_spelt
+        named = {name.lower(): text for name, text in headers.items()}
         for spelling in spellings:
             body = body.replace(spelling.encode(), SCRUBBED.encode())
-        return HttpReply(
-            status, {name.lower(): _scrubbed(text, spellings) for name, text in headers.items()}, body
-        )
+            named = {name: text.replace(spelling, SCRUBBED) for name, text in named.items()}
+        return HttpReply(status, named, body)
 
 
 def _spellings(texts: Iterable[str]) -> tuple[str, ...]:

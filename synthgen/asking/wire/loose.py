@@ -54,7 +54,14 @@ def as_text(value: JSONValue) -> str:
 
 def as_count(value: JSONValue) -> int:
     """`value` as a number of tokens, 0 where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if type(value) is int:  # nearly always; a bool is none
+        return value if 0 <= value < MAX_COUNT else 0
+    if (
+        value is None
+        or isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+    ):
         return 0
     return int(value) if 0 <= value < MAX_COUNT else 0
 

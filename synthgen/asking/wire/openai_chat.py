@@ -19,7 +19,7 @@ from synthgen.asking.wire.logprobs import read_logprobs
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
 from synthgen.asking.wire.schemas import is_strict
 from synthgen.asking.wire.shares import share_usage
-from synthgen.asking.wire.taxonomy import has_error, read_error, unusable
+from synthgen.asking.wire.taxonomy import has_error, no_object, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
 
@@ -110,10 +110,12 @@ class OpenAIChatWire:
         if not 200 <= reply.status < 300:
             return read_error(reply, payload, self._clock())
         if payload is None:
-            return unusable(reply, "the body is no JSON object")
+            return no_object(reply)
         if has_error(payload):
             return read_error(reply, payload, self._clock())
-        choices = sorted(map(as_object, as_list(payload.get("choices"))), key=_place) or [{}]
+        choices = [as_object(choice) for choice in as_list(payload.get("choices"))] or [{}]
+        if len(choices) > 1:
+            choices.sort(key=_place)
         if has_error(choices[0]):
             return read_error(reply, choices[0], self._clock())
         usage = _usage(as_object(payload.get("usage")))
@@ -150,11 +152,13 @@ def _choice(
     text, block_reasoning = _content(message.get("content"))
     text, think = _split_think(text)
     refusal = as_text(message.get("refusal"))
-    parts = dict.fromkeys(part for part in (_reasoning_field(message), block_reasoning, think) if part)
+    reasoning = _reasoning_field(message)
+    if block_reasoning or think:
+        reasoning = "\n\n".join(dict.fromkeys(filter(None, (reasoning, block_reasoning, think))))
     return Completion(
         text=text or refusal,
         finish_reason="refusal" if refusal else _FINISH.get(reason, "unknown"),
-        reasoning="\n\n".join(parts) or None,
+        reasoning=reasoning or None,
         tool_calls=_tool_calls(message),
         usage=usage,
         served_model=as_text(payload.get("model")) or None,
@@ -254,6 +258,8 @@ def _reasoning_field(message: dict[str, JSONValue]) -> str:
     for name in ("reasoning_content", "reasoning"):
         if text := as_text(message.get(name)):
             return text
+    if "reasoning_details" not in message:
+        return ""
     details = (_block_text(as_object(detail)) for detail in as_list(message.get("reasoning_details")))
     return "\n\n".join(filter(None, details))
 
@@ -271,6 +277,8 @@ def _split_think(text: str) -> tuple[str, str]:
 
 
 def _tool_calls(message: dict[str, JSONValue]) -> tuple[ToolCall, ...]:
+    if "tool_calls" not in message and "function_call" not in message:
+        return ()
     calls = []
     for call in map(as_object, as_list(message.get("tool_calls"))):
         function = as_object(call.get("function") or call.get("custom"))

@@ -15,7 +15,7 @@ from synthgen.asking.wire.loose import as_list, as_object, as_text, shorten
 from synthgen.asking.wire.waits import read_limits, read_wait
 from synthgen.types import JSONValue
 
-__all__ = ["has_error", "read_error", "unusable"]
+__all__ = ["has_error", "no_object", "read_error", "unusable"]
 
 _QUOTA = {
     "insufficient_quota",
@@ -50,6 +50,7 @@ _CONTEXT_TEXT = re.compile(
     r"|exceeds? (?:the )?(?:available )?context|context window",
     re.IGNORECASE,
 )
+_PAGE = re.compile(rb"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 _BALANCE_TEXT = re.compile(r"credit balance is too low|insufficient (?:credits?|balance)", re.IGNORECASE)
 
 # An error object inside a 200 has no status of its own but for its code.
@@ -92,6 +93,18 @@ def has_error(payload: dict[str, JSONValue]) -> bool:
 def unusable(reply: HttpReply, why: str) -> Retry:
     """A paid reply nobody can read: ask again, keep the bytes."""
     return Retry("bad_body", why, maybe_paid=True, body=reply.body)
+
+
+def no_object(reply: HttpReply) -> Retry:
+    """A 200 whose body is no JSON object: unusable, but for a page, which is a proxy's or a login's and was not paid.
+
+    Of other bodies only the kind is said: what they hold may be an answer.
+    """
+    if _PAGE.match(reply.body[:1024]):
+        return Retry("server_error", shorten(f"HTTP {reply.status}: {_page_text(reply.body)}"))
+    kind = reply.headers.get("content-type", "").partition(";")[0].strip()
+    said = f" but {kind}" if re.fullmatch(r"[\w.+/-]{1,60}", kind) and "json" not in kind else ""
+    return unusable(reply, f"the body is no JSON object{said}")
 
 
 def read_error(reply: HttpReply, payload: dict[str, JSONValue] | None, now: float) -> Outcome:

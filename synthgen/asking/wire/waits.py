@@ -63,8 +63,7 @@ def read_limits(headers: Mapping[str, str], now: float) -> tuple[SeenLimit, ...]
     Azure sends -1 or 0 for limits it does not keep, and -1 for what remains where it does not know: both say nothing.
     The window is never named; see `_window_s`.
     """
-    names = [name for name in headers if "ratelimit-" in name]
-    if not names:
+    if "ratelimit-" not in " ".join(headers):
         return ()
     now = _http_date(headers.get("date", "")) or now
     found = []
