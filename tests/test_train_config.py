@@ -72,3 +72,20 @@ def test_the_learning_rate_of_adapters_is_ten_times_the_full_one() -> None:
     lora = load_student({"name": "s", "base": "b", "method": "lora"}).config
 
     assert lora.learning_rate == pytest.approx(10 * full.learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("override", "steps", "warmup"),
+    [
+        ("seed=1", 4, 1),
+        ("seed=1", 14, 3),
+        ("seed=1", 60, 5),
+        ("seed=1", 1000, 30),
+        ("steps.warmup=0", 14, 0),
+        ("steps.warmup=0.1", 14, 2),
+    ],
+)
+def test_a_short_training_warms_up_too(tmp_path: Path, override: str, steps: int, warmup: int) -> None:
+    config = load_student(written(tmp_path, STUDENT), [override]).config
+
+    assert config.warmup_steps(steps) == warmup

@@ -81,6 +81,8 @@ def test_the_folder_says_what_it_was_made_from(tmp_path: Path, base: Path) -> No
     assert "What is 0?" in (report.out / "sample.txt").read_text()
     assert "«It is 0 .<|im_end|>»" in (report.out / "sample.txt").read_text()
     assert manifest["dataset"]["digest"] in (report.out / "README.md").read_text()
+    assert "<polyline" in (report.out / "loss.svg").read_text()
+    assert "(loss.svg)" in (report.out / "README.md").read_text()
 
 
 def test_nothing_of_the_training_is_left_beside_it(tmp_path: Path, base: Path) -> None:
@@ -241,6 +243,7 @@ def test_train_from_a_file(tmp_path: Path, base: Path) -> None:
 
     assert done.code == 0, done.err
     assert "step 2/2" in done.err
+    assert "it/s" not in done.err  # no bars of transformers
     assert "2 steps" in done.out
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,7 +100,8 @@ def run(
     source = config if config is not None else {"name": "student", "base": str(base)}
     loaded = load_student(source, [*(overrides or ()), *given])
     target = out or Path("students") / loaded.config.name
-    report = train_student(loaded, dataset, target, progress=None if as_json else _progress(), say=_say)
+    with redirect_stdout(sys.stderr):  # trackers print
+        report = train_student(loaded, dataset, target, progress=None if as_json else _progress(), say=_say)
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes one speaks
     if as_json:
@@ -270,6 +272,9 @@ def _require_libraries() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"training needs {', '.join(missing)}: pip install 'synthgen[train]'")
+    from synthgen.train.bars import hide_weight_bars
+
+    hide_weight_bars()
 
 
 def _say(text: str) -> None:

@@ -51,6 +51,8 @@ holds what it was made from, `metrics.jsonl` every step, `sample.txt` one sequen
 |---|---|
 {rows}
 
+![loss by step](loss.svg)
+
 ## Duties
 
 {_duties(lineage)}

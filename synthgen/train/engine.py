@@ -44,6 +44,7 @@ from synthgen.train.batch import EXTRAS, collate, collate_packed
 from synthgen.train.config import StudentConfig
 from synthgen.train.examples import IGNORED, Example
 from synthgen.train.objective import Forward, Loss, Objective
+from synthgen.train.trackers import tensorboard_callback
 from synthgen.types import JSONValue
 
 __all__ = ["Engine", "Progress", "Trained", "newest_checkpoint", "precision_of", "train_model"]
@@ -217,6 +218,8 @@ def train_model(
     callbacks: list[TrainerCallback] = [journal]
     if config.evaluation.patience is not None:
         callbacks.append(EarlyStoppingCallback(config.evaluation.patience))
+    if "tensorboard" in config.trackers:
+        callbacks.append(tensorboard_callback(config.name))
     held_out = list(range(len(training), len(sequences)))
     started = time.monotonic()
     with warnings.catch_warnings():
@@ -302,7 +305,7 @@ def _arguments(config: StudentConfig, work: Path, sequences: int, evaluates: boo
         gradient_accumulation_steps=batch // (micro * processes),
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.steps.schedule,
-        warmup_steps=math.ceil(config.steps.warmup * steps),
+        warmup_steps=config.warmup_steps(steps),
         weight_decay=config.steps.weight_decay,
         max_grad_norm=config.steps.max_grad_norm,
         optim=_optimizer(config),
@@ -324,7 +327,7 @@ def _arguments(config: StudentConfig, work: Path, sequences: int, evaluates: boo
         restore_callback_states_from_checkpoint=True,
         seed=config.seed,
         data_seed=config.seed,
-        report_to=list(config.trackers) or "none",
+        report_to=[name for name in config.trackers if name != "tensorboard"] or "none",
         run_name=config.name,
         disable_tqdm=True,
         log_level="error",

@@ -33,10 +33,12 @@ from synthgen.train.distilling import objective_for, soft_examples, without_proj
 from synthgen.train.engine import Progress, Trained, newest_checkpoint, precision_of, train_model
 from synthgen.train.examples import Example
 from synthgen.train.packing import pack
+from synthgen.train.plot import loss_svg
 from synthgen.train.probe import require_separation
 from synthgen.train.reading import Dataset, read_dataset, split
 from synthgen.train.template import ChatFormat, chat_format
 from synthgen.train.tokenizers import tokenizer_digest
+from synthgen.train.trackers import require_trackers
 from synthgen.types import JSONValue
 
 __all__ = ["StudentReport", "is_student", "packed_lengths", "template_of", "train"]
@@ -95,6 +97,7 @@ def train(
     if out.exists() and any(out.iterdir()):
         return _finished(out, request)
     obligations = _allowed(loaded, data)
+    require_trackers(loaded.config.trackers)
     base = load_base(loaded)
     format = chat_format(base.tokenizer, template_of(loaded))
     prepared = _prepare(loaded, data, base, format)
@@ -319,6 +322,8 @@ def _save(
         staging.mkdir(parents=True)
         _save_model(loaded, trained, format, staging)
         shutil.copyfile(work / "metrics.jsonl", staging / "metrics.jsonl")
+        lines = map(orjson.loads, (work / "metrics.jsonl").read_bytes().splitlines())
+        write_bytes(staging / "loss.svg", loss_svg(lines, title=loaded.config.name).encode())
         write_bytes(staging / "sample.txt", sample.encode())
         write_bytes(staging / "student.yaml", loaded.text.encode())
         lineage = Lineage(
