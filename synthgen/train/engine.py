@@ -9,7 +9,6 @@ Three places where this differs from `SFTTrainer`: the loss (`compute_loss`), it
 targets, not over batches), and that a checkpoint gets a marker instead of a model card.
 """
 
-import inspect
 import math
 import shutil
 import time
@@ -40,15 +39,15 @@ from trl import SFTConfig, SFTTrainer
 
 from synthgen.dataset import write_bytes
 from synthgen.errors import UsageError
-from synthgen.train.batch import EXTRAS, collate, collate_packed
+from synthgen.train.batch import collate, collate_packed
 from synthgen.train.config import StudentConfig
 from synthgen.train.examples import IGNORED, Example
-from synthgen.train.objective import Forward, Loss, Objective
+from synthgen.train.objective import Objective
+from synthgen.train.step import batch_loss, can_narrow
 from synthgen.types import JSONValue
 
 __all__ = ["Engine", "Progress", "Trained", "newest_checkpoint", "precision_of", "train_model"]
 
-_INPUTS = ("input_ids", "attention_mask", "position_ids")
 _MARKER = "complete.json"
 _EVALUATIONS = 10  # of a training, where `evaluation.every` is not given
 _OPTIMIZERS = {
@@ -104,7 +103,7 @@ class Engine(SFTTrainer):  # type: ignore[misc]  # the libraries are not followe
         self._loss_shifts_labels = True
         self._parts: dict[str, Tensor] = {}
         self._tokens = self._logged_steps = 0
-        self._narrow = "logits_to_keep" in inspect.signature(_forward_of(self.model)).parameters
+        self._narrow = can_narrow(self.model)
 
     def compute_loss(
         self,
@@ -116,28 +115,12 @@ class Engine(SFTTrainer):  # type: ignore[misc]  # the libraries are not followe
         """The objective's loss of a micro-batch; the sum over a step is the step's loss."""
         assert num_items_in_batch is not None
         assert not return_outputs
-        loss = self._loss(model, inputs, num_items_in_batch)
+        loss = batch_loss(model, self.objective, inputs, num_items_in_batch, narrow=self._narrow)
         for name, part in loss.parts.items():
             self._parts[name] = self._parts.get(name, torch.zeros_like(part)) + part
         self._tokens += _tokens(inputs)
         # Gradients are averaged over processes, and the targets are those of all of them.
         return loss.value * self.accelerator.num_processes
-
-    def _loss(self, model: torch.nn.Module, inputs: dict[str, Tensor], targets: Tensor | int) -> Loss:
-        called = {name: inputs[name] for name in _INPUTS if name in inputs}
-        extras = {name: inputs[name] for name in EXTRAS if name in inputs}
-        labels_BT = inputs["labels"]
-        options: dict[str, object] = {"use_cache": False}
-        if self.objective.needs_hidden:
-            options["output_hidden_states"] = True
-        elif self._narrow and getattr(self.objective, "teacher", None) is None:
-            kept = _predicting(labels_BT)
-            options["logits_to_keep"] = kept
-            labels_BT = _at(labels_BT, kept, IGNORED)
-            extras = {name: _at(values, kept, 0) for name, values in extras.items()}
-        out = model(**called, **options)
-        hidden = tuple(out.hidden_states) if self.objective.needs_hidden else None
-        return self.objective(Forward(out.logits, labels_BT, targets, called, extras, hidden))
 
     def evaluation_loop(
         self,
@@ -155,7 +138,7 @@ class Engine(SFTTrainer):  # type: ignore[misc]  # the libraries are not followe
         for batch in dataloader:
             inputs = self._prepare_inputs(batch)
             with torch.no_grad(), self.compute_loss_context_manager():
-                loss = self._loss(self.model_wrapped, inputs, 1)
+                loss = batch_loss(self.model_wrapped, self.objective, inputs, 1, narrow=self._narrow)
             for name, value in {"loss": loss.value, **loss.parts}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
             count += (inputs["labels"][:, 1:] != IGNORED).sum()
@@ -438,27 +421,6 @@ def _step(line: bytes) -> float:
         return float(orjson.loads(line)["step"])
     except (orjson.JSONDecodeError, KeyError):
         return math.inf
-
-
-# ---- logits of predicting positions alone
-
-
-def _forward_of(model: torch.nn.Module) -> Callable[..., object]:
-    base: torch.nn.Module = model.get_base_model() if isinstance(model, PeftModel) else model
-    forward: Callable[..., object] = type(base).forward
-    return forward
-
-
-def _predicting(labels_BT: Tensor) -> Tensor:
-    """Positions that predict a target in some row, and behind them the last one, which predicts nothing."""
-    predicts_T = (labels_BT[:, 1:] != IGNORED).any(0)
-    return torch.cat([predicts_T.nonzero()[:, 0], labels_BT.new_tensor([labels_BT.shape[1] - 1])])
-
-
-def _at(values_BTX: Tensor, kept_P: Tensor, blank: int) -> Tensor:
-    """`values_BTX` for logits of the positions `kept_P`: again one further than the position that predicts them."""
-    first = torch.full_like(values_BTX[:, :1], blank)
-    return torch.cat([first, values_BTX[:, kept_P[:-1] + 1]], dim=1)
 
 
 def _tokens(inputs: Mapping[str, Tensor]) -> int:
