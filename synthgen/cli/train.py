@@ -20,6 +20,7 @@ from synthgen.cli.terminal import safe
 from synthgen.errors import UsageError
 
 if TYPE_CHECKING:  # the libraries of training take seconds to load
+    from synthgen.train.doctor.checks import Result
     from synthgen.train.engine import Progress
     from synthgen.train.story import StudentReport
 
@@ -92,11 +93,13 @@ def run(
     _require_libraries()
     from synthgen.cli.as_json import print_json
     from synthgen.train.config import load_student
+    from synthgen.train.libraries import without_bars
     from synthgen.train.story import train as train_student
 
     source = config if config is not None else {"name": "student", "base": str(base)}
     loaded = load_student(source, [*(overrides or ()), *given])
     target = out or Path("students") / loaded.config.name
+    without_bars()
     report = train_student(loaded, dataset, target, progress=None if as_json else _progress(), say=_say)
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes one speaks
@@ -211,6 +214,44 @@ def export(
         print(
             f"{report.agreement.same} of {report.agreement.prompts} answers are those of {report.checkpoint}"
         )
+
+
+@app.command()
+def doctor(
+    device: Annotated[str | None, typer.Option(help="cuda or cpu. Default: cuda where there is one.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A file for the report, as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove the trainer on this machine: losses, packing, precision, resuming, learning. Downloads nothing."""
+    _require_libraries()
+    import orjson
+
+    from synthgen.cli.as_json import print_json
+    from synthgen.dataset import write_bytes
+    from synthgen.errors import CriteriaNotMet
+    from synthgen.train.doctor.story import run_doctor
+    from synthgen.train.libraries import without_bars
+
+    without_bars()
+    report = run_doctor(device, told=None if as_json else _print_result)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(out, orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2))
+    if as_json:
+        print_json(report.as_json())
+    else:
+        found = report.device
+        print(f"{found.type}: {found.name}, {found.memory_bytes / 1e9:,.1f} GB; {report.seconds:,.0f} s")
+    failed = [check.name for check in report.checks if check.status == "fail"]
+    if failed:
+        raise CriteriaNotMet(f"train doctor: failed on this machine: {', '.join(failed)}")
+
+
+def _print_result(result: "Result") -> None:
+    value = "" if result.measured is None else f" {result.measured:.3g} (at most {result.bound:.3g})"
+    details = "".join(f", {name} {number:,.4g}" for name, number in result.details.items())
+    reason = f": {safe(result.reason)}" if result.reason else ""
+    print(f"{result.status} {result.name}{value}{details}{reason}", flush=True)
 
 
 def _require_libraries() -> None:
