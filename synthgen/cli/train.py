@@ -22,7 +22,7 @@ from synthgen.errors import UsageError
 if TYPE_CHECKING:  # the libraries of training take seconds to load
     from synthgen.train.doctor.checks import Result
     from synthgen.train.engine import Progress
-    from synthgen.train.story import StudentReport
+    from synthgen.train.tasks.dispatch import Report
 
 __all__ = ["app"]
 
@@ -78,7 +78,10 @@ def run(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train it. The same command goes on where it was stopped, and does nothing once the student is there."""
+    """Train what the file describes: a student that writes, a classifier, an embedding model, a chain of stages.
+
+    The same command goes on where it was stopped, and does nothing once the student is there.
+    """
     flags = {
         "base": base,
         "method": "lora" if lora else method,
@@ -92,19 +95,23 @@ def run(
         raise UsageError("train: name a student's file with -c, or a base with --base")
     _require_libraries()
     from synthgen.cli.as_json import print_json
-    from synthgen.train.config import load_student
     from synthgen.train.libraries import without_bars
-    from synthgen.train.story import train as train_student
+    from synthgen.train.tasks.dispatch import train_file
 
     source = config if config is not None else {"name": "student", "base": str(base)}
-    loaded = load_student(source, [*(overrides or ()), *given])
-    target = out or Path("students") / loaded.config.name
     without_bars()
-    report = train_student(loaded, dataset, target, progress=None if as_json else _progress(), say=_say)
+    report = train_file(
+        source,
+        dataset,
+        out,
+        overrides=[*(overrides or ()), *given],
+        progress=None if as_json else _progress(),
+        say=_say,
+    )
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes one speaks
     if as_json:
-        print_json({**asdict(report), "out": str(report.out)})
+        print_json(asdict(report))
     else:
         _print_report(report)
 
@@ -284,17 +291,30 @@ def _progress() -> Callable[["Progress"], None]:
     return tell
 
 
-def _print_report(report: "StudentReport") -> None:
+def _print_report(report: "Report") -> None:
+    from synthgen.train.tasks.chain import ChainReport
+    from synthgen.train.tasks.folder import TaskReport
+
+    if isinstance(report, ChainReport):
+        for stage in report.stages:
+            _print_report(stage)
+        return
     if not report.trained:
         print(f"student: {report.out} (was there already)")
         return
-    print(
-        f"trained on {report.examples:,} examples, {report.targets:,} of {report.tokens:,} tokens: "
-        f"{report.steps:,} steps in {report.seconds:,.0f} s"
-    )
-    for name, value in {"loss": report.loss, "validation loss": report.validation_loss}.items():
+    if isinstance(report, TaskReport):
+        held_out = f", {report.validation_rows:,} to validate on" if report.validation_rows else ""
+        print(f"trained on {report.rows:,} rows{held_out}")
+        numbers: Mapping[str, float | None] = report.numbers
+    else:
+        print(
+            f"trained on {report.examples:,} examples, {report.targets:,} of {report.tokens:,} tokens: "
+            f"{report.steps:,} steps in {report.seconds:,.0f} s"
+        )
+        numbers = {"loss": report.loss, "validation loss": report.validation_loss}
+    for name, value in numbers.items():
         if value is not None:
-            print(f"{name}: {value:.4f}")
+            print(f"{name.replace('_', ' ')}: {value:.4f}")
     _print_refused(report.refused)
     for duty in report.obligations:
         print(f"duty: {safe(duty)}")

@@ -28,7 +28,7 @@ from transformers import (
 from synthgen.asking.local_model import PACKAGED, model_path
 from synthgen.dataset import write_bytes
 from synthgen.errors import SourceError, UsageError
-from synthgen.train.config import LoadedStudent
+from synthgen.train.config import Loaded, LoadedStudent, StartConfig
 from synthgen.train.engine import precision_of
 
 __all__ = [
@@ -80,7 +80,7 @@ def load_base(loaded: LoadedStudent) -> Base:
     return Base(model, tokenizer, config.base, commit if isinstance(commit, str) else None)
 
 
-def base_digest(loaded: LoadedStudent) -> str:
+def base_digest(loaded: Loaded[StartConfig]) -> str:
     """What identifies the base beside its name: the pinned sha256, the files of a folder, the revision asked for."""
     base = loaded.config.base
     if base in PACKAGED:
@@ -152,7 +152,7 @@ def without_machine_traces(folder: Path) -> None:
             write_bytes(path, orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def source_of(loaded: LoadedStudent) -> str:
+def source_of(loaded: Loaded[StartConfig]) -> str:
     """Where transformers finds the base: a folder, which the packaged model is converted into, or a hub id."""
     base = loaded.config.base
     if base in PACKAGED:
