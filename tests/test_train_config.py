@@ -72,3 +72,13 @@ def test_the_learning_rate_of_adapters_is_ten_times_the_full_one() -> None:
     lora = load_student({"name": "s", "base": "b", "method": "lora"}).config
 
     assert lora.learning_rate == pytest.approx(10 * full.learning_rate)
+
+
+def test_liger_is_yes_no_or_automatic() -> None:
+    """`on` and `off` of YAML are true and false."""
+    found = [
+        load_student({"name": "s", "base": "b"}, [f"hardware.liger={word}"]).config.hardware.liger
+        for word in ("auto", "true", "off")
+    ]
+
+    assert found == ["auto", True, False]

@@ -223,6 +223,24 @@ def export(
         )
 
 
+@app.command("config")
+def settings(
+    name: Annotated[str, typer.Argument(help="fsdp2, ddp, zero2 or zero3.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A file for it, instead of stdout.")] = None,
+) -> None:
+    """Settings for `accelerate launch` (fsdp2, ddp), or for DeepSpeed (zero2, zero3)."""
+    from synthgen.dataset import write_bytes
+    from synthgen.train.launch import launch_text
+
+    text = launch_text(name)
+    if out is None:
+        print(text, end="")
+    elif out.exists():
+        raise UsageError(f"train config: {out} exists; name another file")
+    else:
+        write_bytes(out, text.encode())
+
+
 @app.command()
 def doctor(
     device: Annotated[str | None, typer.Option(help="cuda or cpu. Default: cuda where there is one.")] = None,

@@ -99,13 +99,14 @@ class HardwareConfig(Strict):
     """How it is computed; `auto` takes what the device can do.
 
     `precision`: of the computation; the weights that are trained are kept in 32 bits unless it is `pure-bf16`.
-    `checkpointing` computes activations twice to save memory. `liger`: Triton kernels of liger-kernel.
+    `checkpointing` computes activations twice to save memory. `liger`: Triton kernels of liger-kernel;
+    `auto` takes them where they are installed and torch sees a GPU. `deepspeed`: a file, or the shipped `zero2`, `zero3`.
     """
 
     precision: Literal["auto", "fp32", "bf16", "pure-bf16"] = "auto"
     checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "auto"
-    liger: Literal["auto", "on", "off"] = "auto"
+    liger: Literal["auto"] | bool = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     fsdp: bool = False
     deepspeed: str | None = None

@@ -42,6 +42,7 @@ from synthgen.errors import UsageError
 from synthgen.train.batch import collate, collate_packed
 from synthgen.train.config import StudentConfig
 from synthgen.train.examples import IGNORED, Example
+from synthgen.train.launch import LAUNCH, launch_path
 from synthgen.train.objective import Objective
 from synthgen.train.step import batch_loss, can_narrow
 from synthgen.types import JSONValue
@@ -220,10 +221,12 @@ def train_model(
         engine.remove_callback(PrinterCallback)  # it writes to stdout
         result = engine.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     best = engine.state.best_metric if config.evaluation.patience is not None else journal.validation_loss
-    sharded = config.hardware.fsdp or config.hardware.deepspeed is not None
+    sharded = (
+        engine.is_fsdp_enabled or engine.is_deepspeed_enabled
+    )  # by the file, or by accelerate's launcher
     state = engine.accelerator.get_state_dict(engine.model_wrapped) if sharded else None
     trained = engine.accelerator.unwrap_model(engine.model)
-    if isinstance(trained, PeftModel) and config.lora.merge:
+    if isinstance(trained, PeftModel) and config.lora.merge and config.method != "qlora":
         trained = trained.merge_and_unload()
     return Trained(
         trained,
@@ -293,7 +296,7 @@ def _arguments(config: StudentConfig, work: Path, sequences: int, evaluates: boo
         activation_checkpointing=config.hardware.checkpointing,
         use_liger_kernel=_liger(config, cpu),
         fsdp=True if config.hardware.fsdp else None,
-        deepspeed=config.hardware.deepspeed,
+        deepspeed=_deepspeed(config),
         use_cpu=cpu,
         logging_steps=1,
         eval_strategy="steps" if evaluates else "no",
@@ -329,10 +332,28 @@ def _optimizer(config: StudentConfig) -> str:
 
 
 def _liger(config: StudentConfig, cpu: bool) -> bool:
-    installed = find_spec("liger_kernel") is not None
-    if config.hardware.liger == "on" and not installed:
-        raise UsageError("hardware.liger: on, but the package is missing: pip install liger-kernel")
-    return config.hardware.liger == "on" or (config.hardware.liger == "auto" and installed and not cpu)
+    wanted = config.hardware.liger
+    missing = [name for name in ("liger_kernel", "triton") if find_spec(name) is None]
+    if wanted is True and cpu:
+        raise UsageError(
+            "hardware.liger: its Triton kernels run on GPUs alone, and torch uses none: set auto or false"
+        )
+    if wanted is True and missing:
+        raise UsageError(
+            f"hardware.liger: {' and '.join(missing)} cannot be found: pip install liger-kernel, or set auto or false"
+        )
+    return wanted is not False and not missing and not cpu
+
+
+def _deepspeed(config: StudentConfig) -> str | None:
+    named = config.hardware.deepspeed
+    if named is None:
+        return None
+    if find_spec("deepspeed") is None:
+        raise UsageError(
+            "hardware.deepspeed needs the package deepspeed: pip install deepspeed, or set hardware.fsdp: true"
+        )
+    return str(launch_path(named)) if named in LAUNCH else named
 
 
 def _adapters(config: StudentConfig) -> PeftLora:

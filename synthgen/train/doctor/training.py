@@ -79,7 +79,7 @@ def liger_error(*, device: str) -> float:
         raise Skip("liger-kernel is not installed")
     losses = [
         _trained_result(device, steps={"max_steps": 2, "batch_size": 8}, hardware={"liger": liger}).loss
-        for liger in ("off", "on")
+        for liger in (False, True)
     ]
     off, on = (float("nan") if loss is None else loss for loss in losses)
     return abs(on - off) / off
@@ -182,7 +182,7 @@ def _train(
     progress: Callable[[Progress], None] | None,
     **sections: Mapping[str, JSONValue],
 ) -> Trained:
-    hardware = {"device": device, "liger": "off", **sections.pop("hardware", {})}
+    hardware = {"device": device, "liger": False, **sections.pop("hardware", {})}
     config = StudentConfig.model_validate(
         {"name": "doctor", "base": "random", "hardware": {"precision": "fp32", **hardware}, **sections}
     )
