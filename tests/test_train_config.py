@@ -89,3 +89,13 @@ def test_a_short_training_warms_up_too(tmp_path: Path, override: str, steps: int
     config = load_student(written(tmp_path, STUDENT), [override]).config
 
     assert config.warmup_steps(steps) == warmup
+
+
+def test_liger_is_yes_no_or_automatic() -> None:
+    """`on` and `off` of YAML are true and false."""
+    found = [
+        load_student({"name": "s", "base": "b"}, [f"hardware.liger={word}"]).config.hardware.liger
+        for word in ("auto", "true", "off")
+    ]
+
+    assert found == ["auto", True, False]

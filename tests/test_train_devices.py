@@ -1,10 +1,17 @@
-"""What can be said of many devices without one: shards of a process group that is none."""
+"""What can be said of devices without one: shards of a process group that is none, and tensors without content."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.fake_devices import PATHS
+
+ROOT = Path(__file__).parent.parent
+LAYOUTS = ("padded", "packed")
 
 SHARDED = """
 import torch
@@ -37,9 +44,42 @@ print(whole, local)
 
 
 def test_fsdp_holds_an_eighth_on_each_of_eight_devices() -> None:
-    root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, cwd=root)
+    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
     whole, local = map(int, done.stdout.split())
     assert local == pytest.approx(whole / 8, rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def fake() -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fake_devices"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_loss_in_mixed_precision_is_on_cuda_and_single(
+    fake: dict[str, Any], path: str, layout: str
+) -> None:
+    assert fake[f"forward {path} {layout}"] == {"device": "cuda:0", "dtype": "torch.float32"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("path", PATHS)
+def test_gradients_are_on_the_accelerator_in_the_type_of_the_weights(
+    fake: dict[str, Any], path: str, layout: str
+) -> None:
+    dtype = {"padded": "torch.float32", "packed": "torch.bfloat16"}[layout]
+
+    found = fake[f"backward {path} {layout}"]
+
+    assert found == {"device": ["standin:0"], "dtype": [dtype], "missing": 0}
+
+
+def test_a_batch_left_on_the_cpu_would_be_found(fake: dict[str, Any]) -> None:
+    assert "device" in fake["misplaced"]

@@ -1,5 +1,6 @@
 """Chains of students: what refers to what, and going on where it stopped."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,13 @@ def test_a_finished_stage_is_not_trained_again() -> None:
 
     assert trained == ["again-1", "again-2", "again-3", "last"]
     assert [now for _, now in done] == [False, False, True, True, True, True]
+
+
+def test_the_chain_of_the_docs_is_one() -> None:
+    docs = (Path(__file__).parent.parent / "docs" / "distillation.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n(student: .*?)^```$", docs, re.DOTALL | re.MULTILINE)
+
+    stages = plan_chain(chain(shown), OUT)
+
+    assert [stage.name for stage in stages] == ["middle", "small", "again-1", "again-2", "again-3"]
+    assert all(load_student(stage.student).config.loss.teacher for stage in stages)

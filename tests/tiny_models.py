@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from synthgen.train.examples import Example, Span
+from synthgen.train.examples import Example, SoftLabels, Span
 
-__all__ = ["example", "examples", "tiny_llama"]
+__all__ = ["example", "examples", "soft_example", "tiny_llama"]
 
 VOCABULARY = 96
 
@@ -50,3 +50,9 @@ def examples(count: int, *, seed: int = 0) -> list[Example]:
         length = int(random.integers(6, 24))
         made.append(example(length, int(random.integers(1, length)), seed=1000 * seed + at))
     return made
+
+
+def soft_example(row: Example, k: int) -> Example:
+    """The same row, with a teacher that finds `k` tokens equally likely everywhere."""
+    ids = np.tile(np.arange(k, dtype=np.int32), (row.targets, 1))
+    return row.with_soft(SoftLabels(ids, np.full(ids.shape, -np.log(k + 1), dtype=np.float32)))

@@ -22,9 +22,10 @@ from synthgen.cli.terminal import safe
 from synthgen.errors import CriteriaNotMet, UsageError
 
 if TYPE_CHECKING:  # the libraries of training take seconds to load
+    from synthgen.train.doctor.checks import Result
     from synthgen.train.engine import Progress
     from synthgen.train.evaluate import Evaluation
-    from synthgen.train.story import StudentReport
+    from synthgen.train.tasks.dispatch import Report
 
 __all__ = ["app"]
 
@@ -80,7 +81,10 @@ def run(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train it. The same command goes on where it was stopped, and does nothing once the student is there."""
+    """Train what the file describes: a student that writes, a classifier, an embedding model, a chain of stages.
+
+    The same command goes on where it was stopped, and does nothing once the student is there.
+    """
     flags = {
         "base": base,
         "method": "lora" if lora else method,
@@ -94,18 +98,22 @@ def run(
         raise UsageError("train: name a student's file with -c, or a base with --base")
     _require_libraries()
     from synthgen.cli.as_json import print_json
-    from synthgen.train.config import load_student
-    from synthgen.train.story import train as train_student
+    from synthgen.train.tasks.dispatch import train_file
 
     source = config if config is not None else {"name": "student", "base": str(base)}
-    loaded = load_student(source, [*(overrides or ()), *given])
-    target = out or Path("students") / loaded.config.name
     with redirect_stdout(sys.stderr):  # trackers print
-        report = train_student(loaded, dataset, target, progress=None if as_json else _progress(), say=_say)
+        report = train_file(
+            source,
+            dataset,
+            out,
+            overrides=[*(overrides or ()), *given],
+            progress=None if as_json else _progress(),
+            say=_say,
+        )
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes one speaks
     if as_json:
-        print_json({**asdict(report), "out": str(report.out)})
+        print_json(asdict(report))
     else:
         _print_report(report)
 
@@ -268,6 +276,60 @@ def evaluate(
         )
 
 
+@app.command("config")
+def settings(
+    name: Annotated[str, typer.Argument(help="fsdp2, ddp, zero2 or zero3.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A file for it, instead of stdout.")] = None,
+) -> None:
+    """Settings for `accelerate launch` (fsdp2, ddp), or for DeepSpeed (zero2, zero3)."""
+    from synthgen.dataset import write_bytes
+    from synthgen.train.launch import launch_text
+
+    text = launch_text(name)
+    if out is None:
+        print(text, end="")
+    elif out.exists():
+        raise UsageError(f"train config: {out} exists; name another file")
+    else:
+        write_bytes(out, text.encode())
+
+
+@app.command()
+def doctor(
+    device: Annotated[str | None, typer.Option(help="cuda or cpu. Default: cuda where there is one.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A file for the report, as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove the trainer on this machine: losses, packing, precision, resuming, learning. Downloads nothing."""
+    _require_libraries()
+    import orjson
+
+    from synthgen.cli.as_json import print_json
+    from synthgen.dataset import write_bytes
+    from synthgen.errors import CriteriaNotMet
+    from synthgen.train.doctor.story import run_doctor
+
+    report = run_doctor(device, told=None if as_json else _print_result)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(out, orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2))
+    if as_json:
+        print_json(report.as_json())
+    else:
+        found = report.device
+        print(f"{found.type}: {found.name}, {found.memory_bytes / 1e9:,.1f} GB; {report.seconds:,.0f} s")
+    failed = [check.name for check in report.checks if check.status == "fail"]
+    if failed:
+        raise CriteriaNotMet(f"train doctor: failed on this machine: {', '.join(failed)}")
+
+
+def _print_result(result: "Result") -> None:
+    value = "" if result.measured is None else f" {result.measured:.3g} (at most {result.bound:.3g})"
+    details = "".join(f", {name} {number:,.4g}" for name, number in result.details.items())
+    reason = f": {safe(result.reason)}" if result.reason else ""
+    print(f"{result.status} {result.name}{value}{details}{reason}", flush=True)
+
+
 def _require_libraries() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -301,17 +363,30 @@ def _progress() -> Callable[["Progress"], None]:
     return tell
 
 
-def _print_report(report: "StudentReport") -> None:
+def _print_report(report: "Report") -> None:
+    from synthgen.train.tasks.chain import ChainReport
+    from synthgen.train.tasks.folder import TaskReport
+
+    if isinstance(report, ChainReport):
+        for stage in report.stages:
+            _print_report(stage)
+        return
     if not report.trained:
         print(f"student: {report.out} (was there already)")
         return
-    print(
-        f"trained on {report.examples:,} examples, {report.targets:,} of {report.tokens:,} tokens: "
-        f"{report.steps:,} steps in {report.seconds:,.0f} s"
-    )
-    for name, value in {"loss": report.loss, "validation loss": report.validation_loss}.items():
+    if isinstance(report, TaskReport):
+        held_out = f", {report.validation_rows:,} to validate on" if report.validation_rows else ""
+        print(f"trained on {report.rows:,} rows{held_out}")
+        numbers: Mapping[str, float | None] = report.numbers
+    else:
+        print(
+            f"trained on {report.examples:,} examples, {report.targets:,} of {report.tokens:,} tokens: "
+            f"{report.steps:,} steps in {report.seconds:,.0f} s"
+        )
+        numbers = {"loss": report.loss, "validation loss": report.validation_loss}
+    for name, value in numbers.items():
         if value is not None:
-            print(f"{name}: {value:.4f}")
+            print(f"{name.replace('_', ' ')}: {value:.4f}")
     _print_refused(report.refused)
     for duty in report.obligations:
         print(f"duty: {safe(duty)}")

@@ -28,7 +28,7 @@ from transformers import (
 from synthgen.asking.local_model import PACKAGED, model_path
 from synthgen.dataset import write_bytes
 from synthgen.errors import SourceError, UsageError
-from synthgen.train.config import LoadedStudent
+from synthgen.train.config import Loaded, LoadedStudent, StartConfig
 from synthgen.train.engine import precision_of
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "base_digest",
     "context_of",
     "converted",
+    "four_bits",
     "load_base",
     "source_of",
     "without_machine_traces",
@@ -69,7 +70,7 @@ def load_base(loaded: LoadedStudent) -> Base:
     if attention != "auto":
         options["attn_implementation"] = attention
     if config.method == "qlora":
-        options["quantization_config"] = _four_bits()
+        options["quantization_config"] = _checked_four_bits()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code, **hub)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=_weights_dtype(loaded), **options)
@@ -80,7 +81,7 @@ def load_base(loaded: LoadedStudent) -> Base:
     return Base(model, tokenizer, config.base, commit if isinstance(commit, str) else None)
 
 
-def base_digest(loaded: LoadedStudent) -> str:
+def base_digest(loaded: Loaded[StartConfig]) -> str:
     """What identifies the base beside its name: the pinned sha256, the files of a folder, the revision asked for."""
     base = loaded.config.base
     if base in PACKAGED:
@@ -152,7 +153,7 @@ def without_machine_traces(folder: Path) -> None:
             write_bytes(path, orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def source_of(loaded: LoadedStudent) -> str:
+def source_of(loaded: Loaded[StartConfig]) -> str:
     """Where transformers finds the base: a folder, which the packaged model is converted into, or a hub id."""
     base = loaded.config.base
     if base in PACKAGED:
@@ -173,13 +174,18 @@ def _weights_dtype(loaded: LoadedStudent) -> torch.dtype:
     return precision
 
 
-def _four_bits() -> BitsAndBytesConfig:
+def _checked_four_bits() -> BitsAndBytesConfig:
     if find_spec("bitsandbytes") is None:
         raise UsageError(
             "method: qlora needs the package bitsandbytes: pip install bitsandbytes, or use method: lora"
         )
     if not torch.cuda.is_available():
         raise UsageError("method: qlora needs a CUDA GPU, and torch sees none: use method: lora")
+    return four_bits()
+
+
+def four_bits() -> BitsAndBytesConfig:
+    """NF4 with double quantisation, computed in bf16, as QLoRA has it (Dettmers et al. 2023)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -14,7 +14,7 @@ __all__ = ["Lineage", "student_card"]
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """`known`: the data was published by synthgen, so that `obligations` are all there are to its knowledge."""
+    """`pipeline`: what the hub calls its task. `known`: the data was published by synthgen, so that `obligations` are all there are to its knowledge."""
 
     name: str
     base: str
@@ -24,6 +24,7 @@ class Lineage:
     method: str
     obligations: tuple[str, ...]
     known: bool
+    pipeline: str = "text-generation"
 
 
 def student_card(lineage: Lineage, numbers: Mapping[str, str]) -> str:
@@ -32,7 +33,7 @@ def student_card(lineage: Lineage, numbers: Mapping[str, str]) -> str:
         {
             "base_model": lineage.base,
             "library_name": "transformers",
-            "pipeline_tag": "text-generation",
+            "pipeline_tag": lineage.pipeline,
             "tags": ["synthgen", "distillation"],
         },
         sort_keys=True,

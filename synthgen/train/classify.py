@@ -31,7 +31,15 @@ from synthgen.errors import SourceError, UsageError
 from synthgen.train.calibration import calibration_error, fit_temperature
 from synthgen.train.losses.precision import widened
 
-__all__ = ["ClassifierReport", "ClassifierSteps", "Row", "load_classifier", "padded", "train_classifier"]
+__all__ = [
+    "ClassifierReport",
+    "ClassifierSteps",
+    "Row",
+    "load_classifier",
+    "padded",
+    "save_classifier",
+    "train_classifier",
+]
 
 REPORT = "classifier.json"
 
@@ -132,10 +140,17 @@ def train_classifier(
         error_after=calibration_error(logits / temperature, labels),
     )
     if out is not None:
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-        write_bytes(out / REPORT, orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2))
+        save_classifier(model, tokenizer, report, out)
     return report
+
+
+def save_classifier(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, report: ClassifierReport, out: Path
+) -> None:
+    """What `AutoModelForSequenceClassification` loads, and the report beside it."""
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_bytes(out / REPORT, orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2))
 
 
 def _encoded(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """A student's YAML file: what is trained, on what, and how.
 
-In: a file or a mapping, and `--set a.b=c` texts. Out: `LoadedStudent`. The rules are those of recipes: unknown keys are
+In: a file or a mapping, and `--set a.b=c` texts. Out: `Loaded`; here of a student that writes, `tasks.py` has the others. The rules are those of recipes: unknown keys are
 refused with the nearest allowed one, errors carry file and line, the same overrides.
 """
 
@@ -8,10 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Generic, Literal, Self, TypeAlias, TypeVar
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from synthgen.errors import RecipeError
 from synthgen.recipe.load import apply_override
@@ -25,18 +25,24 @@ __all__ = [
     "DataConfig",
     "EvaluationConfig",
     "HardwareConfig",
+    "Loaded",
     "LoadedStudent",
     "LoraConfig",
     "Method",
+    "StartConfig",
     "StepsConfig",
     "StudentConfig",
     "load_student",
+    "read_student",
+    "validated",
 ]
 
 _WARMUP_SHARE = 0.03
 _WARMUP_LEAST = 5
 
 Method = Literal["full", "lora", "qlora"]
+M = TypeVar("M", bound=BaseModel)
+C = TypeVar("C", bound=BaseModel, covariant=True)
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -99,13 +105,14 @@ class HardwareConfig(Strict):
     """How it is computed; `auto` takes what the device can do.
 
     `precision`: of the computation; the weights that are trained are kept in 32 bits unless it is `pure-bf16`.
-    `checkpointing` computes activations twice to save memory. `liger`: Triton kernels of liger-kernel.
+    `checkpointing` computes activations twice to save memory. `liger`: Triton kernels of liger-kernel;
+    `auto` takes them where they are installed and torch sees a GPU. `deepspeed`: a file, or the shipped `zero2`, `zero3`.
     """
 
     precision: Literal["auto", "fp32", "bf16", "pure-bf16"] = "auto"
     checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "auto"
-    liger: Literal["auto", "on", "off"] = "auto"
+    liger: Literal["auto"] | bool = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     fsdp: bool = False
     deepspeed: str | None = None
@@ -122,8 +129,8 @@ class EvaluationConfig(Strict):
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
 
 
-class StudentConfig(Strict):
-    """A whole student; see `docs/training.md`.
+class StartConfig(Strict):
+    """What every student has, whatever its task.
 
     `base` is a hub id (`revision` pins it), a folder, or the packaged `smollm2-135m`. `use` is what the student is for,
     where that is more than the dataset declared; `distributed`: its weights leave the organisation. `trackers` are reported to
@@ -133,6 +140,15 @@ class StudentConfig(Strict):
     name: Annotated[str, Field(pattern=NAME)]
     base: Annotated[str, Field(min_length=1)]
     revision: str | None = None
+    seed: int = 0
+    use: tuple[str, ...] = ()
+    distributed: bool = True
+
+
+class StudentConfig(StartConfig):
+    """A whole student that writes; see `docs/training.md`."""
+
+    task: Literal["generate"] = "generate"
     trust_remote_code: bool = False
     method: Method = "full"
     lora: LoraConfig = LoraConfig()
@@ -141,9 +157,6 @@ class StudentConfig(Strict):
     steps: StepsConfig = StepsConfig()
     hardware: HardwareConfig = HardwareConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    seed: int = 0
-    use: tuple[str, ...] = ()
-    distributed: bool = True
     trackers: tuple[Tracker, ...] = ()
 
     @model_validator(mode="after")
@@ -178,10 +191,10 @@ class StudentConfig(Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedStudent:
+class Loaded(Generic[C]):
     """`folder` is where relative paths start from; `text` and `digest` are those of the file with its overrides."""
 
-    config: StudentConfig
+    config: C
     document: Document
     folder: Path
     text: str
@@ -196,6 +209,9 @@ class LoadedStudent:
         return self.folder / Path(text).expanduser()
 
 
+LoadedStudent: TypeAlias = Loaded[StudentConfig]
+
+
 def load_student(
     source: Path | str | Mapping[str, JSONValue], overrides: Sequence[str] = ()
 ) -> LoadedStudent:
@@ -203,6 +219,19 @@ def load_student(
 
     Raises:
         RecipeError: everything that is wrong with it, one line each.
+        UsageError: an override is not of the form `a.b=c`.
+    """
+    document, folder = read_student(source, overrides)
+    return validated(StudentConfig, document, folder)
+
+
+def read_student(
+    source: Path | str | Mapping[str, JSONValue], overrides: Sequence[str] = ()
+) -> tuple[Document, Path]:
+    """A student's file with its overrides, and the folder its relative paths start from; not validated yet.
+
+    Raises:
+        RecipeError: no YAML, or no mapping.
         UsageError: an override is not of the form `a.b=c`.
     """
     if isinstance(source, Mapping):
@@ -213,6 +242,14 @@ def load_student(
     if not isinstance(document.value, dict):
         raise RecipeError(f"{document.path}:1: a student is a mapping of keys to values")
     overridden = frozenset(apply_override(document.value, override) for override in overrides)
-    document = replace(document, overridden=overridden)
+    return replace(document, overridden=overridden), folder
+
+
+def validated(model: type[M], document: Document, folder: Path) -> Loaded[M]:
+    """The document as a config.
+
+    Raises:
+        RecipeError: everything that is wrong with it, one line each.
+    """
     text = yaml.safe_dump(document.value, sort_keys=False, allow_unicode=True)
-    return LoadedStudent(validate(StudentConfig, document), document, folder, text, digest(document.value))
+    return Loaded(validate(model, document), document, folder, text, digest(document.value))

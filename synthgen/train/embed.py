@@ -24,7 +24,7 @@ from synthgen.errors import UsageError
 from synthgen.train.classify import padded
 from synthgen.train.losses.hidden import relational_distance
 
-__all__ = ["EmbeddingReport", "EmbeddingSteps", "embed", "load_embedder", "train_embedder"]
+__all__ = ["EmbeddingReport", "EmbeddingSteps", "embed", "load_embedder", "save_embedder", "train_embedder"]
 
 REPORT = "embedding.json"
 
@@ -104,10 +104,17 @@ def train_embedder(
     after = _correlation(model, tokenizer, validation, steps)
     report = EmbeddingReport(len(train[0]), len(validation[0]), tuple(losses), before, after)
     if out is not None:
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-        write_bytes(out / REPORT, orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2))
+        save_embedder(model, tokenizer, report, out)
     return report
+
+
+def save_embedder(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, report: EmbeddingReport, out: Path
+) -> None:
+    """What `AutoModel` loads, and beside it the report, which says how vectors are pooled."""
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_bytes(out / REPORT, orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2))
 
 
 def _fit(

@@ -9,7 +9,6 @@ Three places where this differs from `SFTTrainer`: the loss (`compute_loss`), it
 targets, not over batches), and that a checkpoint gets a marker instead of a model card.
 """
 
-import inspect
 import math
 import shutil
 import time
@@ -40,16 +39,17 @@ from trl import SFTConfig, SFTTrainer
 
 from synthgen.dataset import write_bytes
 from synthgen.errors import UsageError
-from synthgen.train.batch import EXTRAS, collate, collate_packed
+from synthgen.train.batch import collate, collate_packed
 from synthgen.train.config import StudentConfig
 from synthgen.train.examples import IGNORED, Example
-from synthgen.train.objective import Forward, Loss, Objective
+from synthgen.train.launch import LAUNCH, launch_path
+from synthgen.train.objective import Objective
+from synthgen.train.step import batch_loss, can_narrow
 from synthgen.train.trackers import tensorboard_callback
 from synthgen.types import JSONValue
 
 __all__ = ["Engine", "Progress", "Trained", "newest_checkpoint", "precision_of", "train_model"]
 
-_INPUTS = ("input_ids", "attention_mask", "position_ids")
 _MARKER = "complete.json"
 _EVALUATIONS = 10  # of a training, where `evaluation.every` is not given
 _OPTIMIZERS = {
@@ -105,7 +105,7 @@ class Engine(SFTTrainer):  # type: ignore[misc]  # the libraries are not followe
         self._loss_shifts_labels = True
         self._parts: dict[str, Tensor] = {}
         self._tokens = self._logged_steps = 0
-        self._narrow = "logits_to_keep" in inspect.signature(_forward_of(self.model)).parameters
+        self._narrow = can_narrow(self.model)
 
     def compute_loss(
         self,
@@ -117,28 +117,12 @@ class Engine(SFTTrainer):  # type: ignore[misc]  # the libraries are not followe
         """The objective's loss of a micro-batch; the sum over a step is the step's loss."""
         assert num_items_in_batch is not None
         assert not return_outputs
-        loss = self._loss(model, inputs, num_items_in_batch)
+        loss = batch_loss(model, self.objective, inputs, num_items_in_batch, narrow=self._narrow)
         for name, part in loss.parts.items():
             self._parts[name] = self._parts.get(name, torch.zeros_like(part)) + part
         self._tokens += _tokens(inputs)
         # Gradients are averaged over processes, and the targets are those of all of them.
         return loss.value * self.accelerator.num_processes
-
-    def _loss(self, model: torch.nn.Module, inputs: dict[str, Tensor], targets: Tensor | int) -> Loss:
-        called = {name: inputs[name] for name in _INPUTS if name in inputs}
-        extras = {name: inputs[name] for name in EXTRAS if name in inputs}
-        labels_BT = inputs["labels"]
-        options: dict[str, object] = {"use_cache": False}
-        if self.objective.needs_hidden:
-            options["output_hidden_states"] = True
-        elif self._narrow and getattr(self.objective, "teacher", None) is None:
-            kept = _predicting(labels_BT)
-            options["logits_to_keep"] = kept
-            labels_BT = _at(labels_BT, kept, IGNORED)
-            extras = {name: _at(values, kept, 0) for name, values in extras.items()}
-        out = model(**called, **options)
-        hidden = tuple(out.hidden_states) if self.objective.needs_hidden else None
-        return self.objective(Forward(out.logits, labels_BT, targets, called, extras, hidden))
 
     def evaluation_loop(
         self,
@@ -156,7 +140,7 @@ class Engine(SFTTrainer):  # type: ignore[misc]  # the libraries are not followe
         for batch in dataloader:
             inputs = self._prepare_inputs(batch)
             with torch.no_grad(), self.compute_loss_context_manager():
-                loss = self._loss(self.model_wrapped, inputs, 1)
+                loss = batch_loss(self.model_wrapped, self.objective, inputs, 1, narrow=self._narrow)
             for name, value in {"loss": loss.value, **loss.parts}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
             count += (inputs["labels"][:, 1:] != IGNORED).sum()
@@ -240,10 +224,12 @@ def train_model(
         engine.remove_callback(PrinterCallback)  # it writes to stdout
         result = engine.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     best = engine.state.best_metric if config.evaluation.patience is not None else journal.validation_loss
-    sharded = config.hardware.fsdp or config.hardware.deepspeed is not None
+    sharded = (
+        engine.is_fsdp_enabled or engine.is_deepspeed_enabled
+    )  # by the file, or by accelerate's launcher
     state = engine.accelerator.get_state_dict(engine.model_wrapped) if sharded else None
     trained = engine.accelerator.unwrap_model(engine.model)
-    if isinstance(trained, PeftModel) and config.lora.merge:
+    if isinstance(trained, PeftModel) and config.lora.merge and config.method != "qlora":
         trained = trained.merge_and_unload()
     return Trained(
         trained,
@@ -313,7 +299,7 @@ def _arguments(config: StudentConfig, work: Path, sequences: int, evaluates: boo
         activation_checkpointing=config.hardware.checkpointing,
         use_liger_kernel=_liger(config, cpu),
         fsdp=True if config.hardware.fsdp else None,
-        deepspeed=config.hardware.deepspeed,
+        deepspeed=_deepspeed(config),
         use_cpu=cpu,
         logging_steps=1,
         eval_strategy="steps" if evaluates else "no",
@@ -349,10 +335,28 @@ def _optimizer(config: StudentConfig) -> str:
 
 
 def _liger(config: StudentConfig, cpu: bool) -> bool:
-    installed = find_spec("liger_kernel") is not None
-    if config.hardware.liger == "on" and not installed:
-        raise UsageError("hardware.liger: on, but the package is missing: pip install liger-kernel")
-    return config.hardware.liger == "on" or (config.hardware.liger == "auto" and installed and not cpu)
+    wanted = config.hardware.liger
+    missing = [name for name in ("liger_kernel", "triton") if find_spec(name) is None]
+    if wanted is True and cpu:
+        raise UsageError(
+            "hardware.liger: its Triton kernels run on GPUs alone, and torch uses none: set auto or false"
+        )
+    if wanted is True and missing:
+        raise UsageError(
+            f"hardware.liger: {' and '.join(missing)} cannot be found: pip install liger-kernel, or set auto or false"
+        )
+    return wanted is not False and not missing and not cpu
+
+
+def _deepspeed(config: StudentConfig) -> str | None:
+    named = config.hardware.deepspeed
+    if named is None:
+        return None
+    if find_spec("deepspeed") is None:
+        raise UsageError(
+            "hardware.deepspeed needs the package deepspeed: pip install deepspeed, or set hardware.fsdp: true"
+        )
+    return str(launch_path(named)) if named in LAUNCH else named
 
 
 def _adapters(config: StudentConfig) -> PeftLora:
@@ -441,27 +445,6 @@ def _step(line: bytes) -> float:
         return float(orjson.loads(line)["step"])
     except (orjson.JSONDecodeError, KeyError):
         return math.inf
-
-
-# ---- logits of predicting positions alone
-
-
-def _forward_of(model: torch.nn.Module) -> Callable[..., object]:
-    base: torch.nn.Module = model.get_base_model() if isinstance(model, PeftModel) else model
-    forward: Callable[..., object] = type(base).forward
-    return forward
-
-
-def _predicting(labels_BT: Tensor) -> Tensor:
-    """Positions that predict a target in some row, and behind them the last one, which predicts nothing."""
-    predicts_T = (labels_BT[:, 1:] != IGNORED).any(0)
-    return torch.cat([predicts_T.nonzero()[:, 0], labels_BT.new_tensor([labels_BT.shape[1] - 1])])
-
-
-def _at(values_BTX: Tensor, kept_P: Tensor, blank: int) -> Tensor:
-    """`values_BTX` for logits of the positions `kept_P`: again one further than the position that predicts them."""
-    first = torch.full_like(values_BTX[:, :1], blank)
-    return torch.cat([first, values_BTX[:, kept_P[:-1] + 1]], dim=1)
 
 
 def _tokens(inputs: Mapping[str, Tensor]) -> int:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from synthgen.dataset import write_bytes
 from synthgen.errors import UsageError
-from synthgen.refine.agreement import Estimate, binomial_p, wilson
+from synthgen.refine.shares import Estimate, binomial_p, wilson
 from synthgen.train.answering import Written, nll, write_answers
 from synthgen.train.config import DataConfig
 from synthgen.train.conversation import Conversation

@@ -25,8 +25,9 @@ from synthgen.dataset import write_bytes
 from synthgen.errors import StorageError, UsageError
 from synthgen.journal import lock_run
 from synthgen.pipeline import student_allowed
+from synthgen.train.adapters import merged_from_disk
 from synthgen.train.audit import Audited, audit, marked
-from synthgen.train.base import Base, base_digest, context_of, load_base, without_machine_traces
+from synthgen.train.base import Base, base_digest, context_of, load_base, source_of, without_machine_traces
 from synthgen.train.card import Lineage, student_card
 from synthgen.train.config import LoadedStudent, StudentConfig
 from synthgen.train.distilling import objective_for, soft_examples, without_projectors
@@ -362,6 +363,14 @@ def _save(
 
 def _save_model(loaded: LoadedStudent, trained: Trained, format: ChatFormat, folder: Path) -> None:
     model = without_projectors(trained.model)
+    if loaded.config.method == "qlora" and loaded.config.lora.merge:
+        model = merged_from_disk(
+            model,
+            source_of(loaded),
+            dtype=precision_of(loaded.config),
+            trust_remote_code=loaded.config.trust_remote_code,
+            revision=loaded.config.revision,
+        )
     if loaded.config.method != "qlora" and hasattr(model, "config"):
         model.to(precision_of(loaded.config))
         model.config.use_cache = True  # off while activations were recomputed

@@ -1,0 +1,75 @@
+"""The whole way of an on-policy student: prompts in, a checkpoint out.
+
+TRL trains; a killed training starts again, since its generations are nobody's to keep.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from synthgen.errors import UsageError
+from synthgen.train.base import load_base
+from synthgen.train.config import Loaded, StudentConfig
+from synthgen.train.on_policy import on_policy_trainer, require_trl
+from synthgen.train.reading import read_dataset
+from synthgen.train.tasks.config import OnPolicyStudent
+from synthgen.train.tasks.folder import TaskReport, allowed, finished, publish, request_of
+from synthgen.types import Message
+
+__all__ = ["train_on_policy"]
+
+
+def train_on_policy(loaded: Loaded[OnPolicyStudent], dataset: Path, out: Path) -> TaskReport:
+    """Train the student of a file on the questions of a dataset; its answers are not read.
+
+    Raises:
+        UsageError: teacher, server and student do not fit together.
+        SourceError: data, teacher or base cannot be read.
+        PolicyError: the data may not be used so, or the student's name breaks a duty.
+        StorageError: the disk refuses.
+    """
+    require_trl()
+    config = loaded.config
+    data = read_dataset(dataset)
+    request = request_of(loaded, data.digest)
+    if (there := finished(out, request)) is not None:
+        return there
+    allowed(loaded, data)
+    prompts = _prompts([one.messages for one in data.conversations])
+    shared = config.model_dump(include={"name", "base", "revision", "seed"})
+    written = Loaded(
+        StudentConfig.model_validate(shared), loaded.document, loaded.folder, loaded.text, loaded.digest
+    )
+    base = load_base(written)
+    named = loaded.path(config.on_policy.teacher)
+    settings = config.on_policy.model_copy(
+        update={
+            "teacher": str(named) if named.is_dir() else config.on_policy.teacher,
+            "cpu": config.on_policy.cpu or not torch.cuda.is_available(),
+            "seed": config.seed,
+        }
+    )
+    with TemporaryDirectory(prefix="synthgen-on-policy-") as work:
+        trainer = on_policy_trainer(base.model, base.tokenizer, prompts, settings, Path(work))
+        result = trainer.train()
+    numbers = {"steps": float(result.global_step), "loss": float(result.training_loss)}
+    report = TaskReport(out, config.task, True, len(prompts), 0, {}, numbers, allowed(loaded, data))
+
+    def write(folder: Path) -> None:
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
+        base.tokenizer.save_pretrained(folder)
+
+    return publish(report, loaded, data, request, write, pipeline="text-generation")
+
+
+def _prompts(conversations: list[tuple[Message, ...]]) -> list[tuple[Message, ...]]:
+    """What was said before each last answer, each once."""
+    found = []
+    for messages in conversations:
+        answers = [at for at, message in enumerate(messages) if message.role == "assistant"]
+        found.append(messages[: answers[-1]] if answers else messages)
+    prompts = [prompt for prompt in dict.fromkeys(found) if prompt]
+    if not prompts:
+        raise UsageError("no conversation asks anything")
+    return prompts
