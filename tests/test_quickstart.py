@@ -152,7 +152,7 @@ def test_make_test_checks_style_types_and_runs_every_test() -> None:
         ".venv/bin/ruff check .",
         ".venv/bin/ruff format --check .",
         ".venv/bin/mypy",
-        ".venv/bin/python -m pytest",
+        ".venv/bin/python -m pytest --numprocesses auto --maxprocesses 4",
     ]
 
 

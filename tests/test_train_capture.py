@@ -37,6 +37,9 @@ def answered(body: Body, answer: Body, *, as_ids: bool) -> Body:
     assert isinstance(choice, dict)
     choice["logprobs"] = {"content": content}
     choice.pop("token_ids", None)
+    usage = answer["usage"]
+    assert isinstance(usage, dict)
+    usage["completion_tokens"] = len(ids)  # a capture of another length is not believed
     if as_ids:
         choice["token_ids"] = ids
     return answer

@@ -29,6 +29,7 @@ __all__ = [
     "LoadedStudent",
     "LoraConfig",
     "Method",
+    "Share",
     "StartConfig",
     "StepsConfig",
     "StudentConfig",

@@ -27,6 +27,8 @@ from synthgen.train.step import batch_loss
 
 __all__ = [
     "ATTENTION",
+    "PAD",
+    "TINY",
     "Size",
     "bf16_error",
     "compile_error",
