@@ -1,5 +1,5 @@
-"""`synthgen train`: a dataset in, a student out; and what goes before and after it (`plan`, `score`,
-`export`, `evaluate`).
+"""`synthgen train`: a dataset in, a student out; and what goes before and after it (`plan`, `doctor`,
+`config`, `score`, `prune`, `export`, `evaluate`).
 
 `synthgen train DATASET ...` is short for `synthgen train run DATASET ...`: a dataset called like a verb is written `./score`.
 torch and its libraries are loaded inside the verbs alone.
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,17 +18,17 @@ import typer
 from typer.core import TyperGroup
 
 from synthgen.cli.terminal import safe
+from synthgen.cli.train_after import evaluate, export, prune
+from synthgen.cli.train_given import AsJson, Config, Dataset, Overrides, print_refused, require_libraries, say
 from synthgen.errors import CriteriaNotMet, UsageError
 
 if TYPE_CHECKING:  # the libraries of training take seconds to load
     from synthgen.train.doctor.checks import Result
     from synthgen.train.engine import Progress
-    from synthgen.train.evaluate import Evaluation
     from synthgen.train.tasks.dispatch import Report
 
 __all__ = ["app"]
 
-_NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 _SAID_EVERY_S = 10.0
 
 
@@ -48,17 +47,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Config = Annotated[
-    Path | None, typer.Option("-c", "--config", help="The student's YAML file; without it, name --base.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a key of the file: a.b=c. May be repeated.")
-]
-Dataset = Annotated[
-    Path, typer.Argument(help="A run folder, or Parquet/JSONL of conversations.", show_default=False)
-]
 
 
 @app.callback()
@@ -96,7 +84,7 @@ def run(
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     if config is None and base is None:
         raise UsageError("train: name a student's file with -c, or a base with --base")
-    _require_libraries()
+    require_libraries()
     from synthgen.cli.as_json import print_json
     from synthgen.train.tasks.dispatch import train_file
 
@@ -108,7 +96,7 @@ def run(
             out,
             overrides=[*(overrides or ()), *given],
             progress=None if as_json else _progress(),
-            say=_say,
+            say=say,
         )
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes one speaks
@@ -129,7 +117,7 @@ def plan(
     """What the training would need: memory, work, time on common cards. Estimated, not measured; loads no weights."""
     if config is None and base is None:
         raise UsageError("train plan: name a student's file with -c, or a base with --base")
-    _require_libraries()
+    require_libraries()
     from synthgen.cli.as_json import print_json
     from synthgen.train.config import load_student
     from synthgen.train.plan import plan_student
@@ -175,7 +163,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Soft labels for stored answers, from one pass of an open-weight teacher; `loss.kd.logprobs` names them then."""
-    _require_libraries()
+    require_libraries()
     from synthgen.cli.as_json import print_json
     from synthgen.train.config import load_student
     from synthgen.train.reading import read_dataset
@@ -189,91 +177,11 @@ def score(
         print_json({"out": str(target), "turns": scored.turns, "refused": dict(scored.refused)})
         return
     print(f"scored {scored.turns:,} answers into {target}")
-    _print_refused(dict(scored.refused))
+    print_refused(dict(scored.refused))
 
 
-@app.command()
-def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a student.", show_default=False)],
-    format: Annotated[str, typer.Option("--as", help="gguf:f16, openvino:int4, ...")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The file or folder to write.")],
-    prompts: Annotated[
-        Path | None, typer.Option(help="A dataset whose questions both are asked, to compare their answers.")
-    ] = None,
-    count: Annotated[int, typer.Option(help="How many of its questions.", min=1)] = 50,
-    least: Annotated[
-        float, typer.Option(help="Share of equal answers below which it ends with exit code 7.", min=0, max=1)
-    ] = 0.0,
-    as_json: AsJson = False,
-) -> None:
-    """Write a student for another engine, and compare its answers with those of the checkpoint."""
-    if least and prompts is None:
-        raise UsageError("--least compares answers: name a dataset with --prompts")
-    _require_libraries()
-    from synthgen.cli.as_json import print_json
-    from synthgen.train.export.story import export_student, first_prompts
-
-    asked = first_prompts(prompts, count) if prompts is not None else []
-    report = export_student(checkpoint, out, format, prompts=asked, least=least)
-    if as_json:
-        print_json(asdict(report))
-        return
-    print(f"{report.exported}: {report.format}, {report.size_bytes / 1e6:,.1f} MB")
-    if report.agreement is not None:
-        print(
-            f"{report.agreement.same} of {report.agreement.prompts} answers are those of {report.checkpoint}"
-        )
-
-
-@app.command()
-def evaluate(
-    student: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint.", show_default=False)],
-    dataset: Dataset,
-    against: Annotated[
-        str | None, typer.Option(help="Another checkpoint on the same rows: the base, an earlier student.")
-    ] = None,
-    split: Annotated[
-        str, typer.Option(help="Of a run: test, or train, which the student has seen.")
-    ] = "test",
-    limit: Annotated[int | None, typer.Option(help="At most so many rows.", min=1)] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Of an answer. Default: twice the longest of the teacher's.", min=1)
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Answers computed at once.", min=1)] = 16,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write every row with both answers, as JSONL.")
-    ] = None,
-    least: Annotated[
-        float, typer.Option(help="Share of right answers below which it ends with exit code 7.", min=0, max=1)
-    ] = 0.0,
-    as_json: AsJson = False,
-) -> None:
-    """How near a student comes to its teacher on rows it was not trained on."""
-    if split not in ("test", "train"):
-        raise UsageError(f"--split {split}: test or train")
-    _require_libraries()
-    from synthgen.cli.as_json import print_json
-    from synthgen.train.evaluate import evaluate as evaluate_student
-
-    found = evaluate_student(
-        student,
-        dataset,
-        against=against,
-        split="test" if split == "test" else "train",
-        limit=limit,
-        max_tokens=max_tokens,
-        batch_size=batch_size,
-        out=out,
-        say=_say,
-    )
-    if as_json:
-        print_json(asdict(found))
-    else:
-        _print_evaluation(found)
-    if found.student.right.value < least:
-        raise CriteriaNotMet(
-            f"{student}: {found.student.right.value:.1%} of its answers are right, wanted {least:.0%}"
-        )
+for verb in (export, prune, evaluate):
+    app.command()(verb)
 
 
 @app.command("config")
@@ -301,12 +209,11 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Prove the trainer on this machine: losses, packing, precision, resuming, learning. Downloads nothing."""
-    _require_libraries()
+    require_libraries()
     import orjson
 
     from synthgen.cli.as_json import print_json
     from synthgen.dataset import write_bytes
-    from synthgen.errors import CriteriaNotMet
     from synthgen.train.doctor.story import run_doctor
 
     report = run_doctor(device, told=None if as_json else _print_result)
@@ -328,19 +235,6 @@ def _print_result(result: "Result") -> None:
     details = "".join(f", {name} {number:,.4g}" for name, number in result.details.items())
     reason = f": {safe(result.reason)}" if result.reason else ""
     print(f"{result.status} {result.name}{value}{details}{reason}", flush=True)
-
-
-def _require_libraries() -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise UsageError(f"training needs {', '.join(missing)}: pip install 'synthgen[train]'")
-    from synthgen.train.bars import hide_weight_bars
-
-    hide_weight_bars()
-
-
-def _say(text: str) -> None:
-    print(safe(text), file=sys.stderr)
 
 
 def _progress() -> Callable[["Progress"], None]:
@@ -387,36 +281,7 @@ def _print_report(report: "Report") -> None:
     for name, value in numbers.items():
         if value is not None:
             print(f"{name.replace('_', ' ')}: {value:.4f}")
-    _print_refused(report.refused)
+    print_refused(report.refused)
     for duty in report.obligations:
         print(f"duty: {safe(duty)}")
     print(f"student: {report.out}")
-
-
-def _print_evaluation(found: "Evaluation") -> None:
-    print(f"{found.rows:,} rows; 95 % intervals")
-    for one in (found.student, found.against):
-        if one is None:
-            continue
-        shares = {
-            "right (the teacher's text, or its JSON value)": one.right,
-            "the very text": one.same,
-            "valid JSON": one.json,
-            "ended by itself": one.finished,
-        }
-        print(safe(one.checkpoint))
-        for name, share in shares.items():
-            if share is not None:
-                print(f"  {name}: {share.value:.1%} ({share.low:.1%} to {share.high:.1%}) of {share.n:,}")
-        print(f"  words in common (F1): {one.words:.3f}")
-        print(f"  loss on the teacher's tokens: {one.nll:.3f} nats")
-    if found.p is not None:
-        print(
-            f"right only in the first: {found.better}, only in the second: {found.worse} (p = {found.p:.2g})"
-        )
-    _print_refused(found.refused)
-
-
-def _print_refused(refused: Mapping[str, int]) -> None:
-    for reason, number in sorted(refused.items()):
-        print(f"left out: {number:,} ({reason})")
