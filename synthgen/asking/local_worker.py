@@ -32,6 +32,7 @@ from openvino_genai.py_openvino_genai import GenerationHandle  # noqa: E402
 __all__ = ["Batch", "main"]
 
 _UNKNOWN_CONTEXT = 100_000  # tokens tried for silent truncation where nothing names the model's length
+_AHEAD = 4  # tokens a draft writes before they are checked
 _PROBE = "system-role-probe"
 
 
@@ -57,7 +58,9 @@ class Batch:
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size = 0  # grows with what runs
         # "accuracy" computes in float32: an answer then hardly depends on what else is in the batch.
-        properties = {"EXECUTION_MODE_HINT": self._load["execution"].upper()}
+        properties: dict[str, object] = {"EXECUTION_MODE_HINT": self._load["execution"].upper()}
+        if (draft := self._load["draft"]) is not None:
+            properties["draft_model"] = genai.draft_model(draft, self._load["device"])
         self._pipeline = genai.ContinuousBatchingPipeline(
             self._load["model"], scheduler, self._load["device"], properties
         )
@@ -119,6 +122,8 @@ class Batch:
         config = self._pipeline.get_config()
         for name, value in ask["settings"].items():
             setattr(config, name, set(value) if isinstance(value, list) else value)
+        if self._load["draft"] is not None:
+            config.num_assistant_tokens = _AHEAD
         room = self._load["context"]
         config.max_new_tokens = ask["max_tokens"] if room is None else min(ask["max_tokens"], room - tokens)
         if ask["json_schema"] is not None:
