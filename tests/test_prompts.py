@@ -456,7 +456,7 @@ _REPLIES = [
     LIST,
     SECTIONS,
     JSON,
-    Reply("score", ("reason", "score"), '{"properties": {"score": {}}}', "score"),
+    Reply("score", ("reason", "score"), '{"properties": {"score": {}}}', (("score", 1.0),)),
 ]
 
 
