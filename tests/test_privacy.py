@@ -117,6 +117,31 @@ def test_redacted_questions_are_not_asked_again(server: Loopback, tmp_path: Path
 
 
 @pytest.mark.parametrize("mode", ["block", "redact"])
+def test_a_teacher_of_ones_own_sees_everything(server: Loopback, tmp_path: Path, mode: str) -> None:
+    synthgen.generate(recipe(server, source={"inline": ROWS}, privacy=mode), tmp_path / "run")
+
+    assert MAIL in sent(server)
+
+
+def test_block_keeps_a_record_from_a_hosted_judge(server: Loopback, tmp_path: Path) -> None:
+    judge = teacher(server, provider="openai", route="deepseek-api", hf=None, model="deepseek-v4")
+    content = recipe(
+        server,
+        source={"inline": ROWS},
+        privacy="block",
+        teachers={"qwen": teacher(server), "judge": judge},
+        refine={"chain": "none", "judge": {"teacher": "judge", "keep": ">= 1"}},
+    )
+
+    report = synthgen.generate(content, tmp_path / "run")
+
+    assert report.reasons["privacy/pii_email"] == 1
+    judged = [str(seen.body) for seen in server.requests if "deepseek" in str(seen.body)]
+    assert len(judged) == 1
+    assert MAIL not in judged[0]
+
+
+@pytest.mark.parametrize("mode", ["block", "redact"])
 def test_a_hosted_judge_that_compares_sees_nothing_private(tmp_path: Path, mode: str) -> None:
     number = count()
     with Loopback(reply=lambda _: f"This is answer number {next(number)}.") as server:
