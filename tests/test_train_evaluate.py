@@ -82,6 +82,13 @@ def test_rows_it_was_trained_on_are_refused(student: tuple[Path, Path]) -> None:
         evaluate(str(checkpoint), rows)
 
 
+def test_a_student_that_writes_no_answers_is_refused(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "student.json").write_bytes(orjson.dumps({"config": {"task": "classify"}}))
+
+    with pytest.raises(UsageError, match="no answers to compare"):
+        evaluate(str(tmp_path), lines(tmp_path / "rows.jsonl", 2), against=str(base))
+
+
 def test_of_a_run_the_test_split_is_asked(base: Path, tmp_path: Path) -> None:
     run = made(tmp_path / "run", rows_file(tmp_path / "in.jsonl"))
     held_out = orjson.loads((run / "manifest.json").read_bytes())["files"]

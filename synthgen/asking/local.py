@@ -48,8 +48,8 @@ class LocalTeacherConfig(TeacherConfig):
 
     `execution: performance` is about 1.5 times faster and needs about a quarter of the attention cache, but then answers
     depend on what else is in the batch. `draft` is a smaller model with the same tokenizer, a student of this one say (both
-    folders): it writes some tokens ahead, which the model checks at once (speculative decoding, Leviathan et al. 2023). Greedy answers stay
-    the model's own, so it changes no question's key.
+    folders): it writes some tokens ahead, which the model checks at once (speculative decoding, Leviathan et al. 2023).
+    Greedy answers stay the model's own, so it changes no question's key.
     """
 
     model: str = Field(default=DEFAULT_MODEL, min_length=1)

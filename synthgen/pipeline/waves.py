@@ -1,8 +1,9 @@
 """Asking, wave by wave: rows are read lazily, grown through their steps, and handed on when their wave is closed.
 
 In: root rows in source order. Out: closed waves in that order. Guarantees: at most `AHEAD` waves are open, or as many
-as keep every place of the lanes in use or fill a batch; with a target only as many rows are admitted as the acceptance rate so far calls for; a row's reply
-leads to its next step as soon as it is there; a row that cannot be asked now is simply left pending.
+as keep every place of the lanes in use or fill a batch; with a target only as many rows are admitted as the acceptance rate
+so far calls for; a row's reply leads to its next step as soon as it is there; a row that cannot be asked now is simply left
+pending.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 In: a checkpoint, and conversations of the test split. Out: `Evaluation`: how often the student's greedy answer is its
 teacher's, how near it comes otherwise, and how likely it finds what the teacher wrote; the same for another checkpoint
-(the base, say) on the same rows. Guarantees: prompts and answers are rendered as in training, tool calls and reasoning
+(the base, say) on the same rows, rendered alike. Guarantees: prompts and answers are rendered as in training, tool calls and reasoning
 included; a row that cannot be rendered is counted, not skipped in silence; shares carry 95 % intervals; rows that the
 student's own record says it was trained on are refused unless asked for.
 Rejected: BLEU and ROUGE, whose numbers for free text rank styles; a judge (`synthgen generate` with the exported student
@@ -30,6 +30,7 @@ from synthgen.train.examples import Example
 from synthgen.train.local_teacher import load_teacher
 from synthgen.train.masks import mask
 from synthgen.train.reading import read_dataset
+from synthgen.train.student_folder import read_student_manifest
 from synthgen.train.template import ChatFormat, chat_format
 from synthgen.train.tokenizers import load_tokenizer
 from synthgen.types import JSONValue
@@ -117,11 +118,12 @@ def evaluate(
         UsageError: the rows were trained on, or none can be rendered.
         SourceError: no such data or checkpoint.
     """
+    data = _data_of(Path(checkpoint))
     conversations = _unseen(checkpoint, dataset, split, limit)
-    student, rows, refused = _ask(checkpoint, conversations, max_tokens, batch_size, say)
+    student, rows, refused = _ask(checkpoint, conversations, data, max_tokens, batch_size, say)
     other, other_rows = None, None
     if against is not None:
-        other, other_rows, _ = _ask(against, conversations, max_tokens, batch_size, say)
+        other, other_rows, _ = _ask(against, conversations, data, max_tokens, batch_size, say)
     if out is not None:
         write_bytes(out, b"".join(orjson.dumps(asdict(row)) + b"\n" for row in rows))
     better, worse = _won(rows, other_rows) if other_rows is not None else (None, None)
@@ -164,17 +166,17 @@ def _unseen(
     return data.conversations
 
 
-def _trained_on(checkpoint: Path) -> set[str]:
+def _trained_on(checkpoint: Path) -> set[JSONValue]:
     """Digests of the files a student of ours was made from."""
-    manifest = checkpoint / "student.json"
-    if not manifest.is_file():
-        return set()
-    return set(orjson.loads(manifest.read_bytes())["dataset"]["files"].values())
+    dataset = (read_student_manifest(checkpoint) or {}).get("dataset")
+    files = dataset.get("files") if isinstance(dataset, dict) else None
+    return set(files.values()) if isinstance(files, dict) else set()
 
 
 def _ask(
     checkpoint: str,
     conversations: Sequence[Conversation],
+    data: DataConfig,
     max_tokens: int | None,
     batch_size: int,
     say: Tell | None,
@@ -182,7 +184,7 @@ def _ask(
     format = chat_format(load_tokenizer(checkpoint))
     refused: Counter[str] = Counter()
     examples: list[Example] = []
-    for one in mask(conversations, format, _data_of(Path(checkpoint))):
+    for one in mask(conversations, format, data):
         if not isinstance(one, Example):
             refused[one.reason] += 1
         elif one.part == "answer":
@@ -212,12 +214,17 @@ def _ask(
 
 
 def _data_of(checkpoint: Path) -> DataConfig:
-    """How the student's answers were rendered in training, but the last answer of a row alone."""
-    manifest = checkpoint / "student.json"
-    if not manifest.is_file():
+    """How the student's answers were rendered in training, but the last answer of a row alone.
+
+    Raises:
+        UsageError: it is a student that writes no answers.
+    """
+    config = (read_student_manifest(checkpoint) or {}).get("config")
+    if not isinstance(config, dict):
         return DataConfig(train_on="last", reasoning="strip")
-    data = DataConfig.model_validate(orjson.loads(manifest.read_bytes())["config"]["data"])
-    return data.model_copy(update={"train_on": "last"})
+    if config.get("task") in ("classify", "embed"):
+        raise UsageError(f"{checkpoint}: its task is {config['task']}: there are no answers to compare")
+    return DataConfig.model_validate(config.get("data", {})).model_copy(update={"train_on": "last"})
 
 
 def _prompt(example: Example) -> list[int]:
@@ -236,8 +243,7 @@ def _stops(model: PreTrainedModel, format: ChatFormat) -> set[int]:
 
 def _compared(conversation: Conversation, example: Example, answer: Written, format: ChatFormat) -> Compared:
     span = example.spans[-1]
-    target = example.input_ids[span.start : span.end].tolist()
-    teacher = _text(format, target[: target.index(format.stop_id)] if format.stop_id in target else target)
+    teacher = _text(format, example.input_ids[span.start : span.end - 1].tolist())  # without its stop token
     student = _text(format, answer.ids)
     asked = conversation.messages[span.message - 1].content if span.message else ""
     return Compared(example.id, asked, teacher, student, answer.finished, likeness(teacher, student))

@@ -8,7 +8,6 @@ command goes on where it was killed, and does nothing once the student is there.
 A training lives in `.NAME.training` beside the folder until it is finished.
 """
 
-import hashlib
 import math
 import os
 import shutil
@@ -24,10 +23,9 @@ from synthgen.assets import package_version
 from synthgen.dataset import write_bytes
 from synthgen.errors import StorageError, UsageError
 from synthgen.journal import lock_run
-from synthgen.pipeline import student_allowed
 from synthgen.train.adapters import merged_from_disk
 from synthgen.train.audit import Audited, audit, marked
-from synthgen.train.base import Base, base_digest, context_of, load_base, source_of, without_machine_traces
+from synthgen.train.base import Base, context_of, load_base, source_of, without_machine_traces
 from synthgen.train.card import Lineage, student_card
 from synthgen.train.config import LoadedStudent, StudentConfig
 from synthgen.train.distilling import objective_for, soft_examples, without_projectors
@@ -37,6 +35,7 @@ from synthgen.train.packing import pack
 from synthgen.train.plot import loss_svg
 from synthgen.train.probe import require_separation
 from synthgen.train.reading import Dataset, read_dataset, split
+from synthgen.train.student_folder import MANIFEST, allowed, file_digests, report_of, request_of
 from synthgen.train.template import ChatFormat, chat_format
 from synthgen.train.tokenizers import tokenizer_digest
 from synthgen.train.trackers import require_trackers
@@ -44,7 +43,6 @@ from synthgen.types import JSONValue
 
 __all__ = ["StudentReport", "is_student", "packed_lengths", "template_of", "train"]
 
-_MANIFEST = "student.json"
 _PACKED_TOKENS = 1024  # of a packed sequence, where `data.max_length` is not given and rows are shorter
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
 
@@ -73,7 +71,7 @@ class StudentReport:
 
 def is_student(folder: Path) -> bool:
     """Whether the folder holds a finished student."""
-    return (folder / _MANIFEST).is_file()
+    return (folder / MANIFEST).is_file()
 
 
 def train(
@@ -94,10 +92,11 @@ def train(
     """
     tell: Say = say if say is not None else _nothing
     data = read_dataset(dataset, limit=loaded.config.data.limit)
-    request = _request(loaded, data)
-    if out.exists() and any(out.iterdir()):
-        return _finished(out, request)
-    obligations = _allowed(loaded, data)
+    request = request_of(loaded, data.digest)
+    if (there := report_of(out, request, StudentReport)) is not None:
+        shutil.rmtree(_work(out), ignore_errors=True)  # left by a kill behind the rename
+        return there
+    obligations = allowed(loaded, data)
     require_trackers(loaded.config.trackers)
     base = load_base(loaded)
     format = chat_format(base.tokenizer, template_of(loaded))
@@ -109,7 +108,7 @@ def train(
     try:
         _claim(work, request)
         trained = _train(loaded, base, format, prepared, work, progress)
-        obligations = _allowed(loaded, data)
+        obligations = allowed(loaded, data)
         report = _report(out, prepared, trained, obligations)
         if _is_first():
             _save(report, loaded, data, base, format, trained, sample, request, work)
@@ -138,25 +137,6 @@ def _is_first() -> bool:
 # ---- before
 
 
-def _request(loaded: LoadedStudent, data: Dataset) -> dict[str, JSONValue]:
-    """What a student is made from: equal requests are the same student."""
-    return {"student": loaded.digest, "dataset": data.digest, "base": base_digest(loaded)}
-
-
-def _finished(out: Path, request: Mapping[str, JSONValue]) -> StudentReport:
-    if not is_student(out):
-        raise UsageError(f"{out}: is not empty and no student of synthgen; name another folder with -o")
-    manifest = orjson.loads((out / _MANIFEST).read_bytes())
-    other = [part for part, made_from in manifest["request"].items() if request.get(part) != made_from]
-    if other:
-        raise UsageError(
-            f"{out}: holds a student made from another {' and '.join(other)}; name another folder with -o"
-        )
-    shutil.rmtree(_work(out), ignore_errors=True)  # left by a kill behind the rename
-    told = manifest["report"]
-    return StudentReport(**{**told, "out": out, "trained": False, "obligations": tuple(told["obligations"])})
-
-
 def _claim(work: Path, request: Mapping[str, JSONValue]) -> None:
     """A training that has got to its first checkpoint is gone on with only if it is this one."""
     path = work / "request.json"
@@ -171,14 +151,6 @@ def _claim(work: Path, request: Mapping[str, JSONValue]) -> None:
     elif _is_first():
         (work / "metrics.jsonl").unlink(missing_ok=True)
         write_bytes(path, orjson.dumps(request))
-
-
-def _allowed(loaded: LoadedStudent, data: Dataset) -> tuple[str, ...]:
-    """The obligations that go along with the student; of foreign data synthgen knows none."""
-    if data.folder is None:
-        return ()
-    config = loaded.config
-    return student_allowed(data.folder, config.name, use=config.use, distributed=config.distributed)
 
 
 def template_of(loaded: LoadedStudent) -> str | None:
@@ -348,9 +320,9 @@ def _save(
             "libraries": {name: version(name) for name in _LIBRARIES},
             "config": loaded.config.model_dump(mode="json"),
             "report": {**asdict(report), "out": None},
-            "files": _sha256s(staging),
+            "files": file_digests(staging),
         }
-        write_bytes(staging / _MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+        write_bytes(staging / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
         if report.out.is_dir():
             report.out.rmdir()  # it was empty
         staging.rename(report.out)
@@ -386,15 +358,6 @@ def _save_model(loaded: LoadedStudent, trained: Trained, format: ChatFormat, fol
     model.save_pretrained(folder, state_dict=state)
     format.tokenizer.save_pretrained(folder)
     without_machine_traces(folder)
-
-
-def _sha256s(folder: Path) -> dict[str, str]:
-    found = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-    return found
 
 
 def _dataset_name(data: Dataset) -> str:

@@ -187,61 +187,12 @@ _PLACEHOLDERS = (
 )
 # Every match of the above, and of a filler text, has one of these; ASCII case does not count.
 _LEAKAGE_SIGNS = (
-    *(
-        "<|im_",
-        "<|end",
-        "<|begin_",
-        "<|eo",
-        "<|start_",
-        "<|user",
-        "<|assistant",
-        "<|system",
-        "<|python",
-        "<|fim_",
-    ),
-    *(
-        "<|tool_",
-        "inst]",
-        "sys>>",
-        "_of_turn>",
-        "<bos>",
-        "<eos>",
-        "<pad>",
-        "<unk>",
-        "<｜",
-        "[mask]",
-        "[pad]",
-        "[cls]",
-    ),
-    *(
-        "[sep]",
-        "<0x",
-        "<s>",
-        "</s>",
-        "#response",
-        "# response",
-        "#input",
-        "# input",
-        "{{",
-        "<no",
-        "[ins",
-        "[enter",
-    ),
-    *(
-        "[add",
-        "[fill",
-        "[put",
-        "[include",
-        "[replace",
-        "[einf",
-        "[hier",
-        "<insert",
-        "<enter",
-        "<fill",
-        "todo:",
-    ),
-    *("instruction", "prompt", "assistant", "lorem"),
-)
+    "<|im_", "<|end", "<|begin_", "<|eo", "<|start_", "<|user", "<|assistant", "<|system", "<|python",
+    "<|fim_", "<|tool_", "inst]", "sys>>", "_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "<｜", "[mask]",
+    "[pad]", "[cls]", "[sep]", "<0x", "<s>", "</s>", "#response", "# response", "#input", "# input", "{{",
+    "<no", "[ins", "[enter", "[add", "[fill", "[put", "[include", "[replace", "[einf", "[hier", "<insert",
+    "<enter", "<fill", "todo:", "instruction", "prompt", "assistant", "lorem",
+)  # fmt: skip
 _ASKS_FOR_TEMPLATE = (
     r"(?i)\btemplate|placeholder|fill[- ]in|\bblanks?\b|vorlage|platzhalter|modèle|plantilla|marcador|"
     r"modelo|模板|占位|テンプレート|шаблон|قالب"

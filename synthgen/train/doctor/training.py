@@ -5,6 +5,7 @@ folder that is removed.
 """
 
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -208,6 +209,6 @@ def _difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float
 
 
 def _resident_bytes() -> int:
-    """Most this process ever held; in KiB on Linux, in bytes on macOS."""
+    """Most this process ever held."""
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if found > 1 << 32 else found * 1024
+    return found if sys.platform == "darwin" else found * 1024  # KiB but for macOS

@@ -12,8 +12,9 @@ from synthgen.train.classify import ClassifierSteps, Row, load_classifier, save_
 from synthgen.train.config import Loaded
 from synthgen.train.conversation import Conversation
 from synthgen.train.reading import read_dataset, split
+from synthgen.train.student_folder import allowed, report_of, request_of
 from synthgen.train.tasks.config import ClassifyConfig
-from synthgen.train.tasks.folder import TaskReport, allowed, finished, publish, request_of
+from synthgen.train.tasks.folder import TaskReport, publish
 from synthgen.train.tasks.labels import class_rows
 from synthgen.train.tokenizers import load_tokenizer
 
@@ -32,7 +33,7 @@ def train_classification(loaded: Loaded[ClassifyConfig], dataset: Path, out: Pat
     config = loaded.config
     data = read_dataset(dataset)
     request = request_of(loaded, data.digest)
-    if (there := finished(out, request)) is not None:
+    if (there := report_of(out, request, TaskReport)) is not None:
         return there
     allowed(loaded, data)
     labelled = class_rows(data, config, loaded.path)

@@ -15,8 +15,9 @@ from synthgen.train.config import Loaded
 from synthgen.train.conversation import Conversation
 from synthgen.train.embed import EmbeddingSteps, embed, load_embedder, save_embedder, train_embedder
 from synthgen.train.reading import Dataset, read_dataset, split
+from synthgen.train.student_folder import allowed, report_of, request_of
 from synthgen.train.tasks.config import EmbedConfig
-from synthgen.train.tasks.folder import TaskReport, allowed, finished, publish, request_of
+from synthgen.train.tasks.folder import TaskReport, publish
 from synthgen.train.tasks.texts import question
 from synthgen.train.tokenizers import load_tokenizer
 
@@ -39,7 +40,7 @@ def train_embedding(loaded: Loaded[EmbedConfig], dataset: Path, out: Path) -> Ta
     data = read_dataset(dataset) if config.teacher is not None else None
     digest = data.digest if data is not None else _file_digest(dataset)
     request = request_of(loaded, digest)
-    if (there := finished(out, request)) is not None:
+    if (there := report_of(out, request, TaskReport)) is not None:
         return there
     allowed(loaded, data)
     texts, vectors = _texts_of(loaded, data) if data is not None else _read_vectors(dataset)

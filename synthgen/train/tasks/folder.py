@@ -1,11 +1,9 @@
-"""The folder of a student that does not write: claimed, allowed, published at once.
+"""The folder of a student that does not write, published at once.
 
 In: a loaded file, the data, what writes the checkpoint. Out: `TaskReport`. Guarantee: `student.json` is the last file of a
 folder that appears by one rename; who finds it there does nothing.
 """
 
-import hashlib
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,17 +14,16 @@ import orjson
 
 from synthgen.assets import package_version
 from synthgen.dataset import write_bytes
-from synthgen.errors import StorageError, UsageError
-from synthgen.pipeline import student_allowed
-from synthgen.train.base import base_digest, without_machine_traces
+from synthgen.errors import StorageError
+from synthgen.train.base import without_machine_traces
 from synthgen.train.card import Lineage, student_card
 from synthgen.train.config import Loaded, StartConfig
 from synthgen.train.reading import Dataset
+from synthgen.train.student_folder import MANIFEST, file_digests
 from synthgen.types import JSONValue
 
-__all__ = ["TaskReport", "allowed", "finished", "publish", "request_of"]
+__all__ = ["TaskReport", "publish"]
 
-_MANIFEST = "student.json"
 _LIBRARIES = ("torch", "transformers")
 
 
@@ -42,43 +39,6 @@ class TaskReport:
     refused: Mapping[str, int]
     numbers: Mapping[str, float]
     obligations: tuple[str, ...]
-
-
-def request_of(loaded: Loaded[StartConfig], data_digest: str) -> dict[str, JSONValue]:
-    """What a student is made from: equal requests are the same student."""
-    return {"student": loaded.digest, "dataset": data_digest, "base": base_digest(loaded)}
-
-
-def finished(out: Path, request: Mapping[str, JSONValue]) -> TaskReport | None:
-    """The report of a student that is there; None where there is nothing.
-
-    Raises:
-        UsageError: the folder holds something else.
-    """
-    if not out.exists() or not any(out.iterdir()):
-        return None
-    if not (out / _MANIFEST).is_file():
-        raise UsageError(f"{out}: is not empty and no student of synthgen; name another folder with -o")
-    manifest = orjson.loads((out / _MANIFEST).read_bytes())
-    other = [part for part, made_from in manifest["request"].items() if request.get(part) != made_from]
-    if other:
-        raise UsageError(
-            f"{out}: holds a student made from another {' and '.join(other)}; name another folder with -o"
-        )
-    told = manifest["report"]
-    return TaskReport(**{**told, "out": out, "trained": False, "obligations": tuple(told["obligations"])})
-
-
-def allowed(loaded: Loaded[StartConfig], data: Dataset | None) -> tuple[str, ...]:
-    """The obligations that go along with the student; of foreign data synthgen knows none.
-
-    Raises:
-        PolicyError: the data may not be used so, or the student's name breaks a duty.
-    """
-    if data is None or data.folder is None:
-        return ()
-    config = loaded.config
-    return student_allowed(data.folder, config.name, use=config.use, distributed=config.distributed)
 
 
 def publish(
@@ -125,21 +85,12 @@ def publish(
             "libraries": {name: version(name) for name in _LIBRARIES},
             "config": config.model_dump(mode="json"),
             "report": {**asdict(report), "out": None},
-            "files": _sha256s(staging),
+            "files": file_digests(staging),
         }
-        write_bytes(staging / _MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+        write_bytes(staging / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
         if out.is_dir():
             out.rmdir()  # it was empty
         staging.rename(out)
     except OSError as error:
         raise StorageError(f"{staging}: {error.strerror or error}") from error
     return report
-
-
-def _sha256s(folder: Path) -> dict[str, str]:
-    found = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-    return found

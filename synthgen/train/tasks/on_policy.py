@@ -13,8 +13,9 @@ from synthgen.train.base import load_base
 from synthgen.train.config import Loaded, StudentConfig
 from synthgen.train.on_policy import on_policy_trainer, require_trl
 from synthgen.train.reading import read_dataset
+from synthgen.train.student_folder import allowed, report_of, request_of
 from synthgen.train.tasks.config import OnPolicyStudent
-from synthgen.train.tasks.folder import TaskReport, allowed, finished, publish, request_of
+from synthgen.train.tasks.folder import TaskReport, publish
 from synthgen.types import Message
 
 __all__ = ["train_on_policy"]
@@ -33,7 +34,7 @@ def train_on_policy(loaded: Loaded[OnPolicyStudent], dataset: Path, out: Path) -
     config = loaded.config
     data = read_dataset(dataset)
     request = request_of(loaded, data.digest)
-    if (there := finished(out, request)) is not None:
+    if (there := report_of(out, request, TaskReport)) is not None:
         return there
     allowed(loaded, data)
     prompts = _prompts([one.messages for one in data.conversations])
