@@ -3,8 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUN := runs/quickstart
+# Python compiles what it imports, once, where it is imported first: of what pip would compile, most is never used.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-vllm lint clean
@@ -35,12 +37,12 @@ clean: ## Remove the environment and all caches; runs/ stays.
 # Editable, so that a stamp needs to know pyproject.toml only: changed sources need no new installation.
 $(VENV)/.stamp-local: $(VENV)/.stamp-venv pyproject.toml
 	@echo 'installing synthgen[local] into $(VENV) ...'
-	$(PIP) install --editable '.[local]'
+	$(INSTALL) --editable '.[local]'
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
 	@echo 'installing synthgen[dev,local] into $(VENV) ...'
-	$(PIP) install --editable '.[dev,local]'
+	$(INSTALL) --editable '.[dev,local]'
 	@touch $(VENV)/.stamp-local $@
 
 $(VENV)/.stamp-venv:
