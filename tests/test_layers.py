@@ -58,7 +58,7 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-SDK_USERS = {"synthgen.asking.transport.sdk", "synthgen.asking.transport.clouds"}
+SDK_USERS = {f"synthgen.asking.{name}" for name in ("transport.sdk", "transport.clouds", "batch.sdk")}
 
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 ASKING_ROOM_OF = {part: room for room, parts in ASKING_ROOMS.items() for part in parts}

@@ -13,14 +13,16 @@ Limits: 100,000 requests or 256 MB a batch, results kept for 29 days
 (platform.claude.com/docs/build-with-claude/batch-processing, read 2026-11).
 """
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from functools import partial
 from urllib.parse import quote
 
 import anthropic
 import orjson
 from anthropic.types.messages import MessageBatch
 
+from synthgen.asking.batch.sdk import only_our_key, translated
 from synthgen.asking.batch.vendor import (
     Line,
     Refused,
@@ -28,10 +30,8 @@ from synthgen.asking.batch.vendor import (
     State,
     Ticket,
     Undecided,
-    only_our_key,
     split_lines,
 )
-from synthgen.asking.outcome import TransportFailure
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.asking.wire.loose import as_object, as_text, parse_object
 from synthgen.types import JSONValue
@@ -54,6 +54,9 @@ class AnthropicBatches:
         import httpx2
 
         self._endpoint = endpoint
+        self._translated = partial(
+            translated, endpoint, anthropic.APIStatusError, anthropic.APIConnectionError
+        )
         self._client = anthropic.AsyncAnthropic(
             api_key=endpoint.key or "unset",
             base_url=endpoint.base_url.removesuffix("/v1"),  # the SDK's paths begin with it
@@ -75,7 +78,7 @@ class AnthropicBatches:
 
     async def create(self, _ticket: Ticket, uploaded: str | bytes) -> str:
         """The id of the batch."""
-        with _translated(self._endpoint):
+        with self._translated():
             batch = await self._client.post(
                 _PATH,
                 cast_to=MessageBatch,
@@ -87,7 +90,7 @@ class AnthropicBatches:
     async def find(self, ticket: Ticket) -> str | None:
         """By the first custom id, among the batches created since with as many requests."""
         going_on = False
-        with _translated(self._endpoint):
+        with self._translated():
             async for batch in await self._client.messages.batches.list(limit=100):
                 if batch.created_at.timestamp() < ticket.prepared_at - _CLOCKS_S:
                     break
@@ -112,7 +115,7 @@ class AnthropicBatches:
 
     async def look(self, batch_id: str) -> State:
         """How far it is; the vendor counts only once all is over."""
-        with _translated(self._endpoint):
+        with self._translated():
             batch = await self._client.messages.batches.retrieve(batch_id)
         return State(
             id=batch.id,
@@ -133,7 +136,7 @@ class AnthropicBatches:
 
         path = f"{_PATH}/{quote(batch_id, safe='')}/results"
         try:
-            with _translated(self._endpoint):
+            with self._translated():
                 response = await self._client.get(
                     path, cast_to=httpx2.Response, options={"headers": {_RAW_RESPONSE: "stream"}}
                 )
@@ -149,7 +152,7 @@ class AnthropicBatches:
 
     async def cancel(self, batch_id: str) -> None:
         """Requests the vendor has begun are answered all the same, and paid."""
-        with _translated(self._endpoint):
+        with self._translated():
             await self._client.messages.batches.cancel(batch_id)
 
     async def close(self) -> None:
@@ -160,24 +163,6 @@ class AnthropicBatches:
 def _total(batch: MessageBatch) -> int:
     counts = batch.request_counts
     return counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
-
-
-@contextmanager
-def _translated(endpoint: Endpoint) -> Iterator[None]:
-    """The SDK's errors as ours, without the key."""
-    import httpx2
-
-    try:
-        yield
-    except anthropic.APIStatusError as error:
-        reply = error.response
-        raise Refused(endpoint.clean(reply.status_code, reply.headers, reply.content)) from None
-    except (anthropic.APIConnectionError, httpx2.TransportError) as error:
-        cause = error.__cause__ or error
-        said = endpoint.clean_text(f"{type(cause).__name__}: {cause}")
-        raise TransportFailure("reset", said, maybe_paid=False) from None
-    except ValueError as error:  # a body that is no JSON
-        raise TransportFailure("body", endpoint.clean_text(str(error)), maybe_paid=False) from None
 
 
 def _line(raw: bytes, endpoint: Endpoint) -> Line | None:

@@ -7,13 +7,14 @@ Limits: 50,000 requests and 200 MB a file (developers.openai.com/api/docs/guides
 uploaded but never used costs nothing; the vendor deletes batch files after 30 days.
 """
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import openai
 import orjson
 
+from synthgen.asking.batch.sdk import only_our_key, translated
 from synthgen.asking.batch.vendor import (
     Line,
     Problem,
@@ -21,10 +22,9 @@ from synthgen.asking.batch.vendor import (
     ResultsGone,
     State,
     Ticket,
-    only_our_key,
     split_lines,
 )
-from synthgen.asking.outcome import HttpReply, TransportFailure
+from synthgen.asking.outcome import HttpReply
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.asking.wire.loose import as_count, as_object, as_text, parse_object
 from synthgen.types import JSONValue
@@ -50,6 +50,7 @@ class OpenAIBatches:
         import httpx2
 
         self._endpoint = endpoint
+        self._translated = partial(translated, endpoint, openai.APIStatusError, openai.APIConnectionError)
         self._client = openai.AsyncOpenAI(
             api_key=endpoint.key or "unset",
             base_url=endpoint.base_url,
@@ -67,7 +68,7 @@ class OpenAIBatches:
     async def upload(self, ticket: Ticket, lines: Sequence[bytes]) -> str:
         """The id of the uploaded file."""
         content = b"\n".join(lines) + b"\n"
-        with _translated(self._endpoint):
+        with self._translated():
             file = await self._client.files.create(
                 file=(f"synthgen-{ticket.name}.jsonl", content, "application/jsonl"), purpose="batch"
             )
@@ -75,7 +76,7 @@ class OpenAIBatches:
 
     async def create(self, ticket: Ticket, uploaded: str | bytes) -> str:
         """The id of the batch."""
-        with _translated(self._endpoint):
+        with self._translated():
             batch = await self._client.batches.create(
                 input_file_id=str(uploaded),
                 endpoint="/v1/chat/completions",
@@ -90,7 +91,7 @@ class OpenAIBatches:
 
     async def find(self, ticket: Ticket) -> str | None:
         """By the metadata, among the batches created since; the list is newest first."""
-        with _translated(self._endpoint):
+        with self._translated():
             async for batch in await self._client.batches.list(limit=100):
                 if (batch.metadata or {}).get("synthgen_batch") == ticket.name:
                     return batch.id
@@ -100,7 +101,7 @@ class OpenAIBatches:
 
     async def look(self, batch_id: str) -> State:
         """How far it is."""
-        with _translated(self._endpoint):
+        with self._translated():
             batch = await self._client.batches.retrieve(batch_id)
         counts = batch.request_counts
         return State(
@@ -118,7 +119,7 @@ class OpenAIBatches:
         """The lines of the output file, then those of the error file."""
         for file in state.files:
             try:
-                with _translated(self._endpoint):
+                with self._translated():
                     async with self._client.files.with_streaming_response.content(file) as response:
                         async for raw in split_lines(response.iter_bytes()):
                             line = _line(raw, self._endpoint)
@@ -131,30 +132,12 @@ class OpenAIBatches:
 
     async def cancel(self, batch_id: str) -> None:
         """The vendor takes up to ten minutes over it."""
-        with _translated(self._endpoint):
+        with self._translated():
             await self._client.batches.cancel(batch_id)
 
     async def close(self) -> None:
         """Release sockets."""
         await self._client.close()
-
-
-@contextmanager
-def _translated(endpoint: Endpoint) -> Iterator[None]:
-    """The SDK's errors as ours, without the key."""
-    import httpx2
-
-    try:
-        yield
-    except openai.APIStatusError as error:
-        reply = error.response
-        raise Refused(endpoint.clean(reply.status_code, reply.headers, reply.content)) from None
-    except (openai.APIConnectionError, httpx2.TransportError) as error:
-        cause = error.__cause__ or error
-        said = endpoint.clean_text(f"{type(cause).__name__}: {cause}")
-        raise TransportFailure("reset", said, maybe_paid=False) from None
-    except ValueError as error:  # a body that is no JSON
-        raise TransportFailure("body", endpoint.clean_text(str(error)), maybe_paid=False) from None
 
 
 def _line(raw: bytes, endpoint: Endpoint) -> Line | None:

@@ -9,14 +9,10 @@ Rejected: the SDKs' own retries and pollers (they know no gate, no journal, no s
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from synthgen.asking.outcome import HttpReply
-from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.types import JSONValue
-
-if TYPE_CHECKING:
-    import httpx2
 
 __all__ = [
     "Line",
@@ -28,7 +24,6 @@ __all__ = [
     "Ticket",
     "Undecided",
     "Vendor",
-    "only_our_key",
     "split_lines",
 ]
 
@@ -157,17 +152,6 @@ class Vendor(Protocol):
     async def close(self) -> None:
         """Release sockets."""
         ...
-
-
-def only_our_key(endpoint: Endpoint) -> "Callable[[httpx2.Request], Awaitable[None]]":
-    """A hook for an SDK's HTTP client: its environment must add no credential, organisation or project to ours."""
-
-    async def hook(request: "httpx2.Request") -> None:
-        for name in ("Authorization", "X-Api-Key", "OpenAI-Organization", "OpenAI-Project"):
-            request.headers.pop(name, None)
-        request.headers.update(endpoint.headers())
-
-    return hook
 
 
 async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
