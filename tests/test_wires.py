@@ -736,6 +736,11 @@ def limit_headers(name: str, limit: str, remaining: str, reset: str) -> dict[str
             [SeenLimit("requests", 60, 20, 60)],
         ),
         (
+            limit_headers("x-ratelimit-{}-tokens", "120000", "115000", "59.5s"),  # a window that slides
+            [SeenLimit("tokens", 120_000, 115_000, 60)],
+        ),
+        (limit_headers("x-ratelimit-{}-tokens", "120000", "120000", "0s"), []),
+        (
             limit_headers("anthropic-ratelimit-input-tokens-{}", "400000", "399000", "2026-01-01T00:00:01Z"),
             [SeenLimit("input_tokens", 400_000, 399_000, 60)],
         ),
