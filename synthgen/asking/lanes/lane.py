@@ -221,6 +221,7 @@ class Lane:
         now = self.clock()
         self.counts.rate_limited += 1
         self._broken = 0
+        self.last_trouble = "503, overloaded" if overloaded else "429, rate limit"
         self._recent.append(True)
         self._note_trouble()
         # A server that is overloaded refuses whoever comes; only where it does so often, it is us.
