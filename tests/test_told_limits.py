@@ -15,7 +15,7 @@ from synthgen.asking.outcome import SeenLimit
 from synthgen.asking.wire.waits import read_limits
 from synthgen.recipe.model import Limits
 from synthgen.types import Usage
-from tests.simulated import OneLane, Server, drive, now, simulate
+from tests.simulated import START, OneLane, Server, drive, now, simulate
 
 ROW = 200 + 300
 FEW = 10  # tokens that a prompt of 200 looks like
@@ -27,13 +27,18 @@ class CountsAtAdmission(Server):
 
     limit: int = 120_000
     window: Literal["slides", "starts anew"] = "slides"
+    others: float = 0.0  # the share of the limit that other users of the key take, a request a second
     input_tokens: int = 200
     used: deque[tuple[float, int]] = field(default_factory=deque)
     next_output: int = 0
+    others_until: float = START
 
     def _refuses(self) -> bool:
         if not self.next_output:
             self.next_output = self._random.randint(100, 500)
+        while self.others and self.others_until < now():
+            self.others_until += 1
+            self.used.append((self.others_until, int(self.others * self.limit / 60)))
         if self.limit - self._in_window() < self.input_tokens + self.next_output:
             return True
         self.used.append((now(), self.input_tokens + self.next_output))
@@ -84,6 +89,14 @@ def test_rows_that_are_large_beside_the_limit_are_not_refused_again_and_again(li
     assert refused <= 0.005
 
 
+@pytest.mark.parametrize("limits", [Limits(), Limits(tpm=120_000)], ids=["told", "known"])
+def test_what_others_leave_of_a_limit_is_used(limits: Limits) -> None:
+    used, refused = used_and_refused(CountsAtAdmission(others=0.5), limits)
+
+    print(f"{used:.3f} of the limit, {refused:.3f} refused")
+    assert used >= 0.45
+
+
 def test_a_limit_that_is_told_late_counts_what_was_sent_before() -> None:
     quotas = Quotas(Limits(), 0.0)
     first, second = Place(10, 3000), Place(10, 3000)
@@ -123,3 +136,26 @@ def test_large_amounts_cost_a_tenth_of_the_rate_at_most() -> None:
         bucket.widen(amount)
 
     assert bucket.rate >= 0.9 * 6000 / 60
+
+
+def test_the_first_answer_shows_what_those_in_flight_are_expected_to_take() -> None:
+    async def story() -> object:
+        lane = OneLane(Limits())
+        first, *_others = [await lane.enter(FEW, 3000) for _ in range(3)]
+        lane.saw(first, [SeenLimit("tokens", 60_000, 50_000, 60.0)])
+        lane.leave(first, Usage(200, output_tokens=300))
+        return lane.state()["limits"]
+
+    assert simulate(story()) == {"tokens per 60 s": [1000.0 - 500 - 2 * (FEW + 300), 60_000]}
+
+
+def test_an_answer_takes_what_it_used_also_where_it_was_expected_shorter() -> None:
+    async def story() -> object:
+        lane = OneLane(Limits())
+        first, second = [await lane.enter(FEW, 3000) for _ in range(2)]
+        lane.saw(first, [SeenLimit("tokens", 60_000, 50_000, 60.0)])
+        lane.leave(first, Usage(200, output_tokens=100))
+        lane.leave(second, Usage(200, output_tokens=2000))
+        return lane.state()["limits"]
+
+    assert simulate(story()) == {"tokens per 60 s": [1000.0 - 300 - 2200, 60_000]}

@@ -168,10 +168,10 @@ class Lane:
 
     def vacate(self, place: Place, usage: Usage | None = None) -> None:
         """Free the place; of its tokens, those not in `usage` too (None: unknown, all count as used)."""
-        if usage is not None:
-            self._quotas.settle(place, usage)
         self.counts.in_flight -= 1
         del self._flying[place]
+        if usage is not None and self._quotas.settle(place, usage):
+            self._quotas.expect_usual(self._flying)
         if place is self._probe:
             self._probe = None
 

@@ -175,8 +175,12 @@ class Quotas:
         for which, bucket in self._buckets.items():
             bucket.take(-self._amount(place, which))
 
-    def settle(self, place: Place, usage: Usage) -> None:
-        """Put what was used in the place of what was taken, and learn from it; the request itself stays counted."""
+    def settle(self, place: Place, usage: Usage) -> bool:
+        """Put what was used in the place of what was taken, and learn from it; the request itself stays counted.
+
+        Returns whether it is the first to show how long answers are: those in flight are expected to be longer.
+        """
+        unknown = self._usual_output is None
         input_tokens = usage.input_tokens - (usage.cached_input_tokens if self._cached_free else 0)
         more = input_tokens - place.input_tokens, usage.output_tokens - place.output_tokens
         self._used = _sum(self._used, (0.0, *more, 0.0))
@@ -193,6 +197,17 @@ class Quotas:
                 ordered = sorted(self._outputs)
                 self._usual_output = float(ordered[(9 * len(ordered)) // 10])
             self._answers += 1
+        return unknown and self._usual_output is not None
+
+    def expect_usual(self, flying: Iterable[Place]) -> None:
+        """Requests that were sent before any answer take what answers turn out to use, not `max_tokens`."""
+        for place in flying:
+            less = min(0.0, (self._usual_output or 0.0) - place.output_tokens)
+            place.output_tokens += less
+            self._used = _sum(self._used, (0.0, 0.0, less, 0.0))
+            for which, bucket in self._buckets.items():
+                if which not in self._reserving:
+                    bucket.take(_amount(which[0], 0.0, 0.0, less))
 
     def see(self, place: Place, seen: Iterable[SeenLimit], now: float, *, refused: bool = False) -> None:
         """What the reply to `place` says of the server's limits; `refused`: it is a 429.
