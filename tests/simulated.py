@@ -161,15 +161,25 @@ class Server:
 
 
 async def drive(
-    lane: OneLane, server: Server, *, for_s: float, rows: int = 2000, max_tokens: int = 0
+    lane: OneLane,
+    server: Server,
+    *,
+    for_s: float,
+    rows: int = 2000,
+    max_tokens: int = 0,
+    looks_like: int | None = None,
 ) -> None:
-    """What the asking loop does with its lane: many rows, each sent until it is answered."""
+    """What the asking loop does with its lane: many rows, each sent until it is answered.
+
+    `looks_like`: the tokens a prompt seems to have; without, those it has.
+    """
     backoff = random.Random(1)
+    estimate = server.input_tokens if looks_like is None else looks_like
 
     async def row() -> None:
         tries = 0
         while True:
-            place = await lane.enter(server.input_tokens, max_tokens)
+            place = await lane.enter(estimate, max_tokens)
             usage, headers = await server.serve()
             lane.saw(place, headers, refused=usage is None)
             if usage:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from tenacity import stop_after_attempt, wait_fixed, wait_none
@@ -247,6 +248,30 @@ async def test_the_time_between_tries_is_the_policys(tmp_path: Path) -> None:
 
     assert reply.at.attempts == 3
     assert loop.time() - started >= 0.1
+
+
+class Told(RetryPolicy):
+    """Is told of earlier waits, and remembers."""
+
+    said: ClassVar[list[float]]
+
+    def backoff_s(self, attempt: int, server_wait_s: float | None = None, *, last_s: float = 0.0) -> float:
+        self.said.append(last_s)
+        return 0.05
+
+
+@pytest.mark.parametrize("status", [500, 429])
+async def test_the_policy_is_told_how_long_the_last_wait_was(tmp_path: Path, status: int) -> None:
+    Told.said = []
+    async with (
+        Loopback(script=[refuse(status)] * 3, latency_s=0.01) as server,
+        asking(tmp_path, spec_of(server.url), policy=Told()) as asker,
+    ):
+        await ask(asker)
+
+    assert Told.said[0] == 0.0
+    assert len(Told.said) == 3
+    assert all(0.045 < said_s < 5 for said_s in Told.said[1:])
 
 
 # Giving up

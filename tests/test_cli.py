@@ -347,6 +347,28 @@ def test_a_plain_line_says_why_no_answer_comes() -> None:
     assert plain_line(silent_progress(), Pace()).endswith("last connect: Cannot connect to host \\x1b[2J")
 
 
+def test_a_plain_line_says_that_a_teacher_refuses_for_its_rate() -> None:
+    progress = busy_progress()
+    lane = progress.lanes["qwen"]
+    lane.clock = lambda: 0.0
+    lane.was_limited(Place(1, 1), 30.0, exhausted=True)
+    lane.clock = lambda: 12.0
+
+    line = plain_line(progress, Pace())
+
+    assert line.endswith("qwen: no answer for 12 s, trying on; last 429, rate limit; pausing 18 s more")
+
+
+def test_a_moment_without_an_answer_is_no_trouble() -> None:
+    progress = busy_progress()
+    lane = progress.lanes["qwen"]
+    lane.clock = lambda: 0.0
+    lane.was_limited(Place(1, 1), 1.0)
+    lane.clock = lambda: 0.5
+
+    assert "no answer" not in plain_line(progress, Pace())
+
+
 def test_an_empty_progress_can_be_shown() -> None:
     assert plain_line(Progress(), Pace()).startswith("planning | rows 0/? | nothing settled yet")
 

@@ -341,6 +341,13 @@ def test_a_refused_key_and_a_key_without_rights_are_told_apart(
     assert len(server.requests) == 1
 
 
+def test_a_server_that_wants_a_key_where_none_is_named_is_told_so(tmp_path: Path) -> None:
+    with Loopback(script=lambda _number, _body: refuse(401)) as server:
+        result = examine(server, tmp_path)
+
+    assert unusable(result, "key").startswith("none is sent, but one is wanted: HTTP 401")
+
+
 def test_an_unknown_model_is_named_with_those_that_are_there(tmp_path: Path) -> None:
     error = {"error": {"message": "The model `qwen3` does not exist.", "code": "model_not_found"}}
 

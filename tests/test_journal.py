@@ -494,7 +494,7 @@ async def test_a_session_that_cannot_set_aside_its_ballast_does_not_begin(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("synthgen.journal.ballast.os.posix_fallocate", full)
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match=r"No space left on device \(a run sets 16 MiB aside"):
         Journal(tmp_path)
 
     assert list(tmp_path.iterdir()) == []

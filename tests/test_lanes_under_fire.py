@@ -2,8 +2,9 @@
 
 import pytest
 
+from synthgen.asking.lanes import Place
 from synthgen.recipe.model import Limits
-from tests.simulated import START, OneLane, Server, drive, simulate
+from tests.simulated import START, OneLane, Server, drive, now, simulate
 
 
 def run(
@@ -53,6 +54,37 @@ def test_two_minutes_of_429_are_over_within_30_seconds(limits: Limits, retry_aft
 
     assert server.rate(210, 270) >= 0.95 * server.rate(30, 60)
     assert len([at for at in server.refused if START + 70 <= at < START + 180]) <= 60
+
+
+class Pausing(OneLane):
+    """Remembers when the last pause ended, or will end."""
+
+    pause_ends = 0.0
+
+    def was_limited(
+        self, place: Place, wait_s: float | None, *, exhausted: bool = False, overloaded: bool = False
+    ) -> None:
+        super().was_limited(place, wait_s, exhausted=exhausted, overloaded=overloaded)
+        if self.paused_s:
+            self.pause_ends = now() + self.paused_s
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 5.0])
+def test_the_first_answer_comes_within_two_seconds_of_the_last_pause(retry_after_s: float | None) -> None:
+    def down(at: float) -> bool:
+        return START + 10 <= at < START + 130
+
+    server = Server(places=64, down=down, retry_after_s=retry_after_s)
+
+    async def story() -> float:
+        lane = Pausing(Limits())
+        await drive(lane, server, for_s=160, rows=300)
+        return lane.pause_ends
+
+    pause_ends = simulate(story())
+
+    first = min(at for at in server.answered if at > START + 130)
+    assert START + 120 < pause_ends < first <= pause_ends + 2
 
 
 @pytest.mark.parametrize("outputs", [(100, 100), (20, 400)])

@@ -142,7 +142,7 @@ def test_a_run_through_random_faults_is_resilient(
     result = dialect.run(400)
 
     verdict = llmock.verdict()
-    print(dialect.provider, verdict.render().splitlines()[0])
+    print(dialect.provider, verdict.render())
     assert (result.code, result.json["counts"]["accepted"]) == (0, 400)
     verdict.assert_ok(strict=True)
 
@@ -159,7 +159,7 @@ def test_a_quota_nobody_told_us_is_found_without_a_storm(
     result = dialect.run(rows)
 
     verdict = llmock.verdict()
-    print(dialect.provider, limits, verdict.render().splitlines()[0])
+    print(dialect.provider, limits, verdict.render())
     assert result.json["counts"]["accepted"] == rows
     assert verdict.faults <= 0.05 * rows
     verdict.assert_ok(strict=True)

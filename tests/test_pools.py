@@ -155,3 +155,24 @@ def test_a_server_that_limits_its_rate_sends_a_row_on_to_the_next(tmp_path: Path
 
     assert result.json["counts"]["accepted"] == 10
     assert len(free.payments) == 10
+
+
+def test_rows_of_a_dead_teacher_wait_for_it_and_go_to_no_other(tmp_path: Path) -> None:
+    broken = {"on": True}
+
+    def down(_number: int, _body: Body) -> Act | None:
+        return refuse(401) if broken["on"] else None
+
+    with Loopback(script=down) as dead, Loopback() as alive:
+        both = {"a": teacher(dead, pool="a"), "b": teacher(alive, pool="b")}
+        content = recipe(dead, 40, teachers=both)
+        content["steps"] = [{"name": "answer", "prompt": "answer", "teacher": {"a": 1, "b": 1}}]
+        path = save(tmp_path / "r.yaml", content)
+        stopped = cli("generate", path, "-o", tmp_path / "run", "--json")
+        by_other = len(alive.payments)
+        broken["on"] = False
+        again = cli("generate", path, "-o", tmp_path / "run", "--json")
+
+        assert (stopped.code, stopped.json["counts"]["pending"]) == (3, 40 - by_other)
+        assert (again.code, len(dead.payments), len(alive.payments)) == (0, 40 - by_other, by_other)
+    assert 0 < by_other < 40

@@ -127,6 +127,21 @@ def test_a_disk_error_while_refining_lets_paid_requests_end(
     assert again.json["usage"]["lost"]["requests"] == 0
 
 
+def test_a_disk_that_refuses_the_recipe_leaves_all_rows_pending(
+    server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_arguments: object) -> None:
+        raise StorageError("no space left")
+
+    from synthgen.errors import StorageError
+
+    monkeypatch.setattr("synthgen.pipeline.runfolder.RunFolder.write_recipe", refused)
+
+    result = cli("generate", save(tmp_path / "r.yaml", recipe(server)), "-o", tmp_path / "run", "--json")
+
+    assert (result.code, result.json["counts"]["planned"], result.json["counts"]["pending"]) == (6, 5, 5)
+
+
 def test_a_disk_that_refuses_in_the_middle_of_a_swap_leaves_the_earlier_dataset(
     server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

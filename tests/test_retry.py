@@ -30,6 +30,21 @@ def test_a_second_wait_is_longer_than_the_first_whatever_is_drawn() -> None:
     assert all(later > 1.1 * earlier for row in waits for earlier, later in pairwise(row))
 
 
+@pytest.mark.parametrize(
+    ("last_s", "least_s", "most_s"), [(0.0, 1.2, 2.0), (1.9, 2.28, 2.28), (50.0, 2.4, 4.0)]
+)
+def test_a_wait_is_longer_than_the_last_one_as_the_server_saw_it(
+    last_s: float, least_s: float, most_s: float
+) -> None:
+    random.seed(1)
+    policy = RetryPolicy()
+
+    waits = [policy.backoff_s(2, last_s=last_s) for _ in range(400)]
+
+    assert least_s <= round(min(waits), 9)
+    assert round(max(waits), 9) <= most_s
+
+
 def test_the_servers_time_is_kept_to_the_millisecond() -> None:
     assert RetryPolicy().backoff_s(6, 0.125) == 0.125
 

@@ -465,13 +465,18 @@ def test_a_refusal_is_what_the_taxonomy_says(wire: Wire, sent: HttpReply, kind: 
     ("sent", "said"),
     [
         (reply(b"<html><title>Log in</title>"), "HTTP 200: HTML page 'Log in'"),
+        (reply(b"\xef\xbb\xbf<HTML><title>Log in</title>"), "HTTP 200: HTML page 'Log in'"),
+        (
+            reply(b"<!-- by proxy --><head><title>Log in</title>", content_type="text/html; charset=x"),
+            "HTTP 200: HTML page 'Log in'",
+        ),
         (
             reply(b'data: {"text": "private"}', content_type="text/event-stream; x"),
             "no JSON object but text/event-stream",
         ),
         (reply(b'{"id": "priv', content_type="application/json"), "the body is no JSON object"),
     ],
-    ids=["page", "stream", "cut"],
+    ids=["page", "page with a mark", "page by its type", "stream", "cut"],
 )
 def test_a_body_that_is_no_object_is_named_by_its_kind(wire: Wire, sent: HttpReply, said: str) -> None:
     outcome = wire.read(sent)
@@ -498,6 +503,22 @@ def test_retries_say_whether_they_may_have_been_paid(sent: HttpReply, maybe_paid
 
     assert isinstance(outcome, Retry)
     assert outcome.maybe_paid is maybe_paid
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (reply(error("used up", code="insufficient_quota")), "HTTP 200 with an error: used up"),
+        (reply(error("odd")), "HTTP 200 with an error: odd"),
+        (reply(error("odd", code=502)), "HTTP 200 with an error (502): odd"),
+        (reply(error("odd"), 500), "HTTP 500: odd"),
+    ],
+)
+def test_an_error_is_told_with_the_status_it_came_with(sent: HttpReply, said: str) -> None:
+    outcome = OPENAI.read(sent)
+
+    assert isinstance(outcome, Retry | LaneStop)
+    assert outcome.message == said
 
 
 def test_an_error_inside_a_choice_counts() -> None:
@@ -735,6 +756,11 @@ def limit_headers(name: str, limit: str, remaining: str, reset: str) -> dict[str
             limit_headers("x-ratelimit-{}-requests", "60", "20", "31s"),
             [SeenLimit("requests", 60, 20, 60)],
         ),
+        (
+            limit_headers("x-ratelimit-{}-tokens", "120000", "115000", "59.5s"),  # a window that slides
+            [SeenLimit("tokens", 120_000, 115_000, 60)],
+        ),
+        (limit_headers("x-ratelimit-{}-tokens", "120000", "120000", "0s"), []),
         (
             limit_headers("anthropic-ratelimit-input-tokens-{}", "400000", "399000", "2026-01-01T00:00:01Z"),
             [SeenLimit("input_tokens", 400_000, 399_000, 60)],

@@ -123,6 +123,7 @@ class _Attempt:
     tries: int = 0
     backoffs: int = 0
     wait_s: float = 0.0
+    waited_s: float = 0.0  # between the last two sends, in the queue included
     with_lane: bool = False
     failing_since: float | None = None
     maybe_paid: int = 0  # tries that may have been billed without bringing an answer
@@ -300,6 +301,7 @@ class Asker:
             sent = True
             self.sent += 1
             attempt.tries += 1
+            attempt.waited_s = time.time() - attempt.sent_at - attempt.latency_s if attempt.sent_at else 0.0
             attempt.sent_at = time.time()
             started = time.perf_counter()
             outcome = await self._answer(attempt, lane)
@@ -334,7 +336,7 @@ class Asker:
             case Gate(reason, wait_s, exhausted, limits):
                 attempt.tries -= 1
                 attempt.backoffs += 1
-                attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
+                attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s, last_s=attempt.waited_s)
                 if attempt.queue.has_other(lane):
                     attempt.wait_s = min(attempt.wait_s, self.policy.backoff_s(attempt.backoffs))
                 attempt.with_lane = not wait_s
@@ -352,7 +354,7 @@ class Asker:
                     attempt.failing_since = lane.clock()
                 attempt.maybe_paid += outcome.maybe_paid or outcome.body is not None
                 attempt.backoffs += 1
-                attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s)
+                attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s, last_s=attempt.waited_s)
                 attempt.with_lane = False
                 lane.failed(place, f"{reason}: {message}")
                 self._give_up_if_dead(attempt, f"{reason}: {message}")

@@ -15,6 +15,7 @@ __all__ = ["MAX_WAIT_S", "RetryPolicy"]
 
 # An hour: longer limits (daily quotas) are probed once an hour, and a wrong header cannot park a run for years.
 MAX_WAIT_S = 3600.0
+_LONGER = 1.2
 
 
 class _Unused:
@@ -37,14 +38,16 @@ class RetryPolicy:
     )
     stop: stop_base = field(default_factory=lambda: stop_after_attempt(6))
 
-    def backoff_s(self, attempt: int, server_wait_s: float | None = None) -> float:
+    def backoff_s(self, attempt: int, server_wait_s: float | None = None, *, last_s: float = 0.0) -> float:
         """Seconds before the attempt after the `attempt`-th (1-based): the server's time where it named one, at most an hour.
 
-        A server that names no time, or says "now", is not hammered: then jitter decides.
+        A server that names no time, or says "now", is not hammered: then jitter decides. `last_s`: what the server saw
+        of the wait before, in the queue included; this one is longer, if need be twice as long as drawn.
         """
         if server_wait_s is not None and server_wait_s > 0:
             return min(server_wait_s, MAX_WAIT_S)
-        return self.wait(_state(attempt))
+        drawn_s: float = self.wait(_state(attempt))
+        return max(drawn_s, min(_LONGER * last_s, 2 * drawn_s))
 
     def exhausted(self, attempt: int) -> bool:
         """Whether `attempt` tries are enough."""

@@ -146,11 +146,15 @@ def render(progress: Progress, pace: Pace) -> RenderableType:
 
 def _troubles(progress: Progress) -> list[str]:
     """Of each teacher whose last reply was none: for how long, and why. A server that is down is asked on for long."""
-    return [
-        safe(f"{alias}: no answer for {lane.silent_s:.0f} s, trying on; last {lane.last_trouble}")
-        for alias, lane in progress.lanes.items()
-        if lane.silent_s > 0 and lane.last_trouble and not lane.ended
-    ]
+    found = []
+    for alias, lane in progress.lanes.items():
+        silent_s = lane.silent_s
+        if silent_s >= 1 and lane.last_trouble and not lane.ended:
+            pause = f"; pausing {lane.paused_s:.0f} s more" if lane.paused_s >= 1 else ""
+            found.append(
+                safe(f"{alias}: no answer for {silent_s:.0f} s, trying on; last {lane.last_trouble}{pause}")
+            )
+    return found
 
 
 def _batches(progress: Progress) -> list[str]:

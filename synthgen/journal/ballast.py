@@ -29,8 +29,11 @@ class Ballast:
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             _allocate(file)
-        except OSError:
+        except OSError as error:
             self.release()
+            error.strerror = (
+                f"{error.strerror} (a run sets {BALLAST_BYTES >> 20} MiB aside; more than that must be free)"
+            )
             raise
         finally:
             os.close(file)

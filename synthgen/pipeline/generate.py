@@ -234,6 +234,8 @@ class _Run:
                     await self.half.finish(self.journal.index, self.unadmitted)
         except StorageError as problem:
             self.storage = problem
+            if not self.progress.counts.outcomes:  # nothing was begun
+                self._count_pending(self.plan.rows)
         except asyncio.CancelledError:
             if not self._stop_at_once():
                 raise
@@ -255,7 +257,7 @@ class _Run:
             self.progress,
             self.asker,
             self.journal.index.ledger,
-            interrupted=self.interrupts > 0,
+            interrupted=self.interrupts,
             storage=self.storage or self.journal.failure,
             unstored=unstored,
             batches=[way.said for way in self.batches.under_way.values()],

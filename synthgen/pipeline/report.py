@@ -72,14 +72,17 @@ def make_report(
     asker: Asker,
     ledger: Ledger,
     *,
-    interrupted: bool,
+    interrupted: int,
     storage: SynthgenError | None,
     unstored: int,
     batches: Sequence[str] = (),
     warnings: tuple[str, ...] = (),
     refined: bool = True,
 ) -> Report:
-    """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest."""
+    """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest.
+
+    `interrupted`: how often. Whoever does not wait for the end is told why less is accepted than was answered.
+    """
     counts = {name: progress.counts.outcomes.get(name, 0) for name in OUTCOMES}
     problem: SynthgenError | None = None
     stopped = {alias: queue.stopped for alias, queue in asker.queues.items() if queue.stopped}
@@ -89,7 +92,10 @@ def make_report(
         lost = f"; {unstored} paid answers could not be stored" if unstored else ""
         problem = StorageError(f"{storage}{lost}")
     elif interrupted:
-        problem = Interrupted(f"interrupted; the same command goes on where it stopped{under_way}")
+        cut = "; what this session did not settle counts as pending, its replies are stored"
+        problem = Interrupted(
+            f"interrupted; the same command goes on where it stopped{cut if interrupted > 1 else ''}{under_way}"
+        )
     elif asker.budget.reached is not None and counts["pending"]:
         problem = BudgetReached(f"{asker.budget.reached}{under_way}")
     elif stopped and counts["pending"]:

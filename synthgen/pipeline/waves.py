@@ -27,6 +27,8 @@ AHEAD = 8
 # Of the rows for each place in the lanes: those that are asked, or about to be, and those whose wave may still be open.
 _ASKED, _OPEN = 2, 4
 _AT_LEAST = 64
+# Tasks of a run that are no rows; with them there are at most two for each place.
+_OWN_TASKS = 8
 _YIELD_EVERY = 16
 
 
@@ -84,7 +86,7 @@ class Waves:
         self._ahead_of_target = self._ahead if batch_rows else 1
         # Rows that wait for a batch, also one of an earlier session, must not keep out the others.
         in_batches = self._ahead * size if batch_rows or batches.under_way else 0
-        self._window = asyncio.Semaphore(max(_AT_LEAST + _ASKED * places, in_batches))
+        self._window = asyncio.Semaphore(max(_AT_LEAST, _ASKED * places - _OWN_TASKS, in_batches))
         self._queue: asyncio.Queue[Wave | None] = asyncio.Queue()
         self._started_rows = 0
         self._settled_rows = 0

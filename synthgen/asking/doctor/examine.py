@@ -101,13 +101,14 @@ async def _abilities(
 def _find_key(caller: Caller, chat: Heard, listed: HttpReply) -> Finding:
     """Accepted, refused (401) or known but not allowed (403): the plain question decides, the list is a hint."""
     variable = getattr(caller.spec.config, "key_variable", None)
-    shown = f"the key in {variable}" if variable else "no credential"
+    shown = f"the key in {variable}"
     if isinstance(chat.outcome, Answer):
         return Finding("key", "yes", f"{shown} is accepted" if variable else "none is sent, none is needed")
     if isinstance(chat.outcome, LaneStop) and chat.outcome.reason == "auth":
         status = chat.reply.status if chat.reply else 0
         what = "is known, but may not ask this" if status == 403 else "is not accepted"
-        return Finding("key", "no", shorten(f"{shown} {what}: {chat.outcome.message}", 160), status)
+        why = f"{shown} {what}" if variable else "none is sent, but one is wanted"
+        return Finding("key", "no", shorten(f"{why}: {chat.outcome.message}", 160), status)
     if listed.status == 200 and variable:
         return Finding("key", "unknown", f"{shown} may list models; the plain question had no answer")
     return Finding("key", "unknown", "the plain question had no answer")

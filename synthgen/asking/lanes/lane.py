@@ -168,10 +168,10 @@ class Lane:
 
     def vacate(self, place: Place, usage: Usage | None = None) -> None:
         """Free the place; of its tokens, those not in `usage` too (None: unknown, all count as used)."""
-        if usage is not None:
-            self._quotas.settle(place, usage)
         self.counts.in_flight -= 1
         del self._flying[place]
+        if usage is not None and self._quotas.settle(place, usage):
+            self._quotas.expect_usual(self._flying)
         if place is self._probe:
             self._probe = None
 
@@ -221,6 +221,7 @@ class Lane:
         now = self.clock()
         self.counts.rate_limited += 1
         self._broken = 0
+        self.last_trouble = "503, overloaded" if overloaded else "429, rate limit"
         self._recent.append(True)
         self._note_trouble()
         # A server that is overloaded refuses whoever comes; only where it does so often, it is us.

@@ -4,8 +4,8 @@ In: the recipe's limits, what replies say of the server's own, and the usage of 
 request has to wait. Guarantees: never more than a limit's requests pass in any of its windows; a request takes what
 it is expected to use, and the difference comes back (or is owed) when its usage is known; where the
 recipe and a reply name a limit for the same window the stricter one holds (who shares a key sets his part low on
-purpose), else the one that is named; where other users of the same key have used it up, the level follows what the
-server says remains.
+purpose), else the one that is named; what was sent before a reply first named a limit counts against it; where other
+users of the same key have used it up, the level follows what the server says remains.
 
 Expected are the prompt's estimate (corrected by what earlier prompts turned out to be) and the output that nine of
 ten answers stay below, `max_tokens` until an answer has come. A server that counts `max_tokens` and gives nothing back
@@ -46,8 +46,9 @@ class Bucket:
 
     A burst may pass at once, the rest comes in evenly. The level may go below zero: an amount larger than the burst
     waits for a full bucket and then owes the rest, so a window may hold as much more as the largest amount exceeds the
-    burst. The burst is a 60th of a window (at least 1), which costs as little of the rate; half of a day's allowance,
-    since nobody wants a thousand rows spread over a day.
+    burst. The burst is a 60th of a window (at least 1), which costs as little of the rate, or where amounts are usually
+    larger, as much as they are, up to a tenth (rows of 500 tokens at 20,000 a minute were refused 20 times of 100, and
+    a half of the limit was left unused); half of a day's allowance, since nobody wants a thousand rows spread over a day.
     """
 
     def __init__(self, limit: float, window_s: float, now: float) -> None:
@@ -59,9 +60,17 @@ class Bucket:
     def change(self, limit: float) -> None:
         """From now on, `limit` a window."""
         self.limit = limit
-        self.burst = max(1.0, limit / (2 if self.window_s >= _DAY_S else 60))
-        self.rate = (limit - self.burst + 1) / self.window_s
-        self._level = min(self._level, self.burst)
+        self._let_burst(max(1.0, limit / (2 if self.window_s >= _DAY_S else 60)))
+
+    def widen(self, amount: float) -> None:
+        """Amounts of this size are usual: as far as a tenth of the limit goes, they are part of the burst."""
+        if amount > self.burst:
+            self._let_burst(max(self.burst, min(amount, self.limit / 10)))
+
+    def _let_burst(self, burst: float) -> None:
+        self.burst = burst
+        self.rate = (self.limit - burst + 1) / self.window_s
+        self._level = min(self._level, burst)
 
     def wait_s(self, amount: float, now: float) -> float:
         """Seconds until `amount` may pass; 0 means now."""
@@ -127,6 +136,8 @@ class Quotas:
             self._buckets[kind, window_s] = Bucket(value, window_s, now)
         self._reserving: set[tuple[LimitKind, float]] = set()  # limits that count `max_tokens`
         self._passed: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+        self._used: tuple[float, ...] = self._passed  # the same, with what is known since of those answered
+        self._since: float | None = None
         self._input_ratio = 1.0
         self._outputs: deque[int] = deque(maxlen=_REMEMBERED)
         self._answers = 0
@@ -134,30 +145,45 @@ class Quotas:
 
     def wait_s(self, place: Place, now: float) -> float:
         """Seconds until this request may pass; fixes what it will take."""
-        if not self._buckets:
-            return 0.0
         place.input_tokens = place.estimate * self._input_ratio
         place.output_tokens = float(place.max_tokens)
         if self._usual_output is not None:
             place.output_tokens = min(self._usual_output, place.max_tokens or self._usual_output)
+        if not self._buckets:
+            return 0.0
         return max(bucket.wait_s(self._amount(place, which), now) for which, bucket in self._buckets.items())
 
     def take(self, place: Place, now: float) -> None:
         """The request passes."""
         takes = (1.0, place.input_tokens, place.output_tokens, float(place.max_tokens))
-        self._passed = tuple(before + taken for before, taken in zip(self._passed, takes, strict=True))
+        self._passed = _sum(self._passed, takes)
+        self._used = _sum(self._used, takes)
+        if self._since is None:
+            self._since = now
         place.passed, place.sent_at = self._passed, now
         for which, bucket in self._buckets.items():
-            bucket.take(self._amount(place, which))
+            amount = self._amount(place, which)
+            bucket.take(amount)
+            if amount > bucket.burst and self._usual_output is not None:
+                bucket.widen(amount)
 
     def give_back(self, place: Place) -> None:
         """The request passed, but was never sent."""
+        self._used = _sum(
+            self._used, (-1.0, -place.input_tokens, -place.output_tokens, -float(place.max_tokens))
+        )
         for which, bucket in self._buckets.items():
             bucket.take(-self._amount(place, which))
 
-    def settle(self, place: Place, usage: Usage) -> None:
-        """Put what was used in the place of what was taken, and learn from it; the request itself stays counted."""
+    def settle(self, place: Place, usage: Usage) -> bool:
+        """Put what was used in the place of what was taken, and learn from it; the request itself stays counted.
+
+        Returns whether it is the first to show how long answers are: those in flight are expected to be longer.
+        """
+        unknown = self._usual_output is None
         input_tokens = usage.input_tokens - (usage.cached_input_tokens if self._cached_free else 0)
+        more = input_tokens - place.input_tokens, usage.output_tokens - place.output_tokens
+        self._used = _sum(self._used, (0.0, *more, 0.0))
         for which, bucket in self._buckets.items():
             if which not in self._reserving:
                 used = _amount(which[0], 1.0, input_tokens, usage.output_tokens)
@@ -171,6 +197,17 @@ class Quotas:
                 ordered = sorted(self._outputs)
                 self._usual_output = float(ordered[(9 * len(ordered)) // 10])
             self._answers += 1
+        return unknown and self._usual_output is not None
+
+    def expect_usual(self, flying: Iterable[Place]) -> None:
+        """Requests that were sent before any answer take what answers turn out to use, not `max_tokens`."""
+        for place in flying:
+            less = min(0.0, (self._usual_output or 0.0) - place.output_tokens)
+            place.output_tokens += less
+            self._used = _sum(self._used, (0.0, 0.0, less, 0.0))
+            for which, bucket in self._buckets.items():
+                if which not in self._reserving:
+                    bucket.take(_amount(which[0], 0.0, 0.0, less))
 
     def see(self, place: Place, seen: Iterable[SeenLimit], now: float, *, refused: bool = False) -> None:
         """What the reply to `place` says of the server's limits; `refused`: it is a 429.
@@ -183,6 +220,7 @@ class Quotas:
             bucket = self._buckets.get(which)
             if bucket is None:
                 bucket = self._buckets[which] = Bucket(stricter, limit.window_s, now)
+                bucket.take(self._used_before(which, now))
             elif bucket.limit != stricter:
                 bucket.change(stricter)
             if limit.remaining is not None:
@@ -199,6 +237,14 @@ class Quotas:
                     after += taken  # comes back with `settle`, but it is not missing in what remains
                 bucket.cap(limit.remaining + refilled - after, now)
 
+    def _used_before(self, which: tuple[LimitKind, float], now: float) -> float:
+        """What this lane has taken in the last window of a limit that nobody had named; in flight as expected."""
+        requests, input_tokens, output_tokens, _ = self._used
+        since_s = 0.0 if self._since is None else now - self._since
+        return _amount(which[0], requests, input_tokens, output_tokens) * min(
+            1.0, which[1] / max(since_s, 1.0)
+        )
+
     def _amount(self, place: Place, which: tuple[LimitKind, float]) -> float:
         return place.amount(which[0], reserved=which in self._reserving)
 
@@ -208,6 +254,10 @@ class Quotas:
             f"{kind} per {window_s:g} s": [round(bucket.level(now), 1), bucket.limit]
             for (kind, window_s), bucket in self._buckets.items()
         }
+
+
+def _sum(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 def _amount(kind: LimitKind, requests: float, input_tokens: float, output_tokens: float) -> float:

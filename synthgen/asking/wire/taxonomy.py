@@ -50,7 +50,8 @@ _CONTEXT_TEXT = re.compile(
     r"|exceeds? (?:the )?(?:available )?context|context window",
     re.IGNORECASE,
 )
-_PAGE = re.compile(rb"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
+_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
+_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _BALANCE_TEXT = re.compile(r"credit balance is too low|insufficient (?:credits?|balance)", re.IGNORECASE)
 
 # An error object inside a 200 has no status of its own but for its code.
@@ -98,11 +99,13 @@ def unusable(reply: HttpReply, why: str) -> Retry:
 def no_object(reply: HttpReply) -> Retry:
     """A 200 whose body is no JSON object: unusable, but for a page, which is a proxy's or a login's and was not paid.
 
-    Of other bodies only the kind is said: what they hold may be an answer.
+    A page is the same trouble whatever its status, 200 or 502: asked again, and where it is all that comes, the rows
+    stay pending. Of other bodies only the kind is said: they may hold an answer.
     """
-    if _PAGE.match(reply.body[:1024]):
-        return Retry("server_error", shorten(f"HTTP {reply.status}: {_page_text(reply.body)}"))
     kind = reply.headers.get("content-type", "").partition(";")[0].strip()
+    head = reply.body[:1024]
+    if _PAGE.match(head) or (kind.lower() == "text/html" and _MARKUP.match(head)):
+        return Retry("server_error", shorten(f"HTTP {reply.status}: {_page_text(reply.body)}"))
     said = f" but {kind}" if re.fullmatch(r"[\w.+/-]{1,60}", kind) and "json" not in kind else ""
     return unusable(reply, f"the body is no JSON object{said}")
 
@@ -115,12 +118,14 @@ def read_error(reply: HttpReply, payload: dict[str, JSONValue] | None, now: floa
     if inside_200:
         named = (_STATUS_OF[code] for code in sorted(fault.codes) if code in _STATUS_OF)
         status = fault.status or next(named, 500)
-    return _final(status, fault, reply) or _temporary(status, fault, reply, now, paid=inside_200)
+    own = f" ({fault.status})" if fault.status else ""
+    head = f"HTTP {reply.status} with an error{own}" if inside_200 else f"HTTP {status}"
+    said = shorten(f"{head}: {fault.message}")
+    return _final(status, fault, reply, said) or _temporary(status, fault, reply, now, said, paid=inside_200)
 
 
-def _final(status: int, fault: _Fault, reply: HttpReply) -> RowFailure | LaneStop | None:
+def _final(status: int, fault: _Fault, reply: HttpReply, said: str) -> RowFailure | LaneStop | None:
     """Faults that the same request meets again, None for the others."""
-    said = shorten(f"HTTP {status}: {fault.message}")
     if 300 <= status < 400:
         target = reply.headers.get("location", "nowhere")
         return LaneStop(
@@ -141,7 +146,9 @@ def _final(status: int, fault: _Fault, reply: HttpReply) -> RowFailure | LaneSto
     return RowFailure("too_large" if status == 413 else "invalid", said)
 
 
-def _temporary(status: int, fault: _Fault, reply: HttpReply, now: float, *, paid: bool) -> Retry | Gate:
+def _temporary(
+    status: int, fault: _Fault, reply: HttpReply, now: float, said: str, *, paid: bool
+) -> Retry | Gate:
     wait, limits = read_wait(reply.headers, now), read_limits(reply.headers, now)
     if status == 429 or fault.says(_THROTTLED):
         if "resource_unavailable" in fault.codes or "resource unavailable" in fault.message.lower():
@@ -154,7 +161,7 @@ def _temporary(status: int, fault: _Fault, reply: HttpReply, now: float, *, paid
         return Gate("overloaded", wait.seconds, wait.exhausted, limits)
     return Retry(
         "busy" if 400 <= status < 499 else "server_error",
-        shorten(f"HTTP {status}: {fault.message}"),
+        said,
         wait_s=wait.seconds,
         maybe_paid=paid or status in (499, 504),
         body=reply.body if paid else None,

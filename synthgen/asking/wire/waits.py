@@ -87,17 +87,18 @@ def read_limits(headers: Mapping[str, str], now: float) -> tuple[SeenLimit, ...]
 def _window_s(limit: float, remaining: float | None, reset_s: float | None) -> float:
     """A minute, a day (Groq's and OpenAI's free requests), or 0 where it cannot be told yet.
 
-    A limit that fills up evenly is full again after (limit - remaining) / limit of its window; one that starts anew
-    with the clock, within its window.
+    A limit that fills up evenly is full again after (limit - remaining) / limit of its window; one that slides or starts
+    anew with the clock, within its window. Only a reset that may be a day's, evenly, is doubted: the next replies tell.
+    A day that ends within the next 90 s is taken for a minute, which is too loose and holds nobody up.
     """
     if reset_s is None or remaining is None:
         return _MINUTE_S
     if reset_s > 1.5 * _MINUTE_S:
         return _DAY_S
     used = (limit - remaining) / limit
-    if used > 0.1:
-        return _MINUTE_S
-    return _MINUTE_S if used and 0.5 * _MINUTE_S < reset_s / used < 1.5 * _MINUTE_S else 0.0
+    if not used:
+        return 0.0
+    return 0.0 if 0.2 * _DAY_S < reset_s / used < 2 * _DAY_S else _MINUTE_S
 
 
 def _spent(headers: Mapping[str, str]) -> list[str]:
