@@ -9,13 +9,14 @@ Axes: C bytes, X code points, T tokens, S shingles, N texts, P permutations, B b
 import numpy as np
 
 from synthgen.refine.kernel_bits import LANES, U8, compiled, lower_corners, lower_lanes
+from synthgen.refine.kernel_lanes import EIGHT
 from synthgen.refine.kernel_shingles import Tables, new_scratch, shingle_text
 from synthgen.refine.shingles import CHAR_BASE, CORNER_BITS, I64, U32, U64
 
 __all__ = ["band_keys", "sign", "signatures"]
 
 _CHAR_BASE = np.uint64(CHAR_BASE)
-_ZERO, _29, _32 = (np.uint64(x) for x in (0, 29, 32))
+_29 = np.uint64(29)
 _TOP32 = np.uint32(0xFFFFFFFF)
 _GROUP = LANES << CORNER_BITS
 
@@ -49,17 +50,17 @@ def sign(hash_S: U32, factor_P: U32, summand_P: U32, signature_P: U32) -> None:
 
 
 @compiled
-def sign_corners(hash_S: U32, factor_P: U32, summand_P: U32, low_P: U32, signature_P: U32) -> None:
-    """`shingles.sign_corners` of one text. `low_P`: room for whole groups of places."""
-    eights = hash_S.size - hash_S.size % 8
+def sign_corners(hash_S: U64, factor_P: U32, summand_P: U32, low_P: U32, signature_P: U32) -> None:
+    """`shingles.sign_corners` of one text, by the upper halves of its hashes, which are whole eights.
+
+    `low_P`: room for whole groups of places.
+    """
     for group in range(low_P.size // _GROUP):
         own_P = low_P[group * _GROUP : (group + 1) * _GROUP]
         own_P[: _GROUP // 2] = _TOP32
         own_P[_GROUP // 2 :] = np.uint32(0)
-        for s in range(0, eights, 8):
+        for s in range(0, hash_S.size, EIGHT):
             lower_corners(low_P, factor_P, summand_P, group, hash_S, s, 8)
-        for s in range(eights, hash_S.size):
-            lower_corners(low_P, factor_P, summand_P, group, hash_S, s, 1)
         for p in range(_GROUP // 2, _GROUP):
             own_P[p] = ~own_P[p]
     signature_P[:] = low_P[: signature_P.size]
@@ -82,19 +83,17 @@ def signatures(
     Returns how many texts are done: not all where the next has a character that is not in the tables yet.
     """
     scratch = new_scratch(offset_N1, tables.power_T.size)
-    hash_S = np.empty(scratch.hash_T.size, np.uint32)
     low_P = np.empty((factor_P.size + _GROUP - 1) // _GROUP * _GROUP, np.uint32)
     for i in range(done, offset_N1.size - 1):
         count = shingle_text(buffer_C, offset_N1[i], offset_N1[i + 1], tables, words, scratch)
         if count < 0:
             return i
-        total = _ZERO
-        for s in range(count):
-            total += scratch.hash_T[s]
-            hash_S[s] = np.uint32(scratch.hash_T[s] >> _32)
-        total_N[i] = total
+        total_N[i] = scratch.hash_T[:count].sum()
         if factor_P.size > 0:
-            sign_corners(hash_S[:count], factor_P, summand_P, low_P, signature_NP[i])
+            whole = (count + EIGHT - 1) // EIGHT * EIGHT
+            for s in range(count, whole):
+                scratch.hash_T[s] = scratch.hash_T[s - 1]  # once more changes no minimum
+            sign_corners(scratch.hash_T[:whole], factor_P, summand_P, low_P, signature_NP[i])
     return int(offset_N1.size - 1)
 
 

@@ -19,7 +19,7 @@ from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from synthgen.refine.shingles import CORNER_BITS, U32
+from synthgen.refine.shingles import CORNER_BITS, U32, U64
 
 __all__ = [
     "LANES",
@@ -177,7 +177,8 @@ def _lower_corners(
         )
         start = place_of(context, builder, kinds[4], args[4], args[5], ir.IntType(32))
         for i in range(count.literal_value):
-            permuted = builder.add(builder.mul(_spread(builder, start, i), factors), summands)
+            upper = _spread(builder, start, 2 * i + 1)
+            permuted = builder.add(builder.mul(upper, factors), summands)
             for c in range(corners // 2):
                 mask = ir.Constant(_VECTOR, [c << (32 - CORNER_BITS)] * LANES)
                 seen = builder.xor(permuted, mask) if c else permuted
@@ -207,6 +208,6 @@ lower_lanes = cast(Callable[[U32, U32, U32, int, U32, int, int], None], _lower_l
 """`lower_lanes(signature_P, factor_P, summand_P, p, hash_S, s, count)`: lower the `LANES` places from `p` on to what
 `count` (a literal) hashes from `s` on, already mixed, are permuted to."""
 
-lower_corners = cast(Callable[[U32, U32, U32, int, U32, int, int], None], _lower_corners)
-"""`lower_corners(low_P, factor_L, summand_L, group, hash_S, s, count)`: take `count` (a literal) hashes from `s` on into the
-group's smallest and greatest permuted hashes: `shingles.sign_corners` says which."""
+lower_corners = cast(Callable[[U32, U32, U32, int, U64, int, int], None], _lower_corners)
+"""`lower_corners(low_P, factor_L, summand_L, group, hash_S, s, count)`: take the upper halves of `count` (a literal) hashes from
+`s` on into the group's smallest and greatest permuted hashes: `shingles.sign_corners` says which."""
