@@ -12,9 +12,10 @@ cluster (`merged`).
 
 Every tool starts from the same list of texts or series and ends with its clusters. Those that others must build around
 (tokenising, union-find) are built as their own examples do it. Each contestant runs in a process of its own, threads
-limited to what its name says. datasketch and rensa see fewer documents where they would take minutes: rates, not times,
-are compared. `--python rensa=VENV/bin/python` measures a tool with another interpreter (polars and numpy it needs as well);
-one that is not installed is left out with a line on stderr.
+limited to what its name says. Others see fewer documents where they would take minutes: rates, not times, are compared.
+`--python rensa=VENV/bin/python` measures a tool (`benchmarks/dedup_peers.py`) with another interpreter (polars and numpy it
+needs as well); one that is not installed is left out with a line on stderr. `--speed` leaves the labels out, which take longer
+than the tools.
 
 Labels and `precision` cut words as `\\w+` does, with no code of ours. The package cuts scripts without spaces by character and
 folds case fully, so that a removed pair in such a script may be below the threshold by `\\w+`: `precision by our cut` is the
@@ -24,7 +25,6 @@ same share by brute force over the documented cut, one character at a time (`doc
 import argparse
 import json
 import os
-import re
 import resource
 import statistics
 import subprocess
@@ -38,9 +38,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from dedup_corpus import jaccard
-
-WORD = re.compile(r"\w+")
-Clusters = list[tuple[int, int]]  # for each document the cluster it is in, and the one it repeats or -1
+from dedup_peers import Clusters, datasketch, datatrove, rensa, text_dedup
 
 
 def ours(threads: int, kernel: bool, hash_name: str, texts: pl.Series, threshold: float) -> Clusters:
@@ -49,12 +47,7 @@ def ours(threads: int, kernel: bool, hash_name: str, texts: pl.Series, threshold
 
     rule = MinHashRule(threshold=threshold, hash=hash_name)  # type: ignore[arg-type]
     found = near_duplicates(texts, rule, threads=threads, kernel=kernel)
-    return list(zip(found.cluster_N.tolist(), found.of_N.tolist(), strict=True))
-
-
-def shingles(text: str) -> list[str]:
-    words = WORD.findall(text.lower())
-    return [" ".join(words[i : i + 5]) for i in range(len(words) - 4)] or [" ".join(words)]
+    return found.cluster_N, found.of_N
 
 
 # Chinese, kana, Thai, Lao, Khmer, Burmese, Tibetan: what docs/dedup.md names as written without spaces.
@@ -86,43 +79,6 @@ def documented_jaccard(a: str, b: str) -> float:
     return len(grams_a & grams_b) / max(len(grams_a | grams_b), 1)
 
 
-def joined(count: int, edges: list[tuple[int, int]]) -> Clusters:
-    """Transitive closure, as users of the index write it: the smallest of a component stays."""
-    parent = list(range(count))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for a, b in edges:
-        a, b = sorted((root(a), root(b)))
-        parent[b] = a
-    return [(root(i), root(i) if root(i) != i else -1) for i in range(count)]
-
-
-def datasketch(texts: pl.Series, threshold: float) -> Clusters:
-    from datasketch import MinHash, MinHashLSH
-
-    sets = [{shingle.encode() for shingle in shingles(text)} for text in texts]
-    lsh = MinHashLSH(threshold=threshold, num_perm=128)
-    sketches = MinHash.bulk(sets, num_perm=128)
-    for i, sketch in enumerate(sketches):
-        lsh.insert(i, sketch, check_duplication=False)
-    edges = [(j, i) for i, sketch in enumerate(sketches) for j in lsh.query(sketch) if j < i]
-    return joined(len(texts), edges)
-
-
-def rensa(texts: pl.Series, threshold: float) -> Clusters:
-    """Its quickest path: a digest matrix and one-shot flags; flags know no clusters."""
-    from rensa import RMinHash, RMinHashLSH
-
-    matrix = RMinHash.digest_matrix_from_token_sets([shingles(text) for text in texts], 128, 42)
-    flags = RMinHashLSH(threshold, 128, 16).query_duplicate_flags_matrix_one_shot(matrix)
-    return [(0, 0 if flag else -1) for flag in flags]
-
-
 TOOLS: dict[str, tuple[Callable[[pl.Series, float], Clusters], int]] = {
     "ours": (lambda texts, t: ours(1, True, "fast", texts, t), 1 << 62),
     "ours 2 threads": (lambda texts, t: ours(2, True, "fast", texts, t), 1 << 62),
@@ -131,10 +87,13 @@ TOOLS: dict[str, tuple[Callable[[pl.Series, float], Clusters], int]] = {
     "ours xxh32": (lambda texts, t: ours(1, True, "xxh32", texts, t), 1 << 62),
     "datasketch": (datasketch, 20_000),
     "rensa": (rensa, 50_000),
+    "text-dedup": (text_dedup, 10_000),
+    "datatrove": (datatrove, 3_000),
 }
+FLAGS = ("rensa",)  # these know no clusters
 
 
-def measure(name: str, corpus: Path, docs: int, threshold: float) -> dict[str, object]:
+def measure(name: str, corpus: Path, docs: int, threshold: float, *, judged: bool) -> dict[str, object]:
     """One contestant, in this process."""
     run, most = TOOLS[name]
     texts = pl.read_parquet(corpus / "docs.parquet", n_rows=min(docs, most))["text"].rechunk()
@@ -149,14 +108,14 @@ def measure(name: str, corpus: Path, docs: int, threshold: float) -> dict[str, o
         "wall_s": wall,
         "cpu_s": cpu,
         "memory_mb": (after_kb - before_kb) / 1024,
-        "removed": sum(of >= 0 for _, of in found),
-        **({} if name == "rensa" else quality(found, texts, corpus, threshold)),
+        "removed": sum(int(of) >= 0 for of in found[1]),
+        **({} if name in FLAGS or not judged else quality(found, texts, corpus, threshold)),
     }
 
 
 def quality(clusters: Clusters, texts: pl.Series, corpus: Path, threshold: float) -> dict[str, object]:
     """Against the labels."""
-    cluster, of = zip(*clusters, strict=True)
+    cluster, of = ([int(row) for row in rows] for rows in clusters)
     pairs = pl.read_parquet(corpus / "pairs.parquet").filter(pl.max_horizontal("a", "b") < len(of))
     found: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     merged = distinct = 0
@@ -193,10 +152,11 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.8)
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="its interpreter")
+    parser.add_argument("--speed", action="store_true", help="leave the labels out")
     parser.add_argument("--one", help="measure one tool in this process and print JSON")
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args.one, args.corpus, args.docs, args.threshold)))
+        print(json.dumps(measure(args.one, args.corpus, args.docs, args.threshold, judged=not args.speed)))
         return
     pythons = dict(choice.split("=", 1) for choice in args.python)
     names = args.tools.split(",")
@@ -213,7 +173,7 @@ def main() -> None:
                 "--docs",
                 str(args.docs),
             ]
-            command += ["--threshold", str(args.threshold)]
+            command += ["--threshold", str(args.threshold), *(["--speed"] if args.speed else [])]
             env = {
                 **os.environ,
                 "POLARS_MAX_THREADS": "2" if "2 threads" in name else "1",

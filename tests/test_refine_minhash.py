@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthgen.errors import UsageError
+from synthgen.refine import minhash_kernel
 from synthgen.refine.minhash import MinHasher
 from synthgen.refine.minhash_kernel import KernelBackend
 from synthgen.refine.minhash_rule import HashName, MinHashRule, permutations
@@ -101,12 +102,15 @@ def test_the_kernel_equals_numpy_on_any_text(texts: list[str]) -> None:
     series = pl.Series(texts, dtype=pl.String)
     both = [MinHasher(MinHashRule(num_perm=16), kernel=kernel) for kernel in (True, False)]
 
+    first, second = (pairs.ravel() for pairs in np.indices((len(texts), len(texts))))
+
     kernel, plain = (hasher.signatures(series) for hasher in both)
-    sets, plain_sets = (hasher.sets(series) for hasher in both)
+    jaccard, plain_jaccard = (hasher.jaccards(series, first, second) for hasher in both)
+    total, plain_total = (hasher.band_keys(series).total_N for hasher in both)
 
     assert np.array_equal(kernel, plain)
-    for i in range(len(texts)):
-        assert sorted(sets.of(i).tolist()) == plain_sets.of(i).tolist()
+    assert np.array_equal(jaccard, plain_jaccard)
+    assert np.array_equal(total, plain_total)
 
 
 @pytest.mark.parametrize("kernel", [True, False])
@@ -117,11 +121,32 @@ def test_the_jaccard_of_a_pair_is_exact(kernel: bool) -> None:
     first, second = rng.integers(0, 60, 500), rng.integers(0, 400, 500)
     shingles = [independent_shingles(text) for text in texts]
 
-    found = hasher.jaccard(hasher.sets(texts), first, second)
+    found = hasher.jaccards(texts, first, second)
 
     for a, b, score in zip(first.tolist(), second.tolist(), found.tolist(), strict=True):
         union = shingles[a] | shingles[b]
         assert score == (len(shingles[a] & shingles[b]) / len(union) if union else 0.0)
+
+
+def test_characters_met_on_the_way_change_nothing() -> None:
+    texts = pl.Series([f"one two three four five six seven {chr(0x10000 + i)} eight" for i in range(40)])
+    first, second = np.zeros(39, np.int64), np.arange(1, 40)
+    minhash_kernel._alphabet.cache_clear()
+
+    both = [MinHasher(MinHashRule(), kernel=kernel) for kernel in (True, False)]
+
+    assert np.array_equal(*(hasher.jaccards(texts.reverse(), first, second) for hasher in both))
+    assert np.array_equal(*(hasher.band_keys(texts).key_BN for hasher in both))
+
+
+@pytest.mark.parametrize("size", [*range(6), 7, 8, 9, 15, 16, 17, 24, 25, 60])
+def test_words_of_any_length_are_hashed_whole(size: int) -> None:
+    text = " ".join("abcdefghij"[i % 10] * (size + i % 3) for i in range(23))
+    texts = pl.Series([text, text.replace("j", "k"), f"{text} x"])
+
+    kernel, plain = (MinHasher(MinHashRule(), kernel=kernel).signatures(texts) for kernel in (True, False))
+
+    assert np.array_equal(kernel, plain)
 
 
 @pytest.mark.parametrize("kernel", [True, False])

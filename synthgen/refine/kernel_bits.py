@@ -19,15 +19,19 @@ from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from synthgen.refine.shingles import CORNER_BITS, U32
+from synthgen.refine.shingles import CORNER_BITS, U32, U64
 
 __all__ = [
     "LANES",
+    "NOTHING",
     "U8",
+    "Codegen",
     "compiled",
     "load64",
     "lower_corners",
     "lower_lanes",
+    "ones",
+    "place_of",
     "store64",
     "trailing_zeros",
 ]
@@ -38,8 +42,8 @@ LANES = 16
 
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _VECTOR = ir.VectorType(ir.IntType(32), LANES)
-_NOTHING = ir.Constant(_BYTE.as_pointer(), None)
-_Codegen = tuple[Signature, Callable[[BaseContext, ir.IRBuilder, Signature, Sequence[ir.Value]], ir.Value]]
+NOTHING = ir.Constant(_BYTE.as_pointer(), None)
+Codegen = tuple[Signature, Callable[[BaseContext, ir.IRBuilder, Signature, Sequence[ir.Value]], ir.Value]]
 
 
 def compiled(function: F) -> F:
@@ -50,7 +54,7 @@ def compiled(function: F) -> F:
         return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
-def _place(
+def place_of(
     context: BaseContext, builder: ir.IRBuilder, kind: types.Array, array: ir.Value, at: ir.Value, to: ir.Type
 ) -> ir.Value:
     """Where the item `at` of an array lies, as a pointer to something else."""
@@ -60,32 +64,40 @@ def _place(
 
 
 @intrinsic
-def _load64(_: object, text_C: types.Array, at: types.Integer) -> _Codegen:
+def _load64(_: object, text_C: types.Array, at: types.Integer) -> Codegen:
     def code(
         context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]
     ) -> ir.Value:
-        place = _place(context, builder, signature.args[0], args[0], args[1], _WORD)
+        place = place_of(context, builder, signature.args[0], args[0], args[1], _WORD)
         return builder.load(place, align=1)
 
     return types.uint64(text_C, types.int64), code
 
 
 @intrinsic
-def _store64(_: object, text_C: types.Array, at: types.Integer, value: types.Integer) -> _Codegen:
+def _store64(_: object, text_C: types.Array, at: types.Integer, value: types.Integer) -> Codegen:
     def code(
         context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]
     ) -> ir.Value:
-        place = _place(context, builder, signature.args[0], args[0], args[1], _WORD)
+        place = place_of(context, builder, signature.args[0], args[0], args[1], _WORD)
         builder.store(args[2], place, align=1)
-        return _NOTHING
+        return NOTHING
 
     return types.void(text_C, types.int64, types.uint64), code
 
 
 @intrinsic
-def _trailing_zeros(_: object, value: types.Integer) -> _Codegen:
+def _trailing_zeros(_: object, value: types.Integer) -> Codegen:
     def code(_: BaseContext, builder: ir.IRBuilder, __: Signature, args: Sequence[ir.Value]) -> ir.Value:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), code
+
+
+@intrinsic
+def _ones(_: object, value: types.Integer) -> Codegen:
+    def code(_: BaseContext, builder: ir.IRBuilder, __: Signature, args: Sequence[ir.Value]) -> ir.Value:
+        return builder.ctpop(args[0])
 
     return types.uint64(types.uint64), code
 
@@ -108,7 +120,7 @@ def _lower_lanes(
     hash_S: types.Array,
     first: types.Integer,
     count: types.IntegerLiteral,
-) -> _Codegen | None:
+) -> Codegen | None:
     if not isinstance(count, types.IntegerLiteral):
         return None
 
@@ -117,16 +129,16 @@ def _lower_lanes(
     ) -> ir.Value:
         kinds = signature.args
         own, factor, summand = (
-            _place(context, builder, kinds[i], args[i], args[3], _VECTOR) for i in range(3)
+            place_of(context, builder, kinds[i], args[i], args[3], _VECTOR) for i in range(3)
         )
         low = builder.load(own, align=4)
         factors, summands = builder.load(factor, align=4), builder.load(summand, align=4)
-        first = _place(context, builder, kinds[4], args[4], args[5], ir.IntType(32))
+        first = place_of(context, builder, kinds[4], args[4], args[5], ir.IntType(32))
         for i in range(count.literal_value):
             found = builder.add(builder.mul(_spread(builder, first, i), factors), summands)
             low = builder.select(builder.icmp_unsigned("<", found, low), found, low)
         builder.store(low, own, align=4)
-        return _NOTHING
+        return NOTHING
 
     integers = (types.int64, hash_S, types.int64, count)
     return types.void(signature_P, factor_P, summand_P, *integers), code
@@ -142,7 +154,7 @@ def _lower_corners(
     hash_S: types.Array,
     first: types.Integer,
     count: types.IntegerLiteral,
-) -> _Codegen | None:
+) -> Codegen | None:
     if not isinstance(count, types.IntegerLiteral):
         return None
     corners = 1 << CORNER_BITS
@@ -153,18 +165,20 @@ def _lower_corners(
         kinds = signature.args
         lane = builder.mul(args[3], ir.Constant(_WORD, LANES))
         place = builder.mul(lane, ir.Constant(_WORD, corners))
-        own = _place(context, builder, kinds[0], args[0], place, ir.IntType(32))
+        own = place_of(context, builder, kinds[0], args[0], place, ir.IntType(32))
         rows = [
             builder.bitcast(builder.gep(own, [ir.Constant(_WORD, c * LANES)]), _VECTOR.as_pointer())
             for c in range(corners)
         ]
         found = [builder.load(row, align=4) for row in rows]
         factors, summands = (
-            builder.load(_place(context, builder, kinds[i], args[i], lane, _VECTOR), align=4) for i in (1, 2)
+            builder.load(place_of(context, builder, kinds[i], args[i], lane, _VECTOR), align=4)
+            for i in (1, 2)
         )
-        start = _place(context, builder, kinds[4], args[4], args[5], ir.IntType(32))
+        start = place_of(context, builder, kinds[4], args[4], args[5], ir.IntType(32))
         for i in range(count.literal_value):
-            permuted = builder.add(builder.mul(_spread(builder, start, i), factors), summands)
+            upper = _spread(builder, start, 2 * i + 1)
+            permuted = builder.add(builder.mul(upper, factors), summands)
             for c in range(corners // 2):
                 mask = ir.Constant(_VECTOR, [c << (32 - CORNER_BITS)] * LANES)
                 seen = builder.xor(permuted, mask) if c else permuted
@@ -173,7 +187,7 @@ def _lower_corners(
                     found[corner] = builder.select(nearer, seen, found[corner])
         for row, value in zip(rows, found, strict=True):
             builder.store(value, row, align=4)
-        return _NOTHING
+        return NOTHING
 
     return types.void(low_P, factor_L, summand_L, types.int64, hash_S, types.int64, count), code
 
@@ -187,10 +201,13 @@ store64 = cast(Callable[[U8, int, np.uint64], None], _store64)
 trailing_zeros = cast(Callable[[np.uint64], np.uint64], _trailing_zeros)
 """The number of the lowest set bit, 64 for 0."""
 
+ones = cast(Callable[[np.uint64], np.uint64], _ones)
+"""How many bits are set."""
+
 lower_lanes = cast(Callable[[U32, U32, U32, int, U32, int, int], None], _lower_lanes)
 """`lower_lanes(signature_P, factor_P, summand_P, p, hash_S, s, count)`: lower the `LANES` places from `p` on to what
 `count` (a literal) hashes from `s` on, already mixed, are permuted to."""
 
-lower_corners = cast(Callable[[U32, U32, U32, int, U32, int, int], None], _lower_corners)
-"""`lower_corners(low_P, factor_L, summand_L, group, hash_S, s, count)`: take `count` (a literal) hashes from `s` on into the
-group's smallest and greatest permuted hashes: `shingles.sign_corners` says which."""
+lower_corners = cast(Callable[[U32, U32, U32, int, U64, int, int], None], _lower_corners)
+"""`lower_corners(low_P, factor_L, summand_L, group, hash_S, s, count)`: take the upper halves of `count` (a literal) hashes from
+`s` on into the group's smallest and greatest permuted hashes: `shingles.sign_corners` says which."""

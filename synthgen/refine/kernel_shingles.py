@@ -10,10 +10,7 @@ Rejected: numba's own parallel loops (its thread pool must not be entered from s
     fold     eight bytes at once: ASCII is lowered and told apart by arithmetic on all of them (`_fold8`), anything else
              goes one character at a time through the alphabet's tables
     edges    one bit per folded byte says whether it stands in a word; where neighbours differ, a word begins or ends
-    hash     words of up to sixteen bytes are two loads and two multiplications
-
-Loops run over slices by their own counter: numba then needs no code for negative places, and LLVM works on eight
-shingles at once.
+    hash     words of up to sixteen bytes are two loads and three multiplications, eight words at once
 
 Axes: C bytes, X code points, T tokens, W sixty-fours of bytes, E edges of words, G shingles, repeats included, N texts.
 """
@@ -24,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from synthgen.refine.alphabet import EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD
-from synthgen.refine.kernel_bits import U8, compiled, load64, store64, trailing_zeros
+from synthgen.refine.kernel_bits import U8, compiled, load64, ones, store64, trailing_zeros
+from synthgen.refine.kernel_lanes import EIGHT, MIX_A, MIX_B, hash_shingles, hash_words
 from synthgen.refine.shingles import CHAR_BASE, CHUNK_BASE, I64, U32, U64
 
 __all__ = [
@@ -40,8 +38,7 @@ __all__ = [
 ]
 
 _CHAR_BASE, _CHUNK_BASE = np.uint64(CHAR_BASE), np.uint64(CHUNK_BASE)
-_MIX_A = np.uint64(0xFF51AFD7ED558CCD)
-_MIX_B = np.uint64(0xC4CEB9FE1A85EC53)
+_MIX_A, _MIX_B = np.uint64(MIX_A), np.uint64(MIX_B)
 _ZERO, _ONE, _2, _7, _33, _56, _63 = (np.uint64(x) for x in (0, 1, 2, 7, 33, 56, 63))
 _HIGH = np.uint64(0x8080808080808080)
 _EACH = np.uint64(0x0101010101010101)
@@ -54,6 +51,7 @@ _FROM_0, _PAST_9 = _EACH * np.uint64(0x80 - ord("0")), _EACH * np.uint64(0x80 - 
 _FROM_1, _LINE = _EACH * np.uint64(0x7F), _EACH * np.uint64(ord("_"))
 # The lowest n bytes of a chunk.
 _KEEP = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+_USUAL_EDGES = 24  # of words in 64 bytes
 _SLACK = 128  # bytes that a load, a store or a block of bits may reach past the end
 
 
@@ -67,7 +65,8 @@ class Tables(NamedTuple):
 
 class Scratch(NamedTuple):
     """What the loops write for one text. `text_C` folded; `flag_C`: 1 in a word, 3 for a mark in one, else 0; `bits_C`: a bit
-    for each of them; `edge_E`: where each token begins and ends in `text_C`; `hash_T`: of its shingles."""
+    for each of them; `edge_E`: where each token begins and ends in `text_C`; what is behind the last is of other texts and
+    lies in `text_C` too; `hash_T`: of its shingles."""
 
     text_C: U8
     flag_C: U8
@@ -89,9 +88,9 @@ def new_scratch(offset_N1: I64, n: int) -> Scratch:
         np.zeros(size, np.uint8),
         np.zeros(size, np.uint8),
         np.zeros(size // 8 + 16, np.uint8),
-        np.empty(2 * tokens + 16, np.int64),
-        np.empty(tokens, np.uint64),
-        np.empty(tokens, np.uint64),
+        np.zeros(2 * tokens + 2 * _USUAL_EDGES, np.int64),
+        np.empty(tokens + n + EIGHT, np.uint64),
+        np.empty(tokens + EIGHT, np.uint64),
     )
 
 
@@ -286,18 +285,20 @@ def _edges(bits_C: U8, size: int, edge_E: I64) -> int:
     count = 0
     for w in range(whole // 8 + 1):
         bits = load64(bits_C, 8 * w)
-        differs = bits ^ (bits << _ONE | before)
+        left = bits ^ (bits << _ONE | before)
         before = bits >> _63
-        end = count
         at = count
-        left = differs
-        while left != _ZERO:  # eight at a time: one guess for eight words' edges instead of one each
+        count += int(ones(left))
+        # Without asking whether there are any: as many as most prose has, then some at a time.
+        for k in range(_USUAL_EDGES):
+            edge_E[at + k] = 64 * w + np.int64(trailing_zeros(left))
+            left &= left - _ONE
+        at += _USUAL_EDGES
+        while left != _ZERO:
             for k in range(8):
                 edge_E[at + k] = 64 * w + np.int64(trailing_zeros(left))
-                end += left != _ZERO
                 left &= left - _ONE
             at += 8
-        count = end
     return int(count)
 
 
@@ -375,20 +376,22 @@ def cut(
 
 
 @compiled
-def hash_tokens(text_C: U8, edge_E: I64, token_T: U64) -> None:
-    """Tokens as chunks of eight bytes, weighted with the powers of `CHUNK_BASE`."""
-    for t in range(token_T.size):
-        start = edge_E[2 * t]
-        size = edge_E[2 * t + 1] - start
-        h = load64(text_C, start) & _KEEP[min(size, 8)]
-        h += (load64(text_C, start + 8) & _KEEP[max(min(size - 8, 8), 0)]) * _CHUNK_BASE
-        power = _CHUNK_BASE
-        for at in range(16, size, 8):
-            power *= _CHUNK_BASE
-            h += (load64(text_C, start + at) & _KEEP[min(size - at, 8)]) * power
-        token_T[t] = h
-    for t in range(token_T.size):
-        token_T[t] = mix(token_T[t])
+def hash_tokens(text_C: U8, edge_E: I64, count: int, token_T: U64) -> None:
+    """Tokens as chunks of eight bytes, weighted with the powers of `CHUNK_BASE`. `token_T` has room for whole eights."""
+    for t in range(0, count, EIGHT):
+        if hash_words(text_C, edge_E, t, token_T):
+            for long in range(t, min(t + EIGHT, count)):
+                if edge_E[2 * long + 1] - edge_E[2 * long] > 16:
+                    token_T[long] = _hash_long(text_C, edge_E[2 * long], edge_E[2 * long + 1])
+
+
+@compiled
+def _hash_long(text_C: U8, start: int, end: int) -> np.uint64:
+    h, power = _ZERO, _ONE
+    for at in range(start, end, 8):
+        h += (load64(text_C, at) & _KEEP[min(end - at, 8)]) * power
+        power *= _CHUNK_BASE
+    return mix(h)
 
 
 @compiled
@@ -398,17 +401,10 @@ def shingle_text(buffer_C: U8, start: int, end: int, tables: Tables, words: bool
     count, are_words = cut(buffer_C, start, end, tables, words, scratch)
     if count < 0:
         return -1
-    token_T = scratch.token_T[:count]
-    hash_tokens(scratch.text_C, scratch.edge_E, token_T)
+    hash_tokens(scratch.text_C, scratch.edge_E, count, scratch.token_T)
     hash_G = scratch.hash_T[: max(count - n + 1, 0)]
-    hash_G[:] = _ZERO
-    for k in range(n):
-        next_G = token_T[k : k + hash_G.size]
-        power = tables.power_T[k]
-        for g in range(hash_G.size):
-            hash_G[g] += next_G[g] * power
-    for g in range(hash_G.size):
-        hash_G[g] = mix(hash_G[g])
+    for g in range(0, hash_G.size, EIGHT):
+        hash_shingles(scratch.token_T, tables.power_T, n, g, scratch.hash_T)
     if not are_words:
         for g in range(hash_G.size):
             hash_G[g] = mix(hash_G[g] ^ _CHAR_BASE)

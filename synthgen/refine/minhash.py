@@ -1,4 +1,4 @@
-"""MinHash of whole columns of text: band keys, signatures and exact shingle sets, a batch at a time.
+"""MinHash of whole columns of text: band keys, signatures and the exact Jaccard of pairs, a batch at a time.
 
 In: a polars String series. Out: arrays. `hash` chooses what the signature is made of: `sha1` and `xxh32` give
 `datasketch.MinHash(num_perm, seed, scheme="affine32")` over the UTF-8 of each shingle, bit for bit; `fast` reads each
@@ -13,7 +13,7 @@ Axes: S shingles, N texts, P permutations, B bands, E pairs.
 
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Protocol, TypeVar
@@ -23,9 +23,9 @@ import polars as pl
 
 from synthgen.errors import UsageError
 from synthgen.refine.minhash_rule import BandKeys, MinHashRule, bands, permutations
-from synthgen.refine.shingles import F64, I64, U32, Shingles
+from synthgen.refine.shingles import F64, I64, U32
 
-__all__ = ["MinHasher", "join_sets"]
+__all__ = ["MinHasher"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -42,11 +42,8 @@ class Backend(Protocol):
     def band_keys(self, texts: pl.Series, count: int, rows: int) -> BandKeys:
         """`count` bands of `rows` places of the signature."""
 
-    def sets(self, texts: pl.Series) -> Shingles:
-        """The shingle sets; the order within a set is free."""
-
-    def common(self, sets: Shingles, first_E: I64, second_E: I64) -> I64:
-        """Sizes of intersections; quickest where equal `first_E` stand side by side."""
+    def jaccards(self, texts: pl.Series, first_E: I64, second_E: I64) -> F64:
+        """The exact Jaccard of pairs of texts; quickest where equal `first_E` stand side by side."""
 
 
 class MinHasher:
@@ -81,16 +78,12 @@ class MinHasher:
         parts = self.map(lambda chunk: self._backend.signatures(chunk[1]), self._chunks(texts))
         return np.concatenate([np.empty((0, self.rule.num_perm), np.uint32), *parts])
 
-    def sets(self, texts: pl.Series) -> Shingles:
-        """The exact shingle sets, on one thread; the order within a set is free."""
-        return join_sets([self._backend.sets(part) for _, part in self._chunks(texts)])
+    def jaccards(self, texts: pl.Series, first_E: I64, second_E: I64) -> F64:
+        """Exact Jaccard of pairs of texts, by their numbers, 0..1, on one thread; 0.0 where one has no shingles.
 
-    def jaccard(self, sets: Shingles, first_E: I64, second_E: I64) -> F64:
-        """Exact Jaccard of pairs of sets, by their numbers, 0..1, on one thread; 0.0 where one set is empty."""
-        common_E = self._backend.common(sets, first_E, second_E)
-        size_N = np.diff(sets.offset_N1)
-        union_E: I64 = size_N[first_E] + size_N[second_E] - common_E
-        return common_E / np.maximum(union_E, 1)
+        Quickest where equal `first_E` stand side by side.
+        """
+        return self._backend.jaccards(texts, first_E, second_E)
 
     def map(self, work: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
         """The results in order, worked out on the hasher's threads."""
@@ -119,16 +112,3 @@ def _backend(rule: MinHashRule, kernel: bool | None) -> Backend:
     from synthgen.refine.minhash_numpy import NumpyBackend
 
     return NumpyBackend(rule, factor_P, summand_P)
-
-
-def join_sets(parts: Sequence[Shingles]) -> Shingles:
-    """Sets one behind the other, as one value."""
-    if len(parts) == 1:
-        return parts[0]
-    ends = np.cumsum([0, *(part.hash_S.size for part in parts)])
-    offsets = [part.offset_N1[1:] + end for part, end in zip(parts, ends.tolist(), strict=False)]
-    none = np.empty(0, np.uint64)
-    return Shingles(
-        np.concatenate([none, *(part.hash_S for part in parts)]),
-        np.concatenate([np.zeros(1, np.int64), *offsets]),
-    )

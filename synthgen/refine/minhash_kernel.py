@@ -1,19 +1,19 @@
 """The compiled backend of `synthgen.refine.minhash`: polars' buffers in, the kernel's arrays out. Needs numba."""
 
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import polars as pl
 
 from synthgen.refine.alphabet import Alphabet
-from synthgen.refine.kernel import band_keys, count_common, shingle_sets, signatures
+from synthgen.refine.kernel import band_keys, signatures
 from synthgen.refine.kernel_bits import U8
 from synthgen.refine.kernel_hashes import text_signatures
+from synthgen.refine.kernel_pairs import jaccards
 from synthgen.refine.kernel_shingles import Tables, unknown_points
 from synthgen.refine.minhash_rule import BandKeys, MinHashRule
-from synthgen.refine.shingles import I64, TOKEN_BASE, U32, U64, Shingles, powers
+from synthgen.refine.shingles import F64, I64, TOKEN_BASE, U32, U64, powers
 
 __all__ = ["KernelBackend"]
 
@@ -40,23 +40,18 @@ class KernelBackend:
         band_keys(signature_NP, rows, key_BN)
         return BandKeys(key_BN, total_N)
 
-    def sets(self, texts: pl.Series) -> Shingles:
+    def jaccards(self, texts: pl.Series, first_E: I64, second_E: I64) -> F64:
         buffer_C, offset_N1 = self._buffers(texts)
-        # No text has more shingles than characters, but for foldings of one to three; nothing is touched beyond.
-        hash_S = np.empty(buffer_C.size * 3 // 2 + len(texts), np.uint64)
-        set_offset_N1 = np.empty(len(texts) + 1, np.int64)
-        self._learning(
-            buffer_C,
-            lambda: shingle_sets(
-                buffer_C, offset_N1, self._tables(), self._rule.words, hash_S, set_offset_N1
-            ),
-        )
-        return Shingles(hash_S[: set_offset_N1[-1]], set_offset_N1)
-
-    def common(self, sets: Shingles, first_E: I64, second_E: I64) -> I64:
-        common_E = np.empty(first_E.size, np.int64)
-        count_common(sets.hash_S, sets.offset_N1, first_E, second_E, common_E)
-        return common_E
+        jaccard_E = np.empty(first_E.size)
+        done = 0
+        while True:
+            done = jaccards(
+                buffer_C, offset_N1, done, self._tables(), self._rule.words, first_E, second_E, jaccard_E
+            )
+            if done == first_E.size:
+                return jaccard_E
+            for i in (first_E[done], second_E[done]):
+                self._learn(buffer_C[offset_N1[i] : offset_N1[i + 1]])
 
     def _signatures(self, texts: pl.Series) -> tuple[U32, U64]:
         """Signatures, and the sums of the `fast` hashes whatever the signatures are made of."""
@@ -66,19 +61,22 @@ class KernelBackend:
         total_N = np.empty(len(texts), np.uint64)
         fast = self._rule.hash == "fast"
         signed = slice(None) if fast else slice(0)  # without permutations only the sums are computed
-        self._learning(
-            buffer_C,
-            lambda: signatures(
+        done = 0
+        while True:
+            done = signatures(
                 buffer_C,
                 offset_N1,
+                done,
                 self._tables(),
                 self._rule.words,
                 factor_P[signed],
                 summand_P[signed],
                 signature_NP,
                 total_N,
-            ),
-        )
+            )
+            if done == len(texts):
+                break
+            self._learn(buffer_C[offset_N1[done] : offset_N1[done + 1]])
         if not fast:
             text_signatures(
                 buffer_C,
@@ -95,16 +93,16 @@ class KernelBackend:
     def _tables(self) -> Tables:
         return Tables(self._alphabet.entry_X, self._alphabet.expansion_X3, self._power_T)
 
-    def _learning(self, buffer_C: U8, work: Callable[[], bool]) -> None:
-        """Work that stops at a character nobody met before is done again when all of the buffer's are known."""
-        while not work():
-            found = np.empty(256, np.int64)
-            while count := unknown_points(buffer_C, self._alphabet.entry_X, found):
-                self._alphabet.learn(found[:count].tolist())
+    def _learn(self, buffer_C: U8) -> None:
+        """Characters nobody met before; the work that stopped at their text then goes on with it."""
+        found = np.empty(256, np.int64)
+        while count := unknown_points(buffer_C, self._alphabet.entry_X, found):
+            self._alphabet.learn(found[:count].tolist())
 
     def _buffers(self, texts: pl.Series) -> tuple[U8, I64]:
         """The bytes of all texts, and where each begins."""
-        texts = texts.fill_null("")
+        if texts.null_count():
+            texts = texts.fill_null("")
         size_N = texts.str.len_bytes()
         offset_N1 = np.zeros(len(texts) + 1, np.int64)
         np.cumsum(size_N.to_numpy(), out=offset_N1[1:])
@@ -119,6 +117,8 @@ class KernelBackend:
 def _alphabet() -> Alphabet:
     """One for all, since what a character is never changes."""
     alphabet = Alphabet()
-    for points in _USUAL:  # a batch is done again for each new character: not for dashes, quotes and accents
+    for (
+        points
+    ) in _USUAL:  # the loops stop at each text with a new character: not for dashes, quotes and accents
         alphabet.learn(points)
     return alphabet

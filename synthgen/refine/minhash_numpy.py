@@ -6,11 +6,12 @@ import polars as pl
 
 from synthgen.refine.minhash_rule import BandKeys, MinHashRule
 from synthgen.refine.shingles import (
+    F64,
     I64,
     U32,
     Ngrams,
-    Shingles,
     band_keys,
+    jaccard,
     shingle,
     shingle_hashes,
     sign_corners,
@@ -40,13 +41,11 @@ class NumpyBackend:
         offset_N1 = _offsets(hashes, len(texts))
         return BandKeys(key_BN, sum_G1[offset_N1[1:]] - sum_G1[offset_N1[:-1]])
 
-    def sets(self, texts: pl.Series) -> Shingles:
-        return shingle(_listed(texts), self._rule.n, words=self._rule.words)
-
-    def common(self, sets: Shingles, first_E: I64, second_E: I64) -> I64:
+    def jaccards(self, texts: pl.Series, first_E: I64, second_E: I64) -> F64:
+        sets = shingle(_listed(texts), self._rule.n, words=self._rule.words)
         pairs = zip(first_E.tolist(), second_E.tolist(), strict=True)
-        counts = (np.intersect1d(sets.of(a), sets.of(b), assume_unique=True).size for a, b in pairs)
-        return np.fromiter(counts, np.int64, first_E.size)
+        found = (jaccard(sets.of(a), sets.of(b)) for a, b in pairs)
+        return np.fromiter(found, np.float64, first_E.size)
 
     def _hashes(self, texts: pl.Series) -> Ngrams:
         return shingle_hashes(_listed(texts), self._rule.n, words=self._rule.words)

@@ -36,7 +36,7 @@ __all__ = ["Candidates", "Jaccards", "Keys", "KeysInMemory", "candidates", "near
 # it would grow with its square. At 16 a band gives at most 7.5 pairs a row.
 HOT = 16
 MANY_PAIRS = 1 << 20  # found pairs that wait to be freed of repeats
-BLOCK_PAIRS = 1 << 10  # pairs verified at once by a thread: their texts and sets stay in a core's caches
+BLOCK_PAIRS = 1 << 10  # pairs verified at once by a thread: their texts stay in a core's caches
 
 
 class Keys(Protocol):
@@ -141,10 +141,9 @@ class Jaccards:
         place_M, member_2E = np.unique(np.concatenate([first_E, second_E]), return_inverse=True)
         row_M = self._order_N[place_M]
         by_row = np.argsort(row_M)
-        sets = self._hasher.sets(self._texts_of(row_M[by_row]))
-        set_M = np.empty_like(by_row)
-        set_M[by_row] = np.arange(by_row.size)
-        return self._hasher.jaccard(sets, *np.split(set_M[member_2E], 2))
+        text_M = np.empty_like(by_row)
+        text_M[by_row] = np.arange(by_row.size)
+        return self._hasher.jaccards(self._texts_of(row_M[by_row]), *np.split(text_M[member_2E], 2))
 
     def verified(self, pair_E: U64) -> Edges:
         """The pairs that reach the threshold."""

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from synthgen.refine.kernel_bits import U8, compiled
+from synthgen.refine.kernel_lanes import EIGHT
 from synthgen.refine.kernel_shingles import Tables, cut, hash_tokens, mix, new_scratch
 from synthgen.refine.shingles import I64, TOKEN_BASE, U64, Bools, Ngrams, Tokens, powers
 from synthgen.refine.text_buffers import Letters, buffers_of
@@ -27,7 +28,7 @@ def compiled_words(texts: pl.Series) -> Tokens:
     """What `tokenise` says of the texts, but for `numeric_T`, which nobody searches by."""
     buffer_C, offset_N1 = buffers_of(texts)
     # No text has more tokens than characters, but for foldings of one to three; nothing is touched beyond.
-    token_T = np.empty(buffer_C.size * 3 // 2 + 4, np.uint64)
+    token_T = np.empty(buffer_C.size * 3 // 2 + 4 + EIGHT, np.uint64)
     count_N = np.zeros(len(texts), np.int64)
     _LETTERS.until_known(
         buffer_C,
@@ -58,7 +59,7 @@ def _words(buffer_C: U8, offset_N1: I64, tables: Tables, token_T: U64, count_N: 
         if not are_words:
             count = 0
         count_N[i] = count
-        hash_tokens(scratch.text_C, scratch.edge_E, token_T[total : total + count])
+        hash_tokens(scratch.text_C, scratch.edge_E, count, token_T[total:])
         total += count
     return True
 
