@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # each verb loads what it needs
         RowStory,
         RunSummary,
     )
-    from synthgen.pipeline.calibrate import Calibration
+    from synthgen.pipeline.calibration import Calibration
     from synthgen.pipeline.doctor import DoctorOptions, Examination
 
 __all__ = [

@@ -222,6 +222,95 @@ def test_teachers_that_met_are_ranked(tmp_path: Path) -> None:
     assert strengths["three"] > 2 * strengths["qwen"]
 
 
+# --- every rule a recipe can keep by
+
+
+def recut_keeps(run: Path, out: Path) -> set[str]:
+    """What the recipe's own rule keeps, according to a run that was cut by it."""
+    assert cli("filter", run, "-o", out).code == 0
+    return {record["id"] for record in records(out)}
+
+
+MANY: Recipe = {"teacher": ["one", "two", "three"]}
+ODD: Callable[[str], object] = lambda answer: (7 * worth(answer) + len(answer)) % 5 + 1  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        {"keep": "> 3"},
+        {"keep": "<= 2"},
+        {"prompt": "rubric_answer", "keep": {"clarity": "> 3"}},
+        {
+            **MANY,
+            "prompt": "rubric_answer",
+            "keep": {"overall": "> 2", "clarity": ">= 3"},
+            "combine": "majority",
+        },
+    ],
+    ids=str,
+)
+def test_the_rule_that_is_judged_is_the_one_that_cuts(judge: Recipe, tmp_path: Path) -> None:
+    with Loopback(reply=classroom(clarity=ODD)) as server:
+        run_of(server, tmp_path / "run", **judge)
+    labels, _ = labelled(tmp_path / "run", tmp_path, mostly)
+
+    found = synthgen.judge_calibrate(tmp_path / "run", labels)
+
+    good = {line["id"] for line in map(json.loads, labels.read_text().splitlines()) if line["label"]}
+    kept = recut_keeps(tmp_path / "run", tmp_path / "cut")
+    assert 0 < len(kept) < ROWS
+    assert (found.now.kept_good, found.now.kept_bad) == (len(kept & good), len(kept - good))
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        {"keep": "<= 4"},
+        {"prompt": "rubric_answer", "keep": {"overall": ">= 3", "clarity": ">= 3"}},
+        {**MANY, "keep": ">= 4", "combine": "majority"},
+    ],
+    ids=str,
+)
+def test_the_picked_rule_written_as_it_is_said_keeps_what_was_foreseen(judge: Recipe, tmp_path: Path) -> None:
+    def reply(body: Any) -> str:
+        bent = {"judge-two": lambda said: min(5, worth(said) + 1), "judge-three": ODD}
+        return classroom(score=bent.get(body["model"], worth), clarity=ODD)(body)
+
+    with Loopback(reply=reply) as server:
+        content = run_of(server, tmp_path / "run", **judge)
+        low = content["refine"]["judge"]["keep"] == "<= 4"
+        labels, _ = labelled(
+            tmp_path / "run", tmp_path, lambda place, value: (value < 3) if low else value >= 3
+        )
+        found = synthgen.judge_calibrate(tmp_path / "run", labels, precision=0.8)
+        keep = content["refine"]["judge"]["keep"]
+        rule = {**keep, "overall": found.picked_rule} if isinstance(keep, dict) else found.picked_rule
+        content["refine"]["judge"]["keep"] = rule
+        synthgen.generate(content, tmp_path / "run")
+
+    good = {line["id"] for line in map(json.loads, labels.read_text().splitlines()) if line["label"]}
+    kept = {record["id"] for record in records(tmp_path / "run")}
+    assert found.picked is not None
+    assert (found.picked.kept_good, found.picked.kept_bad) == (len(kept & good), len(kept - good))
+    assert found.picked.kept_good > 0
+
+
+def test_a_judge_nobody_can_read_is_not_calibrated(tmp_path: Path) -> None:
+    with Loopback(reply=classroom(score=lambda _: "quite good")) as server:
+        run_of(server, tmp_path / "run")
+    labels, _ = labelled(tmp_path / "run", tmp_path, mostly)
+
+    result = cli("judge", "calibrate", tmp_path / "run", "--labels", labels)
+
+    assert result.code == 2
+    assert (
+        f"none of the {ROWS} labelled records has a score: judge one: {ROWS} of {ROWS} replies could not be"
+        in result.err
+    )
+    assert not (tmp_path / "run" / "calibration.json").exists()
+
+
 # --- what a calibration holds for
 
 

@@ -11,7 +11,7 @@ import pytest
 import synthgen
 from synthgen.errors import SynthgenError
 from tests.judges import classroom, judged, text_of, worth
-from tests.loopback import Act, Loopback, refuse
+from tests.loopback import Act, Body, Loopback, refuse
 from tests.runs import cli, published_bytes, records, save
 
 
@@ -84,6 +84,32 @@ def test_half_a_rubric_is_unjudged_and_never_a_score(tmp_path: Path) -> None:
     assert {(r["reason"], r["detail"], len(r["scores"])) for r in rejected} == {
         ("unjudged", "one: unparsable", 0)
     }
+
+
+def test_a_judge_nobody_can_read_is_named_with_an_example_and_what_to_do(tmp_path: Path) -> None:
+    with Loopback(reply=classroom(score=lambda answer: "fine" if worth(answer) < 5 else 5)) as server:
+        report = synthgen.generate(judged(server, {"teacher": "one"}), tmp_path / "run")
+
+    lost = [record["id"] for record in records(tmp_path / "run", "rejected")]
+    said = f"judge one: {len(lost)} of 12 replies could not be read; see one with `synthgen show {tmp_path / 'run'} --row "
+    assert len(lost) >= 5
+    assert [warning[: len(said)] for warning in report.warnings] == [said]
+    assert any(record in report.warnings[0] for record in lost)
+
+
+def test_a_verdict_that_was_cut_off_is_told_from_one_that_is_none(tmp_path: Path) -> None:
+    def cut_off(body: Body, answer: Body) -> Body:
+        choices: Any = answer["choices"]
+        return {**answer, "choices": [{**choice, "finish_reason": "length"} for choice in choices]}
+
+    with Loopback(
+        reply=classroom(score=lambda _: "fine"),
+        edit=lambda body, answer: cut_off(body, answer) if body["model"] == "judge-one" else answer,
+    ) as server:
+        report = synthgen.generate(judged(server, {"teacher": "one"}), tmp_path / "run")
+
+    assert {record["detail"] for record in records(tmp_path / "run", "rejected")} == {"one: truncated"}
+    assert "12 of 12 replies could not be read (12 ended at `max_tokens`)" in report.warnings[0]
 
 
 def test_judgements_are_published_with_reasons(server: Loopback, tmp_path: Path) -> None:

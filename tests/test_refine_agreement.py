@@ -1,5 +1,7 @@
 """Agreement of a judge with people: values known from elsewhere, intervals that hold, cases that have no number."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -197,6 +199,20 @@ def test_the_best_cut_keeps_most_at_the_wanted_precision(precision: float, thres
 
     assert cut is not None
     assert cut.threshold == threshold
+
+
+def test_a_picked_threshold_can_be_written_in_a_few_digits() -> None:
+    found = best_cut([14 / 3, 14 / 3, 2.0], [True, True, False], 0.9)
+
+    assert found is not None
+    assert (found.threshold, found.kept_good) == (4.6666, 2)
+
+
+def test_a_score_of_minus_infinity_is_never_kept() -> None:
+    found = best_cut([5.0, 4.0, -math.inf], [True, True, True], 0.9)
+
+    assert found is not None
+    assert (found.threshold, found.kept_good, found.dropped_good) == (4.0, 2, 1)
 
 
 def test_a_precision_that_no_cut_reaches_has_none() -> None:

@@ -10,7 +10,7 @@ from synthgen.pipeline.resolve import resolve
 from synthgen.pipeline.rows import Counter, row_from_entry
 from synthgen.pipeline.runfolder import RunFolder
 from tests.loopback import Body, Loopback, answer_text, refuse
-from tests.runs import Result, cli, graded, recipe, records, save, teacher
+from tests.runs import Result, cli, graded, recipe, records, save, save_rows, teacher
 
 PRICE = {"input": 20, "output": 60}
 STEPS = [
@@ -175,13 +175,34 @@ def test_the_folder_of_a_filtered_dataset_can_be_shown(run: Path, tmp_path: Path
     assert result.json["counts"]["accepted"] == len(records(tmp_path / "cut"))
 
 
-def test_a_cut_has_no_stories_and_says_so(run: Path, tmp_path: Path) -> None:
+def test_a_record_of_a_cut_is_shown_with_what_was_said_of_it(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Name a colour.", "completion": "Red is a colour that many people like to see on walls."},
+        {"prompt": "Name a colour. ", "completion": "Red is a colour that many people like to see on walls."},
+        {"prompt": "Name an animal.", "completion": "As an AI language model, I cannot name an animal for you."},
+    ]
+    given = save_rows(tmp_path / "rows.jsonl", rows)
+    cli("filter", given, "-o", tmp_path / "cut")
+    gone = {record["reason"]: record for record in records(tmp_path / "cut", "rejected")}
+
+    kept = cli("show", tmp_path / "cut", "--row", records(tmp_path / "cut")[0]["id"]).out
+    refused = cli("show", tmp_path / "cut", "--row", gone["self_reference"]["id"]).out
+    repeats = cli("show", tmp_path / "cut", "--row", gone["exact_duplicate"]["id"][:12])
+
+    assert ": accepted\nsource: " in kept
+    assert "filter:refusal: self_reference, score 1.0, threshold 0.0" in refused
+    assert "assistant: As an AI language model" in refused
+    assert "the row it repeats, " in repeats.out
+    assert f"rows.jsonl:1: {rows[0]['completion']}" in repeats.out
+
+
+def test_an_id_that_is_in_no_shard_is_refused(run: Path, tmp_path: Path) -> None:
     cli("filter", run, "-o", tmp_path / "cut")
 
-    result = cli("show", tmp_path / "cut", "--row", records(run)[0]["id"])
+    result = cli("show", tmp_path / "cut", "--row", "zzz")
 
     assert result.code == 2
-    assert "was written by `filter`: only a run holds the stories" in result.err
+    assert "no record whose id starts with 'zzz'" in result.err
 
 
 def test_show_says_where_a_reject_comes_from(run: Path) -> None:

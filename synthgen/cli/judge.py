@@ -8,7 +8,7 @@ import typer
 from synthgen.cli.terminal import safe
 
 if TYPE_CHECKING:  # numpy is not loaded for --help
-    from synthgen.pipeline.calibrate import Calibration
+    from synthgen.pipeline.calibration import Calibration
     from synthgen.refine.agreement import Cut
     from synthgen.refine.shares import Estimate
 
@@ -78,10 +78,14 @@ def _print(found: "Calibration") -> None:
         box=None,
         pad_edge=False,
     )
-    for name, cut in (("now", found.now), (f"precision {found.precision:g}", found.picked)):
+    now = ", ".join(rule if name == "overall" else f"{name} {rule}" for name, rule in found.rules.items())
+    for name, cut in (
+        (f"now: {now}", found.now),
+        (f"precision {found.precision:g}: {found.picked_rule}", found.picked),
+    ):
         if cut is not None:
             counts = (cut.kept_good, cut.kept_bad, cut.dropped_good, cut.dropped_bad)
-            table.add_row(f"{name}: >= {cut.threshold:g}", *map(str, counts), *_shares(cut))
+            table.add_row(Text(safe(name)), *map(str, counts), *_shares(cut))
     out.print(table)
     judges = Table(
         "judge", "replies", "unreadable", "expected", "mean", "deviation", "AUC", box=None, pad_edge=False

@@ -255,10 +255,13 @@ def _print_story(out: Console, story: RowStory) -> None:
                 f"  {reply.completion.finish_reason}, {tokens}, {cost}, attempt {reply.at.attempts}, "
                 f"{reply.at.latency_s:.2f} s"
             )
+    if not story.steps and story.record and story.record.get("messages"):
+        _print_messages(out, story.record)
     out.print("")
     for line in story.verdicts:
-        out.print(Text(safe(line)))
-    out.print("cost: unknown" if story.cost_usd is None else f"cost: {story.cost_usd:.6f} USD")
+        out.print(Text(safe(line, _SAMPLE_CHARS)))
+    if story.steps:
+        out.print("cost: unknown" if story.cost_usd is None else f"cost: {story.cost_usd:.6f} USD")
 
 
 def _indented(text: str) -> str:

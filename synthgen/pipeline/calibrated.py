@@ -13,7 +13,7 @@ from typing import cast
 import orjson
 
 from synthgen.errors import UsageError
-from synthgen.pipeline.judging import OVERALL, Panel
+from synthgen.pipeline.judging import OVERALL, Panel, Rule
 from synthgen.types import JSONValue
 
 __all__ = ["CALIBRATION", "Standing", "cut_warnings", "read_calibration", "stale_calibration", "standing"]
@@ -26,13 +26,13 @@ _AGAIN = "calibrate it again with `synthgen judge calibrate`"
 class Standing:
     """A stored calibration beside the panel at hand. `changed`: what makes it stale, nothing if it holds.
 
-    `threshold` is the rule it picked, None where none reached the wanted precision.
+    `rule` is the one it picked for the overall score, None where none reached the wanted precision.
     """
 
     stored: str
     changed: tuple[str, ...]
     precision: float
-    threshold: float | None
+    rule: Rule | None
 
     @property
     def id(self) -> str | None:
@@ -45,8 +45,8 @@ class Standing:
             return f"calibration {self.stored[:12]} is stale ({'; '.join(self.changed)}): {_AGAIN}"
         picked = (
             f"no threshold reached precision {self.precision:g}"
-            if self.threshold is None
-            else f'precision {self.precision:g} takes `keep: ">= {self.threshold:g}"`'
+            if self.rule is None
+            else f'precision {self.precision:g} takes `keep: "{self.rule[0]} {self.rule[1]:g}"`'
         )
         return f"calibrated as {self.stored[:12]}; {picked}"
 
@@ -80,10 +80,12 @@ def standing(run: Path, panel: Panel | None) -> Standing | None:
     if panel is None or stored is None:
         return None
     picked = cast(Mapping[str, JSONValue] | None, stored.get("picked"))
-    threshold = None if picked is None else cast(float, picked["threshold"])
+    rule: Rule | None = None
+    if picked is not None:
+        rule = cast(str, picked["rule"]).split()[0], cast(float, picked["threshold"])
     earlier = cast(Mapping[str, JSONValue], stored["judge"])
     changed = tuple(_changes(earlier, panel.identity()))
-    return Standing(cast(str, stored["id"]), changed, cast(float, stored["precision"]), threshold)
+    return Standing(cast(str, stored["id"]), changed, cast(float, stored["precision"]), rule)
 
 
 def _changes(earlier: Mapping[str, JSONValue], now: Mapping[str, JSONValue]) -> list[str]:
@@ -123,15 +125,18 @@ def cut_warnings(run: Path, panel: Panel | None) -> tuple[str, ...]:
     stands = standing(run, panel)
     if panel is None or stands is None:
         return ()
-    sign, bound = panel.rules.get(OVERALL, (">=", float("inf")))
-    if (
-        not stands.changed
-        and stands.threshold is not None
-        and sign in (">=", ">")
-        and bound < stands.threshold
-    ):
+    own = panel.rules.get(OVERALL)
+    if not stands.changed and stands.rule is not None and own is not None and _is_laxer(own, stands.rule):
+        side = "above" if panel.lower_is_better else "below"
         return (
-            f"judge: keep {sign} {bound:g} is below {stands.threshold:g}, the threshold that calibration "
+            f"judge: keep {own[0]} {own[1]:g} is {side} {stands.rule[1]:g}, the threshold that calibration "
             f"{stands.stored[:12]} found for precision {stands.precision:g}",
         )
     return stale_calibration(stands)
+
+
+def _is_laxer(own: Rule, picked: Rule) -> bool:
+    """Whether a rule of the same direction keeps more."""
+    if own[0][0] != picked[0][0]:
+        return False
+    return own[1] < picked[1] if picked[0] == ">=" else own[1] > picked[1]

@@ -14,7 +14,7 @@ from itertools import combinations
 
 from synthgen.asking import TeacherSpec
 from synthgen.journal import Reply
-from synthgen.pipeline.judgement import BEST_OF_STEP, JudgeAsk, Judgement
+from synthgen.pipeline.judgement import BEST_OF_STEP, JudgeAsk, Judgement, unread
 from synthgen.pipeline.judging import identity_of, shown
 from synthgen.pipeline.privacy import ALLOW, Privacy
 from synthgen.pipeline.tree import Leaf
@@ -65,7 +65,7 @@ class Comparer:
             reason, preferred = (parsed.items[0].get(name) for name in self.prompt.outputs)
             return replace(said, said=str(preferred), reason=reason if isinstance(reason, str) else None)
         found = parse_preference(split_thinking(reply.completion.text)[1])
-        return replace(said, said=found, problem=None if found else "unparsable")
+        return replace(said, said=found, problem=None if found else unread(reply.completion))
 
 
 @dataclass(frozen=True, slots=True)

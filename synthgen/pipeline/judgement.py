@@ -6,9 +6,9 @@ from typing import Literal
 
 from synthgen.journal import Reply
 from synthgen.templates import Prompt
-from synthgen.types import JSONValue, Logprobs, Request
+from synthgen.types import Completion, JSONValue, Logprobs, Request
 
-__all__ = ["BEST_OF_STEP", "JUDGE_STEP", "JUDGING_STEPS", "Answered", "JudgeAsk", "Judgement"]
+__all__ = ["BEST_OF_STEP", "JUDGE_STEP", "JUDGING_STEPS", "Answered", "JudgeAsk", "Judgement", "unread"]
 
 JUDGE_STEP: Literal["judge"] = "judge"
 BEST_OF_STEP: Literal["best_of"] = "best_of"
@@ -75,3 +75,8 @@ class Judgement:
             "rival": self.rival,
             "said": self.said,
         }
+
+
+def unread(completion: Completion) -> Literal["truncated", "unparsable"]:
+    """Why nothing could be read from a reply."""
+    return "truncated" if completion.finish_reason == "length" else "unparsable"

@@ -6,6 +6,7 @@ missing one leaves the candidate pending; a judge's identity changes with whatev
 nothing else.
 """
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,18 +15,18 @@ from typing import Literal
 
 from synthgen.asking import TeacherSpec
 from synthgen.journal import Reply
-from synthgen.pipeline.judgement import JUDGE_STEP, JudgeAsk, Judgement
+from synthgen.pipeline.judgement import JUDGE_STEP, JudgeAsk, Judgement, unread
 from synthgen.pipeline.privacy import ALLOW, Privacy
 from synthgen.pipeline.verdicts import Verdict
 from synthgen.refine import expected_scores, parse_rubric, parse_score
 from synthgen.templates import Parsed, Prompt, parse_reply, render_messages, split_thinking
 from synthgen.types import JSONValue, Logprobs, Message, Request, Sampling, TeacherIdentity, digest
 
-__all__ = ["OVERALL", "Judge", "Panel", "Rule", "identity_of", "shown"]
+__all__ = ["COMPARE", "OVERALL", "Judge", "Panel", "Rule", "identity_of", "shown"]
 
 Rule = tuple[str, float]
 OVERALL = "overall"
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
+COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     ">": operator.gt,
     "<=": operator.le,
@@ -95,7 +96,7 @@ class Judge:
             return replace(said, problem=f"failed:{reply.reason}")
         written, reason = self._written(reply.completion.text)
         if written is None:
-            return replace(said, problem="unparsable", reason=reason)
+            return replace(said, problem=unread(reply.completion), reason=reason)
         expected = expected_scores(written, *self.prompt.score_range(), logprobs)
         scores = {**written, **expected}
         weighed = sum(self.weights[name] * score for name, score in scores.items())
@@ -162,6 +163,11 @@ class Panel:
         """Least and greatest score; the same for all judges."""
         return self.judges[0].prompt.score_range()
 
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the rule for the overall score keeps what is below its bound."""
+        return self.rules.get(OVERALL, (">=", 0.0))[0] in ("<", "<=")
+
     def asks(self, messages: Sequence[Message]) -> list[JudgeAsk]:
         """The questions about one candidate, one a judge."""
         return [judge.ask(messages) for judge in self.judges]
@@ -179,6 +185,37 @@ class Panel:
             if values:
                 found[name] = mean(values)
         return found
+
+    def keeps(self, judgements: Sequence[Judgement]) -> bool:
+        """Whether the rules keep a record of which this was said."""
+        combined = self.combined(judgements)
+        if combined is None:
+            return False
+        broken = self._outvoted(judgements) if self.combine == "majority" else self._broken(combined)
+        return broken is None
+
+    def votes_for(self, one: Judgement) -> bool:
+        """Whether one judge alone would keep it."""
+        return self._broken({OVERALL: one.overall or 0.0, **one.scores}) is None
+
+    def cut_at(self, judgements: Sequence[Judgement]) -> float | None:
+        """What a rule for the overall score compares with its bound, all other rules as they are; None: no judgement.
+
+        Infinitely bad where another rule rejects. With `majority` it is the score of the voter who decides.
+        """
+        combined = self.combined(judgements)
+        if combined is None:
+            return None
+        others = {name: rule for name, rule in self.rules.items() if name != OVERALL}
+        worst = math.inf if self.lower_is_better else -math.inf
+        if self.combine != "majority":
+            return worst if self._broken(combined, others) else combined[OVERALL]
+        voters = [
+            worst if self._broken(one.scores, others) else one.overall
+            for one in judgements
+            if one.overall is not None
+        ]
+        return sorted(voters, reverse=not self.lower_is_better)[len(voters) // 2]
 
     def apply(self, verdict: Verdict, judgements: Sequence[Judgement | None]) -> Verdict:
         """The candidate's verdict, given its judgements in the order of the judges; None: not asked."""
@@ -228,17 +265,19 @@ class Panel:
             named.append((f"{JUDGE_STEP}:spread", max(s for _, s in own) - min(s for _, s in own)))
         return named
 
-    def _broken(self, scores: Mapping[str, float]) -> tuple[float, float, str | None] | None:
+    def _broken(
+        self, scores: Mapping[str, float], rules: Mapping[str, Rule] | None = None
+    ) -> tuple[float, float, str | None] | None:
         """The first rule that does not hold: the score, its bound, and words for a criterion."""
-        for name, (sign, bound) in self.rules.items():
-            if not _COMPARE[sign](scores[name], bound):
+        for name, (sign, bound) in (self.rules if rules is None else rules).items():
+            if not COMPARE[sign](scores[name], bound):
                 words = None if name == OVERALL else f"{name} breaks {sign} {bound:g}"
                 return scores[name], bound, words
         return None
 
     def _outvoted(self, given: Sequence[Judgement]) -> tuple[float, float, str | None] | None:
         voters = [one for one in given if one.overall is not None]
-        keep = sum(self._broken({OVERALL: one.overall or 0.0, **one.scores}) is None for one in voters)
+        keep = sum(map(self.votes_for, voters))
         if keep > len(voters) / 2:
             return None
         return keep / len(voters), 0.5, f"{keep} of {len(voters)} judges would keep it"

@@ -4,18 +4,17 @@ In: a resolved recipe. Out: `Plan`: rows, requests, tokens, cost with an interva
 source once (to count it and to refuse an empty one); renders prompts of the first rows only. Sends nothing.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
-from synthgen.asking import cost_usd
 from synthgen.errors import SourceError
+from synthgen.pipeline.estimate import BYTES_PER_TOKEN, PILOT_ROWS, Line, estimate
 from synthgen.pipeline.fields import require_fields
 from synthgen.pipeline.gates import Gates
-from synthgen.pipeline.judgement import BEST_OF_STEP, JUDGE_STEP
+from synthgen.pipeline.judgement import JUDGING_STEPS
 from synthgen.pipeline.modes import Mode, choose_modes, with_modes
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.rows import Counter, Row, identify
@@ -23,31 +22,11 @@ from synthgen.pipeline.tree import Ask, Tree
 from synthgen.policy import policy_json
 from synthgen.recipe.model import PrivacyMode
 from synthgen.sources import BadRow, read_source
-from synthgen.types import JSONValue, Usage
+from synthgen.types import JSONValue
 
 __all__ = ["Line", "Plan", "PrivacyPlan", "make_plan", "source_rows"]
 
-PILOT_ROWS = 200
-# English text has about 4 UTF-8 bytes a token with current tokenizers; the interval spans 2.5 to 5 (code, other scripts).
-BYTES_PER_TOKEN, BYTES_PER_TOKEN_LOW, BYTES_PER_TOKEN_HIGH = 4.0, 5.0, 2.5
-# Share of `max_tokens` an answer uses; without a limit an answer is taken to be 400 tokens.
-OUTPUT_SHARE, OUTPUT_SHARE_LOW, OUTPUT_SHARE_HIGH = 0.4, 0.1, 1.0
-OUTPUT_TOKENS = 1000
 PARQUET_BYTES_PER_TOKEN = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One (step, teacher): requests, tokens and money; `usd` None: the price is unknown."""
-
-    step: str
-    teacher: str
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    usd: float | None
-    usd_low: float | None
-    usd_high: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +126,13 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         why = f"; the first problem is {problem}" if problem else ""
         where = resolved.loaded.where("source", recipe.source.kind)
         raise SourceError(f"{where}: the source holds no valid row{why}")
-    valid = (row for row in source_rows(resolved) if row.problem is None)
-    require_fields(resolved, islice(valid, PILOT_ROWS))
+    pilot = list(islice((row for row in source_rows(resolved) if row.problem is None), PILOT_ROWS))
+    require_fields(resolved, pilot)
     modes = choose_modes(resolved, rows - bad)
-    lines = _lines(with_modes(resolved, modes), rows - bad)
-    tokens = sum(line.input_tokens + line.output_tokens for line in lines)
+    lines = estimate(with_modes(resolved, modes), pilot, rows - bad)
+    # Of what judges read nothing is stored.
+    read = sum(line.input_tokens for line in lines if line.step not in JUDGING_STEPS)
+    tokens = read + sum(line.output_tokens for line in lines)
     return Plan(
         rows=rows,
         bad_rows=bad,
@@ -168,53 +149,6 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         modes=modes,
         privacy=_privacy(resolved),
     )
-
-
-def _lines(resolved: Resolved, rows: int) -> list[Line]:
-    lines = []
-    first_bytes = _first_step_bytes(resolved)
-    nodes = rows
-    answer_tokens = 0
-    for depth, step in enumerate(resolved.tree.steps):
-        requests = nodes * step.samples
-        previous = 0.0
-        for alias, share in step.choices:
-            fraction = min(share, 1.0) - previous
-            previous = min(share, 1.0)
-            # Later prompts carry the answer of the step before them.
-            frame = first_bytes if depth == 0 else first_bytes / 2 + answer_tokens * BYTES_PER_TOKEN
-            sampling = step.sampling[alias]
-            asked = requests * fraction
-            # Samples that go together read the prompt once.
-            most = resolved.specs[alias].config.most_samples(seeded=sampling.seed is not None)
-            read = min(asked, nodes * math.ceil(step.samples * fraction / most))
-            lines.append(_line(resolved, step.name, alias, round(asked), read * frame, sampling.max_tokens))
-        answer_tokens = round((step.sampling[step.choices[0][0]].max_tokens or OUTPUT_TOKENS) * OUTPUT_SHARE)
-        nodes = requests
-    lines += _judge_lines(resolved, nodes, first_bytes, answer_tokens * BYTES_PER_TOKEN)
-    return lines
-
-
-def _judge_lines(resolved: Resolved, candidates: int, question: float, answer: float) -> Iterator[Line]:
-    """One for every judge, at most: candidates that something free rejects are not shown to any."""
-    for judge in resolved.panel.judges if resolved.panel else ():
-        size = candidates * (question + answer)
-        yield _line(resolved, JUDGE_STEP, judge.spec.alias, candidates, size, judge.sampling.max_tokens)
-    samples = resolved.tree.steps[-1].samples
-    for comparer in resolved.contest.comparers if resolved.contest else ():
-        asked = candidates * (samples - 1)  # n groups of s samples, s (s - 1) ordered pairs each
-        size = asked * (question + 2 * answer)
-        yield _line(resolved, BEST_OF_STEP, comparer.spec.alias, asked, size, comparer.sampling.max_tokens)
-
-
-def _first_step_bytes(resolved: Resolved) -> float:
-    """Mean UTF-8 size of the first rows' first prompts."""
-    seen = Counter()
-    sizes = []
-    for row in islice(source_rows(resolved), PILOT_ROWS):
-        asks = resolved.tree.admit(row, seen)
-        sizes += [ask.request.input_tokens_bound() for ask in asks[:1] if isinstance(ask, Ask)]
-    return sum(sizes) / len(sizes) if sizes else 0.0
 
 
 def _privacy(resolved: Resolved) -> PrivacyPlan | None:
@@ -237,25 +171,4 @@ def _privacy(resolved: Resolved) -> PrivacyPlan | None:
                     found[reason] = found.get(reason, 0) + 1
     return PrivacyPlan(
         tree.privacy.mode, tuple(sorted(tree.privacy.hosted)), looked_at, dict(sorted(found.items()))
-    )
-
-
-def _line(
-    resolved: Resolved, step: str, alias: str, requests: int, prompt_bytes: float, max_tokens: int | None
-) -> Line:
-    price = resolved.specs[alias].price
-    limit = max_tokens or OUTPUT_TOKENS
-
-    def tokens(bytes_per_token: float, share: float) -> Usage:
-        return Usage(round(prompt_bytes / bytes_per_token), 0, round(requests * limit * share))
-
-    expected = tokens(BYTES_PER_TOKEN, OUTPUT_SHARE)
-    low, high = tokens(BYTES_PER_TOKEN_LOW, OUTPUT_SHARE_LOW), tokens(BYTES_PER_TOKEN_HIGH, OUTPUT_SHARE_HIGH)
-    return Line(
-        step,
-        alias,
-        requests,
-        expected.input_tokens,
-        expected.output_tokens,
-        *(None if price is None else cost_usd(price, usage) for usage in (expected, low, high)),
     )

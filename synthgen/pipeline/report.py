@@ -1,6 +1,6 @@
 """How a run ended: the exit code, why, and the numbers people and programs ask for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +62,8 @@ class Report:
         }
 
 
+# Judges of good models misspell a verdict now and then; from here on it is the judge, not the record.
+_UNREAD_FROM, _UNREAD_SHARE = 5, 0.05
 OUTCOMES = ("accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 
 
@@ -122,7 +124,7 @@ def make_report(
         usage=usage_json(ledger, asker.budget.cap_usd),
         elapsed_s=progress.elapsed_s,
         problem=problem,
-        warnings=(*warnings, *_lost_servers(asker)),
+        warnings=(*warnings, *_lost_servers(asker), *_unread_judges(out, progress.counts)),
         refined=refined,
         examples={
             "/".join(key): f"{leaf_id}: {detail}" if detail else leaf_id
@@ -140,6 +142,17 @@ def _missed(target: int, accepted: int, counts: Counts) -> str:
     if accepted + leaked < target:
         return f"{missed}, and the plan is used up; {why}"
     return f"{missed}: {why}; `target: {target + leaked}` makes up for that"
+
+
+def _unread_judges(run: Path, counts: Counts) -> Iterator[str]:
+    """Judges of whose replies more than a few cannot be read: their records are lost for the judge's sake."""
+    for name, read in counts.judges.items():
+        if read.unreadable >= _UNREAD_FROM and read.unreadable > _UNREAD_SHARE * read.replies:
+            cut = f" ({read.truncated} ended at `max_tokens`)" if read.truncated else ""
+            yield (
+                f"judge {name}: {read.unreadable} of {read.replies} replies could not be read{cut}; see one with "
+                f"`synthgen show {run} --row {read.first}`, then give the judge another model, prompt or max_tokens"
+            )
 
 
 def _lost_servers(asker: Asker) -> list[str]:

@@ -15,20 +15,20 @@ import polars as pl
 
 from synthgen.dataset import is_published, read_manifest
 from synthgen.errors import UsageError
-from synthgen.journal import JournalIndex, Reply
+from synthgen.journal import JournalIndex
 from synthgen.pipeline.admit import screen
 from synthgen.pipeline.calibrated import standing
 from synthgen.pipeline.gates import open_gates
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter, row_from_entry
 from synthgen.pipeline.runfolder import RunFolder
+from synthgen.pipeline.show_published import find_published, published_story
+from synthgen.pipeline.stories import Record, RowStory, StepStory, said, score_lines
 from synthgen.pipeline.tree import Leaf
 from synthgen.refine import SeenTexts
-from synthgen.types import JSONValue, Message
+from synthgen.types import JSONValue
 
 __all__ = ["RowStory", "RunSummary", "StepStory", "row_story", "summarise"]
-
-Record = dict[str, JSONValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,65 +68,6 @@ class RunSummary:
             "generations": dict(self.generations),
             "batches": list(self.batches),
             "judge": self.judge,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class StepStory:
-    """One request of a record. `reply` None: not answered. `cost_usd` None: unknown."""
-
-    step: str
-    teacher: str
-    messages: tuple[Message, ...]
-    request_key: str
-    reply: Reply | None
-
-    def as_json(self) -> dict[str, JSONValue]:
-        """What `--json` prints."""
-        reply = self.reply
-        completion = reply.completion if reply else None
-        usage = completion.usage if completion else None
-        return {
-            "step": self.step,
-            "teacher": self.teacher,
-            "request_key": self.request_key,
-            "messages": [message.as_json() for message in self.messages],
-            "text": completion.text if completion else None,
-            "reasoning": completion.reasoning if completion else None,
-            "finish_reason": completion.finish_reason if completion else None,
-            "failure": f"{reply.reason}: {reply.message}" if reply and reply.reason else None,
-            "input_tokens": usage.input_tokens if usage else None,
-            "output_tokens": usage.output_tokens if usage else None,
-            "cost_usd": reply.cost_usd if reply else None,
-            "attempts": reply.at.attempts if reply else 0,
-            "latency_s": reply.at.latency_s if reply else None,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class RowStory:
-    """Everything about one candidate: where it came from, each step, what the filters and the judge said."""
-
-    id: str
-    outcome: str
-    source: str
-    fields: Mapping[str, JSONValue]
-    steps: tuple[StepStory, ...]
-    verdicts: tuple[str, ...]
-    record: Record | None
-    cost_usd: float | None
-
-    def as_json(self) -> dict[str, JSONValue]:
-        """What `--json` prints."""
-        return {
-            "id": self.id,
-            "outcome": self.outcome,
-            "source": self.source,
-            "fields": dict(self.fields),
-            "steps": [step.as_json() for step in self.steps],
-            "verdicts": list(self.verdicts),
-            "record": self.record,
-            "cost_usd": self.cost_usd,
         }
 
 
@@ -194,7 +135,7 @@ def row_story(run: Path, prefix: str) -> RowStory:
     """
     folder = RunFolder(run)
     if is_published(run) and not folder.journal.is_dir():
-        raise UsageError(f"{run}: was written by `filter`: only a run holds the stories of its records")
+        return published_story(run, prefix)
     resolved = resolve(folder.load_recipe(), copies=folder.recipe_files)
     index = JournalIndex(folder.journal)
     try:
@@ -235,7 +176,7 @@ def _story(
         reply = reply_of(ask.request.key()) if about.id == leaf.id else None
         if reply is not None:
             steps.append(StepStory(ask.step, ask.alias, ask.request.messages, reply.key, reply))
-    outcome, record = _published(run, leaf)
+    outcome, record = next(iter(find_published(run, pl.col("id") == leaf.id)), (None, None))
     costs = [step.reply.cost_usd for step in steps if step.reply]
     return RowStory(
         id=leaf.id,
@@ -260,16 +201,6 @@ def _unlisted(run: Path, leaf: Leaf, *, judged: bool) -> str:
     return "pending" if counts.get("pending") and not judged else "surplus"
 
 
-def _published(run: Path, leaf: Leaf) -> tuple[str | None, Record | None]:
-    for name, outcome in (("data", "accepted"), ("rejected", "rejected"), ("quarantine", "quarantined")):
-        files = sorted((run / name).glob("*.parquet"))
-        if files:
-            rows = pl.scan_parquet(files).filter(pl.col("id") == leaf.id).collect().to_dicts()
-            if rows:
-                return outcome, rows[0]
-    return None, None
-
-
 def _verdicts(resolved: Resolved, leaf: Leaf, siblings: list[Leaf], record: Record | None) -> list[str]:
     """What each stage said: the filters are asked again (they are pure), the rest stands in the record."""
     lines: list[str] = []
@@ -290,7 +221,7 @@ def _verdicts(resolved: Resolved, leaf: Leaf, siblings: list[Leaf], record: Reco
         for step in resolved.chain.steps:
             if verdict.stage == f"filter:{step.id}":
                 lines.append(
-                    _said(verdict.stage, verdict.reason, verdict.score, verdict.threshold, verdict.detail)
+                    said(verdict.stage, verdict.reason, verdict.score, verdict.threshold, verdict.detail)
                 )
                 break
             lines.append(f"filter:{step.id}: kept")
@@ -300,19 +231,6 @@ def _verdicts(resolved: Resolved, leaf: Leaf, siblings: list[Leaf], record: Reco
         lines.append("dedup: kept")
     if record and record.get("stage"):
         why = (record.get(key) for key in ("stage", "reason", "score", "threshold", "detail"))
-        lines.append(_said(*why))
-    for score in cast(list[dict[str, JSONValue]], (record or {}).get("scores") or []):
-        lines.append(f"score {score['name']}: {score['score']}")
+        lines.append(said(*why))
+    lines += score_lines(record or {})
     return list(dict.fromkeys(lines))
-
-
-def _said(
-    stage: JSONValue, reason: JSONValue, score: JSONValue, threshold: JSONValue, detail: JSONValue
-) -> str:
-    """A rejection in one line: where, why, and by how much."""
-    numbers = [
-        f"{name} {value}"
-        for name, value in (("score", score), ("threshold", threshold))
-        if isinstance(value, float)
-    ]
-    return f"{stage}: {', '.join([str(reason), *numbers])}" + (f" ({detail})" if detail else "")

@@ -9,7 +9,17 @@ from synthgen.pipeline.judgement import Judgement
 from synthgen.pipeline.tree import Leaf
 from synthgen.types import Message
 
-__all__ = ["HOLDOUT", "Counts", "Objection", "Origin", "Outcome", "Target", "Verdict", "prompt_and_answer"]
+__all__ = [
+    "HOLDOUT",
+    "Counts",
+    "Objection",
+    "Origin",
+    "Outcome",
+    "Read",
+    "Target",
+    "Verdict",
+    "prompt_and_answer",
+]
 
 # What rejects call the dataset's own test split where train rows repeat it: stage `decontaminate:test_split`.
 HOLDOUT = "test_split"
@@ -67,20 +77,44 @@ class Target:
 
 
 @dataclass(slots=True)
+class Read:
+    """How many replies of a judge there are and how many hold nothing readable; of those, how many were cut off, and the
+    first record with one."""
+
+    replies: int = 0
+    unreadable: int = 0
+    truncated: int = 0
+    first: str = ""
+
+    def add(self, record: str, problem: str | None) -> None:
+        """Count one reply; one that failed says nothing about how the judge writes."""
+        if problem is not None and problem.startswith("failed:"):
+            return
+        self.replies += 1
+        if problem is not None:
+            self.unreadable += 1
+            self.truncated += problem == "truncated"
+            self.first = self.first or record
+
+
+@dataclass(slots=True)
 class Counts:
     """The accounting of a run: planned is always the sum of the outcomes.
 
-    `flags` counts what accepted candidates are flagged with. `examples` has the first candidate of each reason to fail or be quarantined: its id, and what was said of it.
+    `flags` counts what accepted candidates are flagged with; `judges` the replies of each. `examples` has the first candidate of each reason to fail or be quarantined: its id, and what was said of it.
     """
 
     outcomes: dict[str, int] = field(default_factory=dict)
     reasons: dict[tuple[str, str], int] = field(default_factory=dict)
     flags: dict[str, int] = field(default_factory=dict)
     examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    judges: dict[str, Read] = field(default_factory=dict)
 
     def add(self, verdict: Verdict, *, passed: Outcome = "pending") -> None:
         """Count one final verdict; `passed` is what one without an outcome counts as."""
         outcome = verdict.outcome or passed
+        for judgement in verdict.judgements:
+            self.judges.setdefault(judgement.judge, Read()).add(verdict.leaf.id, judgement.problem)
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if outcome == "accepted":
             for flag in verdict.flags:

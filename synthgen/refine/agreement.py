@@ -208,9 +208,12 @@ def best_cut(
 ) -> Cut | None:
     """The cut that keeps most good ones among those of at least this precision on the labels; None: there is none.
 
-    Of equal ones the stricter. The thresholds are the scores that occur.
+    Of equal ones the stricter. The thresholds are the scores that occur, down to four places: so they can be written.
+    A score of minus infinity is never kept.
     """
-    found = cuts(scores, good, np.unique(np.asarray(scores, np.float64)), unscored_good=unscored_good)
+    values = np.asarray(scores, np.float64)
+    written = np.floor(values[np.isfinite(values)] * 1e4 + 1e-6) / 1e4
+    found = cuts(values, good, np.unique(written), unscored_good=unscored_good)
     able = [cut for cut in found if cut.precision is not None and cut.precision.value >= precision]
     return max(able, key=lambda cut: (cut.kept_good, cut.threshold), default=None)
 
