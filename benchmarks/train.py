@@ -37,10 +37,11 @@ from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from synthgen.train.config import StudentConfig
-from synthgen.train.engine import Progress, train_model
+from synthgen.train.engine import train_model
 from synthgen.train.examples import Example, Span
 from synthgen.train.losses.config import LossConfig
 from synthgen.train.losses.objectives import Distillation
+from synthgen.train.metrics import Progress
 from synthgen.train.packing import pack
 
 VOCABULARY, ROWS, BATCH, RATE = 8192, 256, 8, 1e-4

@@ -1,15 +1,16 @@
 """Our loss paths on tensors of devices that are not there; run as a program, it prints what came out of each as JSON.
 
 A fake tensor has a shape, a type and a device, and no content: a tensor made on the wrong device, or a type that does
-not fit, is an error as it would be on the device. Forward passes run on fake `cuda`. Autograd of a CPU build knows no CUDA
-streams, so backward passes run on a stand-in accelerator, torch's own hook for backends in Python; registering one
-changes the whole process, which is why this is a program.
+not fit, is an error as it would be on the device. Whole steps run on fake `cuda`: forward, backward, the norm of the gradients and
+AdamW, in mixed precision as a GPU trains. Their backward passes are walked function by function (`autograd_walk.py`),
+because autograd's engine of a CPU build knows no CUDA streams; the engine itself runs on a stand-in accelerator, torch's own
+hook for backends in Python. Registering one changes the whole process, which is why this is a program.
 """
 
 import ctypes
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -29,6 +30,7 @@ from synthgen.train.local_teacher import LocalTeacher
 from synthgen.train.losses.config import LossConfig
 from synthgen.train.losses.objectives import Distillation
 from synthgen.train.step import batch_loss
+from tests.autograd_walk import walk_backward
 from tests.tiny_models import examples, soft_example, tiny_llama
 
 STAND_IN = "standin"
@@ -114,26 +116,45 @@ def fake_loss(
     return loss.value, student
 
 
-def forward(path: str, *, packed: bool) -> dict[str, str]:
-    """On fake CUDA, in mixed precision."""
-    with faked(), torch.no_grad(), cuda_autocast():
-        value, _ = fake_loss(path, "cuda", packed=packed, dtype=torch.float32)
-    return {"device": str(value.device), "dtype": str(value.dtype)}
+def step(path: str, *, packed: bool) -> dict[str, object]:
+    """Forward, backward and the optimiser on fake CUDA, in mixed precision; packed, activations are recomputed."""
+    with faked():
+        with torch.autocast("cuda", torch.bfloat16):
+            value, student = fake_loss(path, "cuda", packed=packed, dtype=torch.float32, checkpointing=packed)
+        walk_backward(value)
+        weights = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        gradients = told([weight.grad for weight in weights])
+        norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer = torch.optim.AdamW(weights)
+        optimizer.step()
+    moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    return {
+        "loss": told([value]),
+        "gradients": gradients,
+        "norm": told([norm]),
+        "moments": told(moments),
+        "weights": told(weights),
+    }
+
+
+def told(tensors: Sequence[Tensor | None]) -> dict[str, object]:
+    """Their devices, their types, and how many are not there."""
+    there = [one for one in tensors if one is not None]
+    return {
+        "device": sorted({str(one.device) for one in there}),
+        "dtype": sorted({str(one.dtype) for one in there}),
+        "missing": len(tensors) - len(there),
+    }
 
 
 def backward(path: str, *, packed: bool, bf16: bool, checkpointing: bool) -> dict[str, object]:
-    """On the stand-in, in the precision of the weights."""
+    """By autograd's engine, on the stand-in, in the precision of the weights."""
     dtype = torch.bfloat16 if bf16 else torch.float32
     with faked():
         value, student = fake_loss(path, STAND_IN, packed=packed, dtype=dtype, checkpointing=checkpointing)
         with torch.autograd.set_multithreading_enabled(False):
             value.backward()
-        gradients = [parameter.grad for parameter in student.parameters()]
-    return {
-        "device": sorted({str(gradient.device) for gradient in gradients if gradient is not None}),
-        "dtype": sorted({str(gradient.dtype) for gradient in gradients if gradient is not None}),
-        "missing": sum(gradient is None for gradient in gradients),
-    }
+        return told([parameter.grad for parameter in student.parameters()])
 
 
 def misplaced() -> str:
@@ -149,13 +170,16 @@ def misplaced() -> str:
 
 
 def allow_cuda() -> None:
-    """Let slicing a tensor that says it is on `cuda` switch to that device, which here means doing nothing.
+    """Let what switches to the device of a tensor that says it is on `cuda` do nothing.
 
-    A CPU build has no guard for CUDA in its table of devices; this puts the one that does nothing (`meta`) there.
+    In its table of devices a CPU build has no guard for CUDA, and that of a CUDA build aborts where there is no driver;
+    this puts the one that does nothing (`meta`) there.
     """
+    if torch.cuda.is_available():
+        return
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
     guards = (ctypes.c_void_p * (META + 1)).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
-    guards[CUDA] = guards[CUDA] or guards[META]
+    guards[CUDA] = guards[META]
 
 
 @contextmanager
@@ -168,27 +192,46 @@ def faked() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def cuda_autocast() -> Iterator[None]:
-    """Mixed precision as on a GPU; `torch.autocast` itself switches off where it finds none."""
-    torch.set_autocast_dtype("cuda", torch.bfloat16)
-    torch.set_autocast_enabled("cuda", True)
-    try:
-        yield
-    finally:
-        torch.set_autocast_enabled("cuda", False)
-        torch.clear_autocast_cache()
+class Strayed(torch.autograd.Function):
+    """A loss whose gradient is left on the CPU."""
+
+    @staticmethod
+    def forward(context: Any, logits: Tensor) -> Tensor:
+        context.shape = logits.shape
+        return logits.sum()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Any) -> Tensor:
+        return torch.ones(context.shape)
+
+
+def strayed() -> str:
+    """The negative control of the walk: it sees a gradient on another device."""
+    with faked():
+        leaf = torch.empty(2, 2, device="cuda", requires_grad=True)
+        try:
+            walk_backward(Strayed.apply(leaf * 2))
+        except RuntimeError as error:
+            return str(error)
+    return ""
+
+
+def pretend_cuda() -> None:
+    """Let `torch.autocast` be on for `cuda`, as it is where there is one; where it finds none it switches itself off."""
+    torch.cuda.amp.common.amp_definitely_not_available = lambda: False
+    torch.cuda.is_bf16_supported = lambda including_emulation=True: True
 
 
 def main() -> None:
     """Everything, one line."""
     torch.set_num_threads(1)
     allow_cuda()
+    pretend_cuda()
     _setup_privateuseone_for_python_backend(STAND_IN, backend_module=StandIn())
-    found: dict[str, object] = {"misplaced": misplaced()}
+    found: dict[str, object] = {"misplaced": misplaced(), "strayed": strayed()}
     for path, packed in product(PATHS, (False, True)):
         name = f"{path} {'packed' if packed else 'padded'}"
-        found[f"forward {name}"] = said(partial(forward, path, packed=packed))
+        found[f"step {name}"] = said(partial(step, path, packed=packed))
         # Packed as large models are trained: in bf16, activations recomputed.
         found[f"backward {name}"] = said(
             partial(backward, path, packed=packed, bf16=packed, checkpointing=packed)

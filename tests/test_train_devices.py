@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from synthgen.train.batch import collate
+from synthgen.train.losses.config import LossConfig
+from synthgen.train.losses.objectives import Distillation
+from synthgen.train.step import batch_loss
+from tests.autograd_walk import walk_backward
 from tests.fake_devices import PATHS
+from tests.tiny_models import examples, soft_example, tiny_llama
+
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).parent.parent
 LAYOUTS = ("padded", "packed")
@@ -63,15 +72,19 @@ def fake() -> dict[str, Any]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("path", PATHS)
-def test_a_loss_in_mixed_precision_is_on_cuda_and_single(
+def test_a_step_in_mixed_precision_is_on_cuda_and_single(
     fake: dict[str, Any], path: str, layout: str
 ) -> None:
-    assert fake[f"forward {path} {layout}"] == {"device": "cuda:0", "dtype": "torch.float32"}
+    found = fake[f"step {path} {layout}"]
+
+    assert set(found) == {"loss", "gradients", "norm", "moments", "weights"}, found
+    for part in found.values():
+        assert part == {"device": ["cuda:0"], "dtype": ["torch.float32"], "missing": 0}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("path", PATHS)
-def test_gradients_are_on_the_accelerator_in_the_type_of_the_weights(
+def test_the_engine_finds_gradients_in_the_type_of_the_weights(
     fake: dict[str, Any], path: str, layout: str
 ) -> None:
     dtype = {"padded": "torch.float32", "packed": "torch.bfloat16"}[layout]
@@ -83,3 +96,26 @@ def test_gradients_are_on_the_accelerator_in_the_type_of_the_weights(
 
 def test_a_batch_left_on_the_cpu_would_be_found(fake: dict[str, Any]) -> None:
     assert "device" in fake["misplaced"]
+
+
+def test_a_gradient_left_on_the_cpu_would_be_found(fake: dict[str, Any]) -> None:
+    assert "a gradient on cpu of a tensor on cuda:0" in fake["strayed"]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_walk_finds_the_gradients_of_the_engine(checkpointing: bool) -> None:
+    whole, walked = tiny_llama(), tiny_llama()
+    batch = collate([soft_example(row, 3) for row in examples(4)], 2)
+    losses = []
+    for model in (whole, walked):
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        model.train()
+        objective = Distillation(LossConfig.model_validate(PATHS["top-k"]))
+        losses.append(batch_loss(model, objective, batch, 10, narrow=True).value)
+
+    losses[0].backward()
+    walk_backward(losses[1])
+
+    for ours, theirs in zip(walked.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)

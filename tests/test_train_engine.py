@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from synthgen.train.config import StudentConfig
-from synthgen.train.engine import Progress, Trained, newest_checkpoint, train_model
+from synthgen.train.engine import Trained, newest_checkpoint, train_model
 from synthgen.train.examples import Example
 from synthgen.train.losses.config import LossConfig
 from synthgen.train.losses.objectives import Distillation
+from synthgen.train.metrics import Progress
 from tests.chat_templates import tokenizer
 from tests.tiny_models import examples, tiny_llama
 

@@ -16,11 +16,11 @@ from transformers.integrations import deepspeed
 from transformers.utils.quantization_config import QuantizationMethod
 
 from synthgen.errors import UsageError
-from synthgen.train import engine
+from synthgen.train import arguments
 from synthgen.train.adapters import merged_from_disk
+from synthgen.train.arguments import _deepspeed, _liger
 from synthgen.train.base import four_bits
 from synthgen.train.config import StudentConfig
-from synthgen.train.engine import _deepspeed, _liger
 from synthgen.train.launch import LAUNCH, launch_path
 from tests.runs import cli
 from tests.tiny_models import tiny_llama
@@ -108,7 +108,7 @@ def test_settings_are_printed_or_written(tmp_path: Path) -> None:
 
 
 def test_liger_is_taken_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "find_spec", lambda _: object())
+    monkeypatch.setattr(arguments, "find_spec", lambda _: object())
 
     assert _liger(student(), cpu=False)
     assert not _liger(student(), cpu=True)
@@ -121,7 +121,7 @@ def test_liger_on_a_cpu_is_refused() -> None:
 
 
 def test_liger_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "find_spec", lambda name: None if name == "triton" else object())
+    monkeypatch.setattr(arguments, "find_spec", lambda name: None if name == "triton" else object())
 
     assert not _liger(student(), cpu=False)
     with pytest.raises(UsageError, match="triton cannot be found"):
@@ -129,14 +129,14 @@ def test_liger_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_deepspeed_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "find_spec", lambda _: None)
+    monkeypatch.setattr(arguments, "find_spec", lambda _: None)
 
     with pytest.raises(UsageError, match="pip install deepspeed"):
         _deepspeed(student(deepspeed="zero3"))
 
 
 def test_shipped_deepspeed_settings_go_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "find_spec", lambda _: object())
+    monkeypatch.setattr(arguments, "find_spec", lambda _: object())
 
     assert _deepspeed(student(deepspeed="zero3")) == str(launch_path("zero3"))
     assert _deepspeed(student(deepspeed="mine.json")) == "mine.json"

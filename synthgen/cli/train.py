@@ -24,7 +24,7 @@ from synthgen.errors import CriteriaNotMet, UsageError
 
 if TYPE_CHECKING:  # the libraries of training take seconds to load
     from synthgen.train.doctor.checks import Result
-    from synthgen.train.engine import Progress
+    from synthgen.train.metrics import Progress
     from synthgen.train.tasks.dispatch import Report
 
 __all__ = ["app"]

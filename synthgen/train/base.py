@@ -28,8 +28,8 @@ from transformers import (
 from synthgen.asking.local_model import PACKAGED, model_path
 from synthgen.dataset import write_bytes
 from synthgen.errors import SourceError, UsageError
+from synthgen.train.arguments import precision_of
 from synthgen.train.config import Loaded, LoadedStudent, StartConfig
-from synthgen.train.engine import precision_of
 
 __all__ = [
     "Base",

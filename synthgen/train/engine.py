@@ -9,19 +9,16 @@ Three places where this differs from `SFTTrainer`: the loss (`compute_loss`), it
 targets, not over batches), and that a checkpoint gets a marker instead of a model card.
 """
 
-import math
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import orjson
 import torch
 from datasets.arrow_dataset import Dataset
-from peft import LoraConfig as PeftLora
 from peft import PeftModel
 from torch import Tensor
 from transformers import (
@@ -30,47 +27,23 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from transformers.trainer_utils import EvalLoopOutput
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from synthgen.dataset import write_bytes
-from synthgen.errors import UsageError
+from synthgen.train.arguments import adapters_of, trainer_arguments
 from synthgen.train.batch import collate, collate_packed
 from synthgen.train.config import StudentConfig
 from synthgen.train.examples import IGNORED, Example
-from synthgen.train.launch import LAUNCH, launch_path
+from synthgen.train.metrics import MetricsFile, Progress
 from synthgen.train.objective import Objective
 from synthgen.train.step import batch_loss, can_narrow
 from synthgen.train.trackers import tensorboard_callback
-from synthgen.types import JSONValue
 
-__all__ = ["Engine", "Progress", "Trained", "newest_checkpoint", "precision_of", "train_model"]
+__all__ = ["Engine", "Trained", "newest_checkpoint", "train_model"]
 
 _MARKER = "complete.json"
-_EVALUATIONS = 10  # of a training, where `evaluation.every` is not given
-_OPTIMIZERS = {
-    "adamw": "adamw_torch",
-    "sgd": "sgd",
-    "adafactor": "adafactor",
-    "adamw_8bit": "adamw_bnb_8bit",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a training stands; `tokens_per_s` counts every token the model reads, padding not."""
-
-    step: int
-    steps: int
-    epoch: float
-    loss: float | None
-    validation_loss: float | None
-    tokens_per_s: float
-    remaining_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +168,10 @@ def train_model(
             return collate_packed(groups, pad_id)
         return collate([example for group in groups for example in group], pad_id)
 
-    arguments, steps = _arguments(config, work, len(training), bool(validation))
+    arguments, steps = trainer_arguments(config, work, len(training), bool(validation))
     resumed = newest_checkpoint(work)
     step = int(resumed.name.rpartition("-")[2]) if resumed is not None else 0
-    journal = _Journal(work / "metrics.jsonl", step, steps, progress, first=arguments.process_index == 0)
+    journal = MetricsFile(work / "metrics.jsonl", step, steps, progress, first=arguments.process_index == 0)
     callbacks: list[TrainerCallback] = [journal]
     if config.evaluation.patience is not None:
         callbacks.append(EarlyStoppingCallback(config.evaluation.patience))
@@ -219,7 +192,7 @@ def train_model(
             processing_class=tokenizer,
             data_collator=batch,
             callbacks=callbacks,
-            peft_config=None if config.method == "full" else _adapters(config),
+            peft_config=adapters_of(config),
         )
         engine.remove_callback(PrinterCallback)  # it writes to stdout
         result = engine.train(resume_from_checkpoint=None if resumed is None else str(resumed))
@@ -252,199 +225,6 @@ def newest_checkpoint(work: Path) -> Path | None:
         else:
             shutil.rmtree(folder, ignore_errors=True)  # each process of a distributed training does
     return max(whole)[1] if whole else None
-
-
-def precision_of(config: StudentConfig) -> torch.dtype:
-    """What is computed in: bf16 where the device has it and nothing else is asked for.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    cuda = torch.cuda.is_available()
-    if config.hardware.device == "cuda" and not cuda:
-        raise UsageError(
-            "hardware.device: cuda, but torch sees none: install a CUDA build of torch, or set cpu"
-        )
-    if config.hardware.precision != "auto":
-        return torch.float32 if config.hardware.precision == "fp32" else torch.bfloat16
-    on_gpu = cuda and config.hardware.device != "cpu"
-    return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
-
-
-def _arguments(config: StudentConfig, work: Path, sequences: int, evaluates: bool) -> tuple[SFTConfig, int]:
-    cpu = config.hardware.device == "cpu" or not torch.cuda.is_available()
-    processes = TrainingArguments(output_dir=str(work), use_cpu=cpu, report_to="none", bf16=False).world_size
-    batch = config.steps.batch_size
-    micro = config.steps.micro_batch or max(batch // processes, 1)
-    if batch % (micro * processes):
-        raise UsageError(
-            f"steps.batch_size {batch} is not divisible by {processes} processes of steps.micro_batch {micro} rows"
-        )
-    steps = config.steps.max_steps or math.ceil(config.steps.epochs * math.ceil(sequences / batch))
-    every = config.evaluation.every or max(steps // _EVALUATIONS, 1)
-    keeps_best = config.evaluation.patience is not None
-    arguments = SFTConfig(
-        output_dir=str(work),
-        max_steps=steps,
-        per_device_train_batch_size=micro,
-        per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=batch // (micro * processes),
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.steps.schedule,
-        warmup_steps=config.warmup_steps(steps),
-        weight_decay=config.steps.weight_decay,
-        max_grad_norm=config.steps.max_grad_norm,
-        optim=_optimizer(config),
-        bf16=precision_of(config) == torch.bfloat16 and config.hardware.precision != "pure-bf16",
-        activation_checkpointing=config.hardware.checkpointing,
-        use_liger_kernel=_liger(config, cpu),
-        fsdp=True if config.hardware.fsdp else None,
-        deepspeed=_deepspeed(config),
-        use_cpu=cpu,
-        logging_steps=1,
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=max(config.evaluation.keep_checkpoints, 2),  # one stays while the next is written
-        load_best_model_at_end=keeps_best,
-        metric_for_best_model="eval_loss" if keeps_best else None,
-        greater_is_better=False if keeps_best else None,
-        restore_callback_states_from_checkpoint=True,
-        seed=config.seed,
-        data_seed=config.seed,
-        report_to=[name for name in config.trackers if name != "tensorboard"] or "none",
-        run_name=config.name,
-        disable_tqdm=True,
-        log_level="error",
-        dataloader_pin_memory=not cpu,
-        remove_unused_columns=False,
-        max_length=None,
-        packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    return arguments, steps
-
-
-def _optimizer(config: StudentConfig) -> str:
-    if config.steps.optimizer == "adamw_8bit" and find_spec("bitsandbytes") is None:
-        raise UsageError(
-            "steps.optimizer: adamw_8bit needs the package bitsandbytes: pip install bitsandbytes"
-        )
-    return _OPTIMIZERS[config.steps.optimizer]
-
-
-def _liger(config: StudentConfig, cpu: bool) -> bool:
-    wanted = config.hardware.liger
-    missing = [name for name in ("liger_kernel", "triton") if find_spec(name) is None]
-    if wanted is True and cpu:
-        raise UsageError(
-            "hardware.liger: its Triton kernels run on GPUs alone, and torch uses none: set auto or false"
-        )
-    if wanted is True and missing:
-        raise UsageError(
-            f"hardware.liger: {' and '.join(missing)} cannot be found: pip install liger-kernel, or set auto or false"
-        )
-    return wanted is not False and not missing and not cpu
-
-
-def _deepspeed(config: StudentConfig) -> str | None:
-    named = config.hardware.deepspeed
-    if named is None:
-        return None
-    if find_spec("deepspeed") is None:
-        raise UsageError(
-            "hardware.deepspeed needs the package deepspeed: pip install deepspeed, or set hardware.fsdp: true"
-        )
-    return str(launch_path(named)) if named in LAUNCH else named
-
-
-def _adapters(config: StudentConfig) -> PeftLora:
-    lora = config.lora
-    return PeftLora(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.targets,
-        task_type="CAUSAL_LM",
-    )
-
-
-class _Journal(TrainerCallback):  # type: ignore[misc]  # as above
-    """`metrics.jsonl`, a line for each step and evaluation, and the caller's progress."""
-
-    def __init__(
-        self,
-        path: Path,
-        step: int,
-        steps: int,
-        progress: Callable[[Progress], None] | None,
-        *,
-        first: bool,
-    ) -> None:
-        self._path, self._first, self._steps, self._progress = path, step, steps, progress
-        self._tokens = 0.0
-        self._started: float | None = None
-        self.loss: float | None = None
-        self.validation_loss: float | None = None
-        lines = path.read_bytes().splitlines() if path.is_file() else []
-        kept = [line for line in lines if _step(line) <= step]
-        for line in kept:
-            self._note(orjson.loads(line))
-        if first:
-            write_bytes(path, b"".join(line + b"\n" for line in kept))
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
-    ) -> None:
-        """Start the clock."""
-        self._started = time.monotonic()
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, JSONValue] | None = None,
-        **rest: object,
-    ) -> None:
-        """Write the line, tell the caller."""
-        if not logs or not state.is_world_process_zero or "train_runtime" in logs:
-            return
-        self._note(logs)
-        with self._path.open("ab") as file:
-            file.write(orjson.dumps({"step": state.global_step, **logs}) + b"\n")
-        tokens = logs.get("tokens")
-        self._tokens += float(tokens) if isinstance(tokens, int | float) else 0.0
-        if self._progress is not None and self._started is not None:
-            elapsed = max(time.monotonic() - self._started, 1e-9)
-            done = max(state.global_step - self._first, 1)
-            self._progress(
-                Progress(
-                    state.global_step,
-                    self._steps,
-                    float(state.epoch or 0),
-                    self.loss,
-                    self.validation_loss,
-                    self._tokens / elapsed,
-                    elapsed / done * (self._steps - state.global_step),
-                )
-            )
-
-    def _note(self, logs: Mapping[str, JSONValue]) -> None:
-        loss, validation = logs.get("loss"), logs.get("eval_loss")
-        self.loss = float(loss) if isinstance(loss, int | float) else self.loss
-        self.validation_loss = (
-            float(validation) if isinstance(validation, int | float) else self.validation_loss
-        )
-
-
-def _step(line: bytes) -> float:
-    """Of a line of metrics; a torn last line counts as the future."""
-    try:
-        return float(orjson.loads(line)["step"])
-    except (orjson.JSONDecodeError, KeyError):
-        return math.inf
 
 
 def _tokens(inputs: Mapping[str, Tensor]) -> int:

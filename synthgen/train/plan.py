@@ -23,8 +23,8 @@ from synthgen.errors import SourceError
 from synthgen.train.audit import audit
 from synthgen.train.base import source_of
 from synthgen.train.config import LoadedStudent, StudentConfig
+from synthgen.train.preparing import packed_lengths, template_of
 from synthgen.train.reading import read_dataset, split
-from synthgen.train.story import packed_lengths, template_of
 from synthgen.train.template import chat_format
 
 __all__ = ["CARDS", "Card", "Estimate", "Fit", "Sizes", "estimate", "plan_student", "sizes_of"]

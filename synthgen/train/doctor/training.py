@@ -20,10 +20,11 @@ from synthgen.train.config import StudentConfig
 from synthgen.train.doctor.checks import Measured, Skip
 from synthgen.train.doctor.facts import is_installed
 from synthgen.train.doctor.model import PAD, TINY, Size, random_examples, random_model, random_tokenizer
-from synthgen.train.engine import Progress, Trained, train_model
+from synthgen.train.engine import Trained, train_model
 from synthgen.train.examples import Example
 from synthgen.train.losses.config import LossConfig
 from synthgen.train.losses.objectives import Distillation
+from synthgen.train.metrics import Progress
 from synthgen.types import JSONValue
 
 __all__ = ["accumulation_error", "learning", "liger_error", "resume_error"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from synthgen.errors import RecipeError
 from synthgen.recipe.yaml_file import Document, validate
 from synthgen.train.config import LoadedStudent, StudentConfig, validated
-from synthgen.train.engine import Progress
+from synthgen.train.metrics import Progress
 from synthgen.train.stages import ChainConfig, Stage, plan_chain, run_chain
 from synthgen.train.story import StudentReport, train
 

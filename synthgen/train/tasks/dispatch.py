@@ -7,7 +7,7 @@ from synthgen.assets import suggest
 from synthgen.errors import RecipeError
 from synthgen.recipe.yaml_file import Document
 from synthgen.train.config import StudentConfig, read_student, validated
-from synthgen.train.engine import Progress
+from synthgen.train.metrics import Progress
 from synthgen.train.story import StudentReport, train
 from synthgen.train.tasks.chain import ChainReport, train_chain
 from synthgen.train.tasks.classify import train_classification
