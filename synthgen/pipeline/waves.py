@@ -247,11 +247,12 @@ class Waves:
     async def _leaves_after(self, ask: Ask, reply: Reply | NotAsked) -> list[Leaf]:
         if isinstance(reply, NotAsked):
             return [self._tree.pending(ask)]
-        grown = [
-            [item] if isinstance(item, Leaf) else self._tree.asks(item)
-            for item in self._tree.grow(ask, reply)
-        ]
-        return await self._leaves([ask for asks in grown for ask in asks])
+        grown = self._tree.grow(ask, reply)
+        leaves = [item for item in grown if isinstance(item, Leaf)]
+        if len(leaves) == len(grown):  # nearly always: nothing is left to ask
+            return leaves
+        asks = [[item] if isinstance(item, Leaf) else self._tree.asks(item) for item in grown]
+        return await self._leaves([ask for asked in asks for ask in asked])
 
 
 def _samples(asks: Sequence[Ask | Leaf]) -> list[list[int]]:
