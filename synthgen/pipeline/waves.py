@@ -202,7 +202,8 @@ class Waves:
 
     async def _grow(self, first: list[Ask | Leaf], wave: Wave, place: int) -> None:
         try:
-            wave.leaves[place] = await self._leaves(first)
+            leaves = self._leaves_of(first[0]) if len(first) == 1 else self._leaves(first)
+            wave.leaves[place] = await leaves
         finally:
             self._window.release()
             self._progress.rows_done += 1
