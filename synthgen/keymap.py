@@ -67,17 +67,20 @@ class KeyMap:
         recent = self._recent[shard]
         if recent is None:
             recent = self._recent[shard] = bytearray()
-        at = self._find(recent, rest)
+        at = recent.find(rest)
+        if at >= 0 and at % self._entry:
+            at = self._find(recent, rest)
         if at >= 0:
             before = int.from_bytes(recent[at + self._rest : at + self._entry])
             recent[at + self._rest : at + self._entry] = raw
             return before
-        found = self._find_stored(shard, rest)
-        if found is not None and self._spool is not None:
-            self._spool.write(raw, found[0] + self._rest)
-            return found[1]
-        if self._spool is not None and len(recent) == _PAGE * self._entry:
-            self._store(shard, recent, self._spool)
+        if self._spool is not None:
+            found = self._find_stored(shard, rest)
+            if found is not None:
+                self._spool.write(raw, found[0] + self._rest)
+                return found[1]
+            if len(recent) == _PAGE * self._entry:
+                self._store(shard, recent, self._spool)
         recent += rest + raw
         self._size += 1
         return None

@@ -128,13 +128,19 @@ class Sampling:
     repetition_penalty: float | None = None
     extra: Mapping[str, JSONValue] = field(default_factory=lambda: _EMPTY)
     hashed: bytes = field(init=False, compare=False, repr=False)
+    _set: Mapping[str, JSONValue] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Written once: it is part of every key of its step."""
-        object.__setattr__(self, "hashed", canonical_json(self.as_json()))
+        """Written once: it is part of every request and every key of its step."""
+        values = self._values()
+        object.__setattr__(self, "_set", values)
+        object.__setattr__(self, "hashed", canonical_json(values))
 
     def as_json(self) -> dict[str, JSONValue]:
         """Only what is set."""
+        return dict(self._set)
+
+    def _values(self) -> dict[str, JSONValue]:
         values: dict[str, JSONValue] = {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -204,9 +210,12 @@ class Request:
     sample: int = 0
     occurrence: str = ""
     tool_choice: str | None = None
+    _key: str | None = field(init=False, default=None, compare=False, repr=False)
 
-    def content(self) -> dict[str, object]:
-        """Everything that changes the answer, without `sample` and `occurrence`: to be hashed, not to be read."""
+    def key(self) -> str:
+        """Content key, 32 hex digits, of everything that changes the answer: the journal holds at most one answer per key."""
+        if self._key is not None:
+            return self._key
         content: dict[str, object] = {
             "v": KEY_VERSION,
             "messages": [message.as_json() for message in self.messages],
@@ -214,15 +223,15 @@ class Request:
             "sampling": orjson.Fragment(self.sampling.hashed),
             "tools": self.tools,
             "response_schema": self.response_schema,
-            "capture": list(self.capture),
+            "capture": self.capture,
+            "sample": self.sample,
+            "occurrence": self.occurrence,
         }
         if self.tool_choice is not None:  # absent from keys older than it
             content["tool_choice"] = self.tool_choice
-        return content
-
-    def key(self) -> str:
-        """Content key, 32 hex digits: the journal holds at most one answer per key."""
-        return digest(self.content() | {"sample": self.sample, "occurrence": self.occurrence})
+        key = digest(content)
+        object.__setattr__(self, "_key", key)
+        return key
 
     @property
     def top_logprobs(self) -> int | None:

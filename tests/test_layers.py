@@ -47,13 +47,16 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
     "front": (
         "__init__",
         "ask",
+        "attempt",
         "batch",
         "clouds",
         "connect",
         "doctor",
+        "lessons",
         "providers",
         "samples",
         "server_queue",
+        "spec",
         "structured",
     ),
 }

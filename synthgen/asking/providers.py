@@ -48,8 +48,6 @@ __all__ = [
     "wire_of",
 ]
 
-_UNCHANGED: Mapping[str, JSONValue] = {}
-
 _VERSION_SEGMENT = re.compile(r"v\d+\w*")
 _HEADER_SAFE = re.compile(r"[!-~]+")
 _ENDPOINT_PATHS = ("/chat/completions", "/messages")
@@ -267,14 +265,19 @@ class RemoteTeacher:
 
     async def answer(self, request: Request, samples: int = 1) -> Outcome:
         """One attempt at `request` and the samples behind it. Never raises for anything a server can do."""
-        return (await self.exchange(request, samples)).outcome
+        try:
+            body = self._wire.body(request, samples)
+            reply = await self._transport.post(self._wire.path, body, timeout_s=self._timeout_s)
+        except TransportFailure as failure:
+            return _no_reply(failure)
+        return self._wire.read(reply, request)
 
     async def exchange(
         self,
         request: Request,
         samples: int = 1,
         *,
-        added: Mapping[str, JSONValue] = _UNCHANGED,
+        added: Mapping[str, JSONValue],
         timeout_s: float | None = None,
     ) -> Exchange:
         """One attempt at `request` whose body also has the fields `added` (None takes one out), and its reply.
@@ -289,14 +292,18 @@ class RemoteTeacher:
                 self._wire.path, body, timeout_s=self._timeout_s if timeout_s is None else timeout_s
             )
         except TransportFailure as failure:
-            if failure.reason == "auth":
-                return Exchange(None, LaneStop("auth", str(failure)))
-            return Exchange(None, Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid))
+            return Exchange(None, _no_reply(failure))
         return Exchange(reply, self._wire.read(reply, request))
 
     async def close(self) -> None:
         """Release sockets."""
         await self._transport.close()
+
+
+def _no_reply(failure: TransportFailure) -> Outcome:
+    if failure.reason == "auth":
+        return LaneStop("auth", str(failure))
+    return Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid)
 
 
 def check_key(config: TeacherConfig) -> None:

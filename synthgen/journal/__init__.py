@@ -15,9 +15,11 @@ from synthgen.journal.replies import (
     Circumstances,
     Reply,
     answer_entry,
+    entry_of,
     failure_entry,
     read_logprobs,
     read_reply,
+    without_logprobs,
 )
 from synthgen.journal.writer import Journal, lock_run
 
@@ -32,6 +34,7 @@ __all__ = [
     "Reply",
     "Tally",
     "answer_entry",
+    "entry_of",
     "failure_entry",
     "lock_run",
     "lost_entry",
@@ -40,4 +43,5 @@ __all__ = [
     "read_logprobs",
     "read_reply",
     "submitted_entry",
+    "without_logprobs",
 ]

@@ -50,7 +50,10 @@ class Ledger:
 
     def tally(self, step: str, teacher: str) -> Tally:
         """The tally of one step and teacher, made on first use."""
-        return self.tallies.setdefault((step, teacher), Tally())
+        found = self.tallies.get((step, teacher))
+        if found is None:
+            found = self.tallies[step, teacher] = Tally()
+        return found
 
     def add(self, entry: Entry) -> None:
         """Count an `R`, `F`, `A` or `X` entry."""

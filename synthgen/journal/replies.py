@@ -1,17 +1,27 @@
 """Replies as journal entries and back.
 
-In: a completion or a failure with its circumstances. Out: an `R` or `F` entry; `Reply` when read again. Costs are
-frozen in the entry at purchase: later prices never change the past.
+In: a completion or a failure with its circumstances. Out: an `R` or `F` entry; `Reply` when read again. Guarantee: a
+reply as it was stored, `without_logprobs`, is what `read_reply` gives: whoever bought it need not read it. Costs are frozen in the entry at
+purchase: later prices never change the past.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from synthgen.frozen import set_by_slot
 from synthgen.journal.lines import Entry
 from synthgen.types import Completion, FinishReason, JSONValue, Logprobs, ToolCall, Usage
 
-__all__ = ["Circumstances", "Reply", "answer_entry", "failure_entry", "read_logprobs", "read_reply"]
+__all__ = [
+    "Circumstances",
+    "Reply",
+    "answer_entry",
+    "entry_of",
+    "failure_entry",
+    "read_logprobs",
+    "read_reply",
+    "without_logprobs",
+]
 
 # Finer than float32 has it for anything below -8; nearer to 0 it is half a millionth of a probability.
 _DECIMALS = 6
@@ -20,7 +30,7 @@ _DECIMALS = 6
 @set_by_slot
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """How a reply came about. `sent_at`: Unix seconds of the last attempt; `latency_s`: of that attempt."""
+    """How a reply came about. `sent_at`: Unix seconds of the last attempt, to the millisecond; `latency_s`: of that one."""
 
     step: str
     teacher: str
@@ -41,6 +51,13 @@ class Reply:
     message: str | None
     cost_usd: float | None
     at: Circumstances
+
+
+def entry_of(reply: Reply) -> Entry:
+    """What is stored of a reply."""
+    if reply.completion is None:
+        return failure_entry(reply.key, reply.reason or "", reply.message or "", reply.at)
+    return answer_entry(reply.key, reply.completion, reply.cost_usd, reply.at)
 
 
 def answer_entry(key: str, completion: Completion, cost_usd: float | None, at: Circumstances) -> Entry:
@@ -110,6 +127,13 @@ def read_reply(entry: Entry) -> Reply:
         flags=tuple(cast(list[str], entry.get("flags") or ())),
     )
     return Reply(key, completion, None, None, cast(float | None, entry["usd"]), at)
+
+
+def without_logprobs(reply: Reply) -> Reply:
+    """The reply as `read_reply` gives it."""
+    if reply.completion is None or reply.completion.logprobs is None:
+        return reply
+    return replace(reply, completion=replace(reply.completion, logprobs=None))
 
 
 def _logprobs_json(logprobs: Logprobs) -> dict[str, JSONValue]:

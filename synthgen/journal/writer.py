@@ -1,8 +1,9 @@
 """Writing a journal: one thread, group commit, torn-tail recovery, the full disk, the run lock.
 
 In: entries from the event loop. Out: lines on disk; `commit` returns once its entry is durable (`fdatasync`), and
-only then is the entry visible to readers. Entries that arrive while the disk works share the next commit, so one
-`fdatasync` serves many requests under load and none waits for a timer. A segment that is full is sealed in the
+only then is the entry visible to readers. The thread is handed what one turn of the loop brings, at its end; entries that
+arrive while the disk works share the next commit, so one `fdatasync` serves many requests under load and none waits for a
+timer. A segment that is full is sealed in the
 background. On a full disk no intent or row is accepted any more, so nothing further is sent; the ballast makes room for
 the answers under way, which are stored and handed out as ever.
 Rejected: SQLite (12 times the CPU a row for the same durability), open-append-close a row (120 times).
@@ -11,7 +12,7 @@ Rejected: SQLite (12 times the CPU a row for the same durability), open-append-c
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,7 @@ class Journal:
             raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
         self._sealer = Sealer(self.index)
         self._sealer.add(self.index.unsealed())
+        self._gathered: list[_Pending] = []  # in this turn of the loop; the thread knows nothing of them
         self._waiting: list[_Pending] = []
         self._wake = threading.Condition()
         self._closing = False
@@ -125,16 +127,16 @@ class Journal:
             raise StorageError(f"{path}: cannot cut its torn tail: {error.strerror}") from error
         return number, good_end
 
-    async def commit(self, *entries: Entry) -> None:
-        """Append entries of one kind; returns when they are durable and readable.
+    def commit(self, *entries: Entry) -> asyncio.Future[None]:
+        """Append entries of one kind; to be awaited: they are then durable and readable.
 
         Raises:
             StorageError: this or an earlier write failed. From then on only what became of earlier sends is accepted,
                 and that as long as there is room.
         """
         done = self._loop.create_future()
-        self._enqueue(list(entries), done)
-        await done
+        self._gather(entries, done)
+        return done
 
     def append(self, *entries: Entry) -> None:
         """Append entries of one kind without waiting: durable with, or before, the next `commit`.
@@ -142,19 +144,36 @@ class Journal:
         Raises:
             StorageError: as `commit`, of an earlier write.
         """
-        self._enqueue(list(entries), None)
+        self._gather(entries, None)
 
-    def _enqueue(self, entries: list[Entry], done: asyncio.Future[None] | None) -> None:
+    def _gather(self, entries: Sequence[Entry], done: asyncio.Future[None] | None) -> None:
         pending = [_Pending(entry, encode(entry), None) for entry in entries]
         pending[-1].done = done
         self.uncommitted += len(entries)
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered += pending
+        if self._failure is not None and self._refuses(pending[-1]):
+            pending[-1].done = None
+            raise self._failure.with_traceback(None)
+
+    def _refuses(self, pending: _Pending) -> bool:
+        """Whether an entry is too late for a disk that has failed."""
+        return self._failure is not None and (self._dead or not pending.paid)
+
+    def _hand_over(self) -> None:
+        """Give the thread what this turn of the loop has brought."""
+        gathered, self._gathered = self._gathered, []
         with self._wake:
-            refused = self._failure is not None and (self._dead or not pending[-1].paid)
+            failure = self._failure
+            refused = [] if failure is None else list(filter(self._refuses, gathered))
             # What is paid is kept also when the disk takes nothing: for the last try in `close`.
-            self._waiting += [one for one in pending if not refused or one.paid]
-            if refused and self._failure is not None:
-                raise self._failure.with_traceback(None)
+            self._waiting += (
+                [one for one in gathered if one.paid or not self._refuses(one)] if refused else gathered
+            )
             self._wake.notify()
+        if failure is not None:
+            self._refuse([pending.done for pending in refused], failure)
 
     def _write_forever(self) -> None:
         while True:
@@ -188,9 +207,9 @@ class Journal:
             os.close(self._file)
             self._sealer.add([self._number])
             self._file, self._number, self._offset = file, self._number + 1, 0
-        positions, offset = [], self._offset
+        number, offset, positions = self._number, self._offset, []
         for pending in batch:
-            positions.append((self._number, offset))
+            positions.append((number, offset))
             offset += len(pending.line)
         rest = memoryview(b"".join(pending.line for pending in batch))
         while rest:
@@ -242,6 +261,7 @@ class Journal:
 
     async def close(self) -> int:
         """Write what waits, stop the thread, close the files; returns how many replies could not be stored."""
+        self._hand_over()
         with self._wake:
             self._closing = True
             self._wake.notify()

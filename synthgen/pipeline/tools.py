@@ -8,9 +8,8 @@ tools and of their keys is kept: models read it.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import jsonschema_rs
 import orjson
 from pydantic import Field
 
@@ -18,6 +17,9 @@ from synthgen.errors import RecipeError, UsageError
 from synthgen.recipe.model import StepConfig, Strict
 from synthgen.recipe.yaml_file import Document, Loc, dotted, parse_yaml, validate
 from synthgen.types import JSONValue, ToolCall
+
+if TYPE_CHECKING:
+    from jsonschema_rs import Validator
 
 __all__ = ["broken_call", "check_choice", "inline_tools", "missing_call", "read_tools"]
 
@@ -74,7 +76,7 @@ def _checked(document: Document, step: Loc = ()) -> str:
             raise RecipeError(f"{where}: {dotted((*at, 'name'))}: {function.name!r} is there twice")
         seen.add(function.name)
         try:
-            jsonschema_rs.validator_for(function.parameters, offline=True)
+            _validator(function.parameters)
         except ValueError as error:
             where, why = document.where((*at, "parameters")), str(error).splitlines()[0]
             raise RecipeError(f"{where}: {dotted((*at, 'parameters'))}: not a JSON Schema: {why}") from error
@@ -129,9 +131,13 @@ def missing_call(choice: str | None, calls: Iterable[ToolCall]) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _validators(tools: str) -> Mapping[str, jsonschema_rs.Validator]:
+def _validators(tools: str) -> "Mapping[str, Validator]":
     functions = [tool["function"] for tool in orjson.loads(tools)]
-    return {
-        function["name"]: jsonschema_rs.validator_for(function.get("parameters", {}), offline=True)
-        for function in functions
-    }
+    return {function["name"]: _validator(function.get("parameters", {})) for function in functions}
+
+
+def _validator(schema: dict[str, JSONValue]) -> "Validator":
+    """Compiles a schema; never fetches what a `$ref` points to."""
+    import jsonschema_rs  # 25 ms: few recipes have tools
+
+    return jsonschema_rs.validator_for(schema, offline=True)

@@ -142,11 +142,14 @@ class Tree:
         numbered: list[Ask | Leaf] = []
         for ask in self.asks(Node(row, 0, (), row.fields, (), 0)):
             if isinstance(ask, Ask):
-                content = digest(ask.request.content())
-                if content not in occurrences:
-                    occurrences[content] = seen.next(content)
-                request = replace(ask.request, occurrence=str(occurrences[content]))
-                ask = Ask(ask.node, ask.step, ask.sample, ask.alias, request)
+                # Samples share a number. Their first is what they have in common, and most often it is sent as it is.
+                common = ask.request if ask.sample == 0 else replace(ask.request, sample=0)
+                key = common.key()
+                if key not in occurrences:
+                    occurrences[key] = seen.next(key)
+                if occurrences[key]:
+                    request = replace(ask.request, occurrence=str(occurrences[key]))
+                    ask = Ask(ask.node, ask.step, ask.sample, ask.alias, request)
             numbered.append(ask)
         return numbered
 
@@ -174,8 +177,8 @@ class Tree:
         if (reason := self.privacy.objection(alias, messages)) is not None:
             at = replace(node, path=path)
             return self._leaf(at, step, sample, "rejected", "privacy", reason, f"not sent to {alias}")
-        # A first question gets its occurrence from `admit`.
-        occurrence = f"{node.asked[-1].reply.key}:{node.item}" if node.asked else ""
+        # A first question that was asked before gets another number from `admit`.
+        occurrence = f"{node.asked[-1].reply.key}:{node.item}" if node.asked else "0"
         request = Request(
             messages=messages,
             teacher=self.specs[alias].identity,

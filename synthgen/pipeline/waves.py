@@ -204,7 +204,8 @@ class Waves:
 
     async def _grow(self, first: list[Ask | Leaf], wave: Wave, place: int) -> None:
         try:
-            wave.leaves[place] = await self._leaves(first)
+            leaves = self._leaves_of(first[0]) if len(first) == 1 else self._leaves(first)
+            wave.leaves[place] = await leaves
         finally:
             self._window.release()
             self._progress.rows_done += 1
@@ -249,11 +250,12 @@ class Waves:
     async def _leaves_after(self, ask: Ask, reply: Reply | NotAsked) -> list[Leaf]:
         if isinstance(reply, NotAsked):
             return [self._tree.pending(ask)]
-        grown = [
-            [item] if isinstance(item, Leaf) else self._tree.asks(item)
-            for item in self._tree.grow(ask, reply)
-        ]
-        return await self._leaves([ask for asks in grown for ask in asks])
+        grown = self._tree.grow(ask, reply)
+        leaves = [item for item in grown if isinstance(item, Leaf)]
+        if len(leaves) == len(grown):  # nearly always: nothing is left to ask
+            return leaves
+        asks = [[item] if isinstance(item, Leaf) else self._tree.asks(item) for item in grown]
+        return await self._leaves([ask for asked in asks for ask in asked])
 
 
 def _samples(asks: Sequence[Ask | Leaf]) -> list[list[int]]:

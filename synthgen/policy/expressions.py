@@ -44,10 +44,10 @@ def all_of(licences: Iterable[str]) -> str:
     A licence is an expression or one of our ids. What SPDX does not know becomes a reference; so does a text that
     cannot be parsed, as a whole.
     """
-    licensing = _licensing()
     parts = [_parsed(text) for text in sorted(set(licences))]
     if not parts:
         return ""
+    licensing = _licensing()
     return str((licensing.AND(*parts) if len(parts) > 1 else parts[0]).simplify())
 
 

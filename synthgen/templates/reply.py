@@ -11,14 +11,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import jsonschema_rs
 import orjson
 
 from synthgen.frozen import set_by_slot
 from synthgen.templates.lists import split_list
 from synthgen.types import JSONValue, canonical_json
+
+if TYPE_CHECKING:  # loaded where there is a schema to check
+    from jsonschema_rs import Validator
 
 __all__ = ["PREFERENCES", "Parsed", "Reply", "ReplyKind", "Unusable", "UnusableReason", "split_thinking"]
 
@@ -60,7 +62,7 @@ class Reply:
     schema: str | None = None
     weights: tuple[tuple[str, float], ...] = ()
     preference: str | None = None
-    _validator: jsonschema_rs.Validator | None = field(init=False, compare=False, repr=False)
+    _validator: "Validator | None" = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Compiles the schema; never fetches what a `$ref` points to.
@@ -68,8 +70,11 @@ class Reply:
         Raises:
             ValueError: not a valid JSON Schema.
         """
-        schema = None if self.schema is None else orjson.loads(self.schema)
-        validator = None if schema is None else jsonschema_rs.validator_for(schema, offline=True)
+        validator = None
+        if self.schema is not None:
+            import jsonschema_rs  # 25 ms
+
+            validator = jsonschema_rs.validator_for(orjson.loads(self.schema), offline=True)
         object.__setattr__(self, "_validator", validator)
 
     def read(self, text: str) -> Parsed | Unusable:
@@ -94,7 +99,7 @@ class Reply:
     def _text(self, answer: str) -> tuple[Mapping[str, JSONValue], ...] | Unusable:
         """The answer, unwrapped where a teacher puts the tags of the prompt around its reply."""
         name = self.outputs[0]
-        wrapped = re.fullmatch(rf"<{name}>(.*)</{name}>", answer, re.DOTALL)
+        wrapped = answer.startswith("<") and re.fullmatch(rf"<{name}>(.*)</{name}>", answer, re.DOTALL)
         text = wrapped[1].strip() if wrapped else answer
         return ({name: text},) if text else Unusable("empty", f"no text in <{name}>")
 

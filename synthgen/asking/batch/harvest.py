@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from synthgen.asking.ask import FIRST_REPLIES, KEPT_BODY_BYTES
+from synthgen.asking.ask import KEPT_BODY_BYTES
 from synthgen.asking.batch.calls import Unanswered
 from synthgen.asking.batch.vendor import Problem, State
+from synthgen.asking.lessons import FIRST_REPLIES
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
 from synthgen.asking.prices import cost_usd
 from synthgen.journal import Circumstances, Entry, OpenBatch, answer_entry, failure_entry

@@ -121,8 +121,10 @@ class _Shares:
         """Those with somebody waiting for such a turn, in order."""
         found = []
         for step in self._steps.values():
-            _drop_cancelled(step.waiting[turn])
-            if step.waiting[turn]:
+            waiting = step.waiting[turn]
+            if waiting and waiting[0].called.done():
+                _drop_cancelled(waiting)
+            if waiting:
                 found.append(step)
         if len(found) > 1:
             found.sort(key=lambda step: step.taken)
@@ -399,6 +401,8 @@ class Queue:
         return waiter.turn != "retry" or any(lane.retries_in_s() <= _NOW_S for lane in lanes)
 
     def _wake_in(self, wait_s: float) -> None:
+        if wait_s == math.inf and self._timer is None:
+            return
         loop = asyncio.get_running_loop()
         due = loop.time() + wait_s
         if self._timer is not None:

@@ -302,11 +302,10 @@ def _usage(usage: dict[str, JSONValue]) -> Usage | None:
         return None
     input_tokens = as_count(usage.get("prompt_tokens"))
     output_tokens = as_count(usage.get("completion_tokens"))
-    cached = as_count(as_object(usage.get("prompt_tokens_details")).get("cached_tokens"))
-    reasoning = as_count(as_object(usage.get("completion_tokens_details")).get("reasoning_tokens"))
-    return Usage(
-        input_tokens=input_tokens,
-        cached_input_tokens=min(cached or as_count(usage.get("prompt_cache_hit_tokens")), input_tokens),
-        output_tokens=output_tokens,
-        reasoning_tokens=min(reasoning, output_tokens),
-    )
+    cached = reasoning = 0
+    if read := usage.get("prompt_tokens_details"):
+        cached = as_count(as_object(read).get("cached_tokens"))
+    if written := usage.get("completion_tokens_details"):
+        reasoning = as_count(as_object(written).get("reasoning_tokens"))
+    cached = cached or as_count(usage.get("prompt_cache_hit_tokens"))
+    return Usage(input_tokens, min(cached, input_tokens), output_tokens, min(reasoning, output_tokens))
