@@ -19,6 +19,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from synthgen.asking.outcome import LimitKind, SeenLimit
 from synthgen.recipe.model import Limits
@@ -37,6 +38,8 @@ _CONFIGURED: dict[str, tuple[LimitKind, float]] = {
     "otpm": ("output_tokens", _MINUTE_S),
 }
 _KINDS: tuple[LimitKind, ...] = ("requests", "tokens", "input_tokens", "output_tokens")
+# Requests, input tokens, output tokens, `max_tokens`.
+_Amounts: TypeAlias = tuple[float, float, float, float]
 _REMEMBERED = 64
 _RELEARN_EVERY = 8
 
@@ -109,7 +112,7 @@ class Place:
     input_tokens: float = 0.0
     output_tokens: float = 0.0
     sent_at: float = 0.0
-    passed: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # requests, input, output, max_tokens up to this one
+    passed: _Amounts = (0.0, 0.0, 0.0, 0.0)  # up to this one
     probe: bool = False
     retry: bool = False
 
@@ -135,8 +138,8 @@ class Quotas:
             self._configured[kind, window_s] = value
             self._buckets[kind, window_s] = Bucket(value, window_s, now)
         self._reserving: set[tuple[LimitKind, float]] = set()  # limits that count `max_tokens`
-        self._passed: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
-        self._used: tuple[float, ...] = self._passed  # the same, with what is known since of those answered
+        self._passed: _Amounts = (0.0, 0.0, 0.0, 0.0)
+        self._used: _Amounts = self._passed  # the same, with what is known since of those answered
         self._since: float | None = None
         self._input_ratio = 1.0
         self._outputs: deque[int] = deque(maxlen=_REMEMBERED)
@@ -256,8 +259,8 @@ class Quotas:
         }
 
 
-def _sum(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(a + b for a, b in zip(one, other, strict=True))
+def _sum(one: _Amounts, other: _Amounts) -> _Amounts:  # written out: it runs three times a row
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
 
 
 def _amount(kind: LimitKind, requests: float, input_tokens: float, output_tokens: float) -> float:
