@@ -11,12 +11,12 @@ run time (a plan would depend on the day and on a third host).
 """
 
 import re
-import tomllib
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
 
+import tomli
 from pydantic import Field
 
 from synthgen.recipe.model import Price, Strict, TeacherConfig
@@ -56,7 +56,7 @@ class _Vendor:
 def price_table() -> dict[str, _Vendor]:
     """Provider name -> its host and rows, as packaged."""
     with Path(__file__).with_name("prices.toml").open("rb") as file:
-        loaded = tomllib.load(file)
+        loaded = tomli.load(file)
     return {
         name: _Vendor(
             vendor["host"],

@@ -13,12 +13,12 @@ takes the two for independent, which makes it wider than it is. `after_neutral`:
 
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tomli
 
 from synthgen.errors import UsageError
 from synthgen.insight.words import Words, count_words
@@ -49,7 +49,7 @@ def read_word_lists(path: Path | None = None) -> WordLists:
     """
     shown = path or Path(__file__).parent / "data" / "gender.toml"
     try:
-        read = tomllib.loads(shown.read_text(encoding="utf-8"))
+        read = tomli.loads(shown.read_text(encoding="utf-8"))
         lists = WordLists(
             source=str(read.get("source", shown)),
             female=tuple(read["female"]),

@@ -10,7 +10,6 @@ Rejected: one big file (a contract party changes alone and is reviewed alone); Y
 in TOML, and the standard library reads it).
 """
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import date
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
+import tomli
 from pydantic import Field, ValidationError
 
 from synthgen.errors import UsageError
@@ -171,8 +171,8 @@ def _replaceable(shipped: Registry, folder: Path, rule: Rule, name: str) -> str:
 
 def _parse(model: type[M], path: Path) -> M:
     try:
-        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return model.model_validate(tomli.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from error
     except ValidationError as error:
         lines = [

@@ -21,12 +21,12 @@ rules need one, so that a typo in another teacher's name is never covered.
 """
 
 import re
-import tomllib
 from collections.abc import Iterable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tomli
 from pydantic import Field, ValidationError
 
 from synthgen.assets import suggest
@@ -68,8 +68,8 @@ def load_lock(path: Path, today: date, *, registry: Registry, uses: Iterable[str
         return Overrides()
     try:
         text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomli.loads(text)
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
         raise RecipeError(f"{path}:1: cannot be read: {error}") from error
     declared = tuple(uses)
     entries: list[Override] = []
