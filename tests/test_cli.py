@@ -432,6 +432,17 @@ def test_a_first_signal_drains_and_the_run_goes_on_later(tmp_path: Path, number:
     assert len({payment.request for payment in payments}) == len(payments) == 60
 
 
+def test_the_end_of_a_command_looks_for_no_cycles_in_what_was_imported() -> None:
+    code = (
+        "import atexit, gc, sys; atexit.register(lambda: print('frozen', gc.get_freeze_count() > 10_000));"
+        "from synthgen.cli import main; sys.argv = ['synthgen', '--version']; main()"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert ended.stdout.splitlines()[-1] == "frozen True"
+
+
 def test_a_signal_while_publishing_waits_for_the_whole_dataset(tmp_path: Path) -> None:
     rows, run = 100, tmp_path / "run"
     events = run / "events.jsonl"

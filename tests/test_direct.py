@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -283,6 +284,19 @@ async def test_a_name_is_looked_up_once_however_many_dial(monkeypatch: pytest.Mo
 
     assert [reply.body for reply in replies] == [b"hello"] * 3
     assert asked.count("gpu.example") == 1
+
+
+async def test_a_name_that_nobody_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(*_arguments: object, **_more: object) -> list[tuple[object, ...]]:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    transport = DirectTransport(Endpoint("http://gpu.example:8000", "openai"))
+
+    with pytest.raises(TransportFailure, match=r"gpu\.example: .*Name or service not known") as failed:
+        await transport.post("/", {}, timeout_s=5)
+
+    assert failed.value.reason == "connect"
 
 
 async def test_a_cancelled_request_takes_its_connection_with_it() -> None:

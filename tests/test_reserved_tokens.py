@@ -54,15 +54,41 @@ def seen(remaining: float) -> list[SeenLimit]:
     return [SeenLimit("tokens", TPM, remaining, 60.0)]
 
 
-def learned() -> Quotas:
+def learned(*, cached_free: bool = False) -> Quotas:
     """Quotas of a lane whose answers use a tenth of what they may."""
-    quotas = Quotas(Limits(tpm=TPM), 0.0)
+    quotas = Quotas(Limits(tpm=TPM), 0.0, cached_free=cached_free)
     for _ in range(3):
         place = Place(50, 200)
         quotas.wait_s(place, 0.0)
         quotas.take(place, 0.0)
         quotas.settle(place, Usage(50, output_tokens=20))
     return quotas
+
+
+def told(quotas: Quotas, remaining: float, *, refused: bool = True) -> None:
+    """The reply to a request says what remains."""
+    place = Place(50, 200)
+    quotas.wait_s(place, 10.0)
+    quotas.take(place, 10.0)
+    quotas.see(place, seen(remaining), 10.0, refused=refused)
+    quotas.settle(place, Usage())  # as the lane does with every reply; here it used nothing
+
+
+def taken_next(quotas: Quotas) -> float:
+    """What the next request takes."""
+    place = Place(50, 200)
+    quotas.wait_s(place, 10.0)
+    before = level(quotas)
+    quotas.take(place, 10.0)
+    return before - level(quotas)
+
+
+def level(quotas: Quotas) -> float:
+    levels = quotas.levels(10.0)["tokens per 60 s"]
+    assert isinstance(levels, list)
+    now_, _ = levels
+    assert isinstance(now_, float)
+    return now_
 
 
 @pytest.mark.parametrize(
@@ -79,13 +105,42 @@ def test_only_a_refusal_despite_enough_tokens_shows_another_way_of_counting(
     remaining: float, refused: bool, takes: int
 ) -> None:
     quotas = learned()
-    place = Place(50, 200)
-    quotas.wait_s(place, 10.0)
-    quotas.take(place, 10.0)
 
-    quotas.see(place, seen(remaining), 10.0, refused=refused)
-    quotas.settle(place, Usage())  # as the lane does with every reply; here it used nothing
+    for _ in range(3):
+        told(quotas, remaining, refused=refused)
 
-    rate = (TPM - TPM / 60 + 1) / 60
-    quotas.see(place, seen(0.0), 10.0)  # empty from here on
-    assert quotas.wait_s(Place(50, 200), 10.0) == pytest.approx(takes / rate, rel=0.1)
+    assert taken_next(quotas) == pytest.approx(takes, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "remainders",
+    [[100.0, 100.0], [100.0, 0.0, 100.0, 0.0, 100.0, 0.0, 100.0]],
+    ids=["too few", "as many that were not enough"],
+)
+def test_doubtful_refusals_show_nothing(remainders: list[float]) -> None:
+    quotas = learned()
+
+    for remaining in remainders:
+        told(quotas, remaining)
+
+    assert taken_next(quotas) == pytest.approx(70, rel=0.1)
+
+
+def test_a_vendor_that_says_it_does_not_count_max_tokens_is_believed() -> None:
+    quotas = learned(cached_free=True)
+
+    for _ in range(9):
+        told(quotas, 100.0)
+
+    assert taken_next(quotas) == pytest.approx(70, rel=0.1)
+
+
+def test_a_limit_whose_answers_nearly_use_max_tokens_is_no_storm() -> None:
+    server = CountsMaxTokens(input_tokens=200, output_tokens=(300, 500), max_tokens=600)
+
+    async def story() -> None:
+        await drive(OneLane(Limits()), server, for_s=240, rows=400, max_tokens=600)
+
+    simulate(story())
+
+    assert len(server.refused) <= 0.05 * len(server.answered)

@@ -521,6 +521,25 @@ def test_an_error_is_told_with_the_status_it_came_with(sent: HttpReply, said: st
     assert outcome.message == said
 
 
+@pytest.mark.parametrize(
+    ("sent", "hints"),
+    [
+        (reply(b"404 page not found", 404), True),
+        (reply({"detail": "Not Found"}, 404), True),  # FastAPI, and so vLLM
+        (reply(error("no such model", code="model_not_found"), 404), False),
+        (reply(error("The model `x` does not exist.", type="NotFoundError", code=404), 404), False),
+    ],
+    ids=["text", "detail", "openai", "vllm"],
+)
+def test_a_path_where_nothing_is_served_is_told_from_a_model_that_is_not_there(
+    sent: HttpReply, hints: bool
+) -> None:
+    outcome = OPENAI.read(sent)
+
+    assert isinstance(outcome, LaneStop)
+    assert outcome.message.endswith("; is base_url right?") is hints
+
+
 def test_an_error_inside_a_choice_counts() -> None:
     sent = reply({"choices": [{"message": {"content": "ha"}, "error": {"code": 502, "message": "upstream"}}]})
 

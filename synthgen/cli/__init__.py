@@ -4,6 +4,7 @@ In: arguments. Out: results on stdout (`--json` everywhere), everything for peop
 `synthgen.errors`. Heavy imports happen inside the verbs, so `synthgen --help` stays quick.
 """
 
+import atexit
 import gc
 import json
 import os
@@ -280,6 +281,9 @@ def _end(problem: SynthgenError | None) -> None:
 
 def main() -> None:
     """Entry point: one clear line and the documented exit code for everything that can go wrong."""
+    # The system takes the memory back; looking for cycles in all that was imported costs 0.3 s of CPU at the end.
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
     thresholds = gc.get_threshold()
     gc.set_threshold(
         50_000, 10, 10

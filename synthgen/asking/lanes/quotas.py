@@ -9,10 +9,10 @@ users of the same key have used it up, the level follows what the server says re
 
 Expected are the prompt's estimate (corrected by what earlier prompts turned out to be) and the output that nine of
 ten answers stay below, `max_tokens` until an answer has come. A server that counts `max_tokens` and gives nothing back
-(OpenAI documents that) shows it: it refuses a request for which, by its own count, enough remained of a limit on
-tokens. From then on that limit is counted its way. Rejected: reserving `max_tokens` everywhere (answers a tenth as
-long leave most of a limit unused), and aiolimiter and pyrate-limiter (no reservation
-and refund, a full minute's burst at the start).
+(OpenAI documents that) shows it: it refuses requests for which, by its own count, enough remained of a limit on
+tokens. After three of them that limit is counted its way; one alone proves nothing, and believing it leaves five sixths
+of a limit unused that others use as well. Rejected: reserving `max_tokens` everywhere (answers a tenth as long leave
+most of a limit unused), and aiolimiter and pyrate-limiter (no reservation and refund, a full minute's burst at the start).
 """
 
 import math
@@ -40,6 +40,9 @@ _CONFIGURED: dict[str, tuple[LimitKind, float]] = {
 _KINDS: tuple[LimitKind, ...] = ("requests", "tokens", "input_tokens", "output_tokens")
 # Requests, input tokens, output tokens, `max_tokens`.
 _Amounts: TypeAlias = tuple[float, float, float, float]
+# Refusals though enough remained, beyond those where it did not, before a limit is known to count `max_tokens`: one also
+# comes from an answer that is longer than expected.
+_DENIALS = 3
 _REMEMBERED = 64
 _RELEARN_EVERY = 8
 
@@ -138,6 +141,7 @@ class Quotas:
             self._configured[kind, window_s] = value
             self._buckets[kind, window_s] = Bucket(value, window_s, now)
         self._reserving: set[tuple[LimitKind, float]] = set()  # limits that count `max_tokens`
+        self._denied: dict[tuple[LimitKind, float], int] = {}
         self._passed: _Amounts = (0.0, 0.0, 0.0, 0.0)
         self._used: _Amounts = self._passed  # the same, with what is known since of those answered
         self._since: float | None = None
@@ -228,8 +232,8 @@ class Quotas:
                 bucket.change(stricter)
             if limit.remaining is not None:
                 taken = place.amount(limit.kind)
-                if refused and taken <= limit.remaining < place.amount(limit.kind, reserved=True):
-                    self._reserving.add(which)
+                if refused:
+                    self._weigh(which, place, limit.remaining)
                 requests, input_tokens, output_tokens, max_tokens = (
                     now_ - then for now_, then in zip(self._passed, place.passed, strict=True)
                 )
@@ -239,6 +243,18 @@ class Quotas:
                 if refused and limit.kind != "requests" and which not in self._reserving:
                     after += taken  # comes back with `settle`, but it is not missing in what remains
                 bucket.cap(limit.remaining + refilled - after, now)
+
+    def _weigh(self, which: tuple[LimitKind, float], place: Place, remaining: float) -> None:
+        """What a refusal says of the way a limit counts: only several that should not have been convince."""
+        taken = place.amount(which[0])
+        if self._cached_free:
+            return  # Anthropic says that it counts output as it comes; what remains, it rounds to thousands
+        if remaining < taken:
+            self._denied[which] = max(0, self._denied.get(which, 0) - 1)
+        elif remaining < place.amount(which[0], reserved=True):
+            self._denied[which] = self._denied.get(which, 0) + 1
+            if self._denied[which] >= _DENIALS:
+                self._reserving.add(which)
 
     def _used_before(self, which: tuple[LimitKind, float], now: float) -> float:
         """What this lane has taken in the last window of a limit that nobody had named; in flight as expected."""

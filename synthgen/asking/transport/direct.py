@@ -128,6 +128,7 @@ class DirectTransport:
         except (OSError, UnicodeError) as error:
             self._addresses_until = 0.0  # it may have moved
             said = self._endpoint.clean_text(str(error)) or type(error).__name__
+            said = f"{self._host}: {said}" if isinstance(error, socket.gaierror) else said
             raise TransportFailure("connect", said, maybe_paid=False) from None
         return connection
 

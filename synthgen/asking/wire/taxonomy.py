@@ -134,7 +134,7 @@ def _final(status: int, fault: _Fault, reply: HttpReply, said: str) -> RowFailur
     if status == 402 or fault.says(_QUOTA) or (status == 400 and _BALANCE_TEXT.search(fault.message)):
         return LaneStop("quota", said)
     if fault.says(_MODEL) or status in (404, 405, 410):
-        return LaneStop("model", said)
+        return LaneStop("model", said if fault.codes else f"{said}; is base_url right?")
     if status in (400, 403) and (fault.flagged or fault.says(_POLICY)):
         return RowFailure("policy", said)
     if status in (401, 403, 407, 451):
