@@ -179,7 +179,10 @@ def test_a_record_of_a_cut_is_shown_with_what_was_said_of_it(tmp_path: Path) -> 
     rows = [
         {"prompt": "Name a colour.", "completion": "Red is a colour that many people like to see on walls."},
         {"prompt": "Name a colour. ", "completion": "Red is a colour that many people like to see on walls."},
-        {"prompt": "Name an animal.", "completion": "As an AI language model, I cannot name an animal for you."},
+        {
+            "prompt": "Name an animal.",
+            "completion": "As an AI language model, I cannot name an animal for you.",
+        },
     ]
     given = save_rows(tmp_path / "rows.jsonl", rows)
     cli("filter", given, "-o", tmp_path / "cut")
