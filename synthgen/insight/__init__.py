@@ -12,13 +12,14 @@ from synthgen.insight.coverage import Coverage, Seed, cover
 from synthgen.insight.diversity import diversity
 from synthgen.insight.drops import cells, drop_table
 from synthgen.insight.languages import languages, spoken
-from synthgen.insight.words import pick, wilson
+from synthgen.insight.words import count_words, pick, wilson
 
 __all__ = [
     "Coverage",
     "Seed",
     "WordLists",
     "cells",
+    "count_words",
     "cover",
     "diversity",
     "drop_table",

@@ -21,7 +21,7 @@ import numpy as np
 import tomli
 
 from synthgen.errors import UsageError
-from synthgen.insight.words import Words, count_words
+from synthgen.insight.words import Texts, Words, count_words
 from synthgen.refine.shingles import Bools, tokenise
 from synthgen.types import JSONValue
 
@@ -66,7 +66,7 @@ def read_word_lists(path: Path | None = None) -> WordLists:
     return lists
 
 
-def gender_bias(prompts: Sequence[str], answers: Sequence[str], lists: WordLists) -> dict[str, JSONValue]:
+def gender_bias(prompts: Texts, answers: Texts, lists: WordLists) -> dict[str, JSONValue]:
     """The measures of the module doc for each profession that a row names."""
     asked, answered = _Side(count_words(prompts), lists), _Side(count_words(answers), lists)
     neutral_N = ~(asked.female_N | asked.male_N)
@@ -89,7 +89,7 @@ def gender_bias(prompts: Sequence[str], answers: Sequence[str], lists: WordLists
     return {
         "words": lists.source,
         "window": WINDOW,
-        "rows": len(prompts),
+        "rows": asked.count,
         "gendered_rows": {"prompts": asked.gendered, "answers": answered.gendered},
         "professions": out,
     }
@@ -116,15 +116,15 @@ class _Side:
     """One side of all rows: where its gendered words and professions stand."""
 
     def __init__(self, words: Words, lists: WordLists) -> None:
-        self._count = len(words.texts)
+        self.count = len(words.texts)
         self._text_T = words.text_T
         female_T, male_T = _among(words, lists.female), _among(words, lists.male)
         self._female_T1, self._male_T1 = (np.append(0, np.cumsum(found)) for found in (female_T, male_T))
         self.female_N, self.male_N = self._rows(female_T), self._rows(male_T)
         self._place = {name: np.flatnonzero(_among(words, said)) for name, said in lists.professions.items()}
-        start_N1 = np.searchsorted(words.text_T, np.arange(self._count + 1))
+        start_N1 = np.searchsorted(words.text_T, np.arange(self.count + 1))
         self._start_N, self._end_N = start_N1[:-1], start_N1[1:]
-        named_N = np.zeros(self._count, np.bool_)
+        named_N = np.zeros(self.count, np.bool_)
         for name in lists.professions:
             named_N |= self.names(name)
         others_N = ~named_N & (self.female_N ^ self.male_N)
@@ -136,12 +136,12 @@ class _Side:
 
     def names(self, profession: str) -> Bools:
         """Which rows name the profession."""
-        out = np.zeros(self._count, np.bool_)
+        out = np.zeros(self.count, np.bool_)
         out[self._text_T[self._place[profession]]] = True
         return out
 
     def odds(self, profession: str) -> _Odds:
-        everywhere = np.ones(self._count, np.bool_)
+        everywhere = np.ones(self.count, np.bool_)
         female, male = self.counts_where(profession, everywhere)
         counts = [n + 0.5 for n in (female, male, *self._base)]
         log_odds = math.log(counts[0] / counts[1]) - math.log(counts[2] / counts[3])
@@ -153,13 +153,13 @@ class _Side:
         text = self._text_T[place]
         low = np.maximum(place - WINDOW, self._start_N[text])
         high = np.minimum(place + WINDOW + 1, self._end_N[text])
-        female_N, male_N = np.zeros(self._count, np.bool_), np.zeros(self._count, np.bool_)
+        female_N, male_N = np.zeros(self.count, np.bool_), np.zeros(self.count, np.bool_)
         female_N[text[self._female_T1[high] > self._female_T1[low]]] = True
         male_N[text[self._male_T1[high] > self._male_T1[low]]] = True
         return int((female_N & ~male_N & rows_N).sum()), int((male_N & ~female_N & rows_N).sum())
 
     def _rows(self, found_T: Bools) -> Bools:
-        out = np.zeros(self._count, np.bool_)
+        out = np.zeros(self.count, np.bool_)
         out[self._text_T[found_T]] = True
         return out
 

@@ -18,7 +18,7 @@ import polars as pl
 from synthgen.insight.diversity import lengths
 from synthgen.insight.languages import languages, spoken
 from synthgen.insight.topics import OUTSIDE, fit_topics
-from synthgen.insight.words import Words, count_words, ngram_hashes, wilson
+from synthgen.insight.words import Texts, Words, count_words, ngram_hashes, wilson
 from synthgen.refine.shingles import F64, I64
 from synthgen.types import JSONValue
 
@@ -48,8 +48,10 @@ class Coverage:
     seeds: list[Seed]
 
 
-def cover(ours: Sequence[str], requests: Sequence[str], *, seeds: int = 100) -> Coverage:
-    """Compare the prompts of a set with real requests."""
+def cover(
+    ours: Texts, requests: Sequence[str], *, seeds: int = 100, our_language: Sequence[str] | None = None
+) -> Coverage:
+    """Compare the prompts of a set with real requests; `our_language` of each, where it is known already."""
     our_words, their_words = count_words(ours), count_words(requests)
     topics = fit_topics(their_words)
     names = [", ".join(words) for words in topics.names]
@@ -59,13 +61,13 @@ def cover(ours: Sequence[str], requests: Sequence[str], *, seeds: int = 100) -> 
     covered_N = _covered(our_words, their_words)
     lacking = [k for k, row in enumerate(table) if row["lacking"]]
     picked = _seeds(lacking, names, their_topic_N, cosine_N, covered_N, seeds)
-    our_language, their_language = spoken(ours), spoken(requests)
+    our_language = spoken(our_words.texts) if our_language is None else our_language
     ordered: list[JSONValue] = [
         *sorted(table, key=lambda row: (-_number(row["requests"]), str(row["topic"])))
     ]
     report: dict[str, JSONValue] = {
         "requests": len(requests),
-        "rows": len(ours),
+        "rows": len(our_words.texts),
         "ngrams_seen": {str(n): _seen(our_words, their_words, n) for n in (1, 2, 3)},
         "covered": _quantiles(covered_N),
         "topics": ordered,
@@ -74,7 +76,7 @@ def cover(ours: Sequence[str], requests: Sequence[str], *, seeds: int = 100) -> 
             "rows": int((our_topic_N == OUTSIDE).sum()),
         },
         "lengths": {"requests": lengths(their_words.sizes), "rows": lengths(our_words.sizes)},
-        "languages": _languages(their_language, our_language),
+        "languages": _languages(spoken(requests), our_language),
         "rare_cases": int((covered_N < _COVERED).sum()),
     }
     return Coverage(report, picked)

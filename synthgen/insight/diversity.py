@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from synthgen.insight.words import Words, count_words, ngram_hashes
+from synthgen.insight.words import Texts, Words, count_words, ngram_hashes
 from synthgen.refine.minhash_rule import MinHashRule
 from synthgen.refine.near import near_duplicates
 from synthgen.refine.shingles import I64
@@ -34,9 +34,10 @@ _OPENING_WORDS = 3
 _LOOSE = MinHashRule(threshold=0.5, shingle="word:3", num_perm=64)
 
 
-def diversity(texts: Sequence[str]) -> dict[str, JSONValue]:
+def diversity(given: Texts) -> dict[str, JSONValue]:
     """The measures of the module doc."""
-    words = count_words(texts)
+    words = count_words(given)
+    texts = words.texts
     head = _head(words)
     out: dict[str, JSONValue] = {"rows": len(texts), "words": int(head.hash_T.size)}
     for n in (1, 2, 3):

@@ -145,15 +145,14 @@ def fit_topics(words: Words) -> Topics:
     usable = np.flatnonzero((frequency >= 2) & (frequency <= max(limit, 2)))
     usable = np.sort(usable[np.argsort(-frequency[usable], kind="stable")[:_MOST_TERMS]])
     spelt = words.names(known[usable])
-    usable = usable[[place for place, word in enumerate(spelt) if _tells(word)]]
+    telling = [place for place, word in enumerate(spelt) if _tells(word)]
+    usable, spelt = usable[telling], [spelt[place] for place in telling]
     term_V, weight_V = known[usable], np.log((1 + count) / frequency[usable])
     sample = Words([""] * count, hash_T, text_T, numeric_T)
     entries = _entries(sample, term_V, weight_V)
     centroid_VK = _k_means(entries, term_V.size, count, _topics_of(count))
     top = np.argsort(-centroid_VK, axis=0, kind="stable")[:_NAME_WORDS].T
-    names = [
-        words.names(term_V[[v for v in row if centroid_VK[v, k] > 0]]) for k, row in enumerate(top.tolist())
-    ]
+    names = [[spelt[v] for v in row if centroid_VK[v, k] > 0] for k, row in enumerate(top.tolist())]
     return Topics(term_V, weight_V, centroid_VK, names)
 
 

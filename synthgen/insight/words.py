@@ -18,7 +18,7 @@ import polars as pl
 
 from synthgen.refine.shingles import I64, U64, Bools, Tokens, ngrams, tokenise, words_of
 
-__all__ = ["Words", "count_words", "ngram_hashes", "pick", "wilson"]
+__all__ = ["Texts", "Words", "count_words", "ngram_hashes", "pick", "wilson"]
 
 _PIECE_CHARS = 1 << 21
 _Z95 = 1.959963984540054
@@ -49,8 +49,13 @@ class Words:
         return out
 
 
-def count_words(texts: Sequence[str]) -> Words:
-    """Cut all texts into words."""
+Texts = Sequence[str] | Words
+
+
+def count_words(texts: Texts) -> Words:
+    """Cut all texts into words, once."""
+    if isinstance(texts, Words):
+        return texts
     size_N = np.cumsum([0, *map(len, texts)])
     cuts = [0, *(np.flatnonzero(np.diff(size_N // _PIECE_CHARS)) + 1).tolist(), len(texts)]
     parts = [(a, tokenise(texts[a:b])) for a, b in pairwise(cuts) if b > a]

@@ -22,6 +22,7 @@ from synthgen.errors import SourceError, UsageError
 from synthgen.insight import (
     Seed,
     cells,
+    count_words,
     cover,
     diversity,
     drop_table,
@@ -104,16 +105,17 @@ def report_on(inputs: Sequence[Path], options: ReportOptions) -> DatasetReport:
         raise SourceError(f"{', '.join(map(str, options.against))}: no request in it")
     rows, total = _texts(inputs)
     folder = inputs[0] if len(inputs) == 1 and inputs[0].is_dir() else None
-    prompts, answers = rows["prompt"].to_list(), rows["completion"].to_list()
+    prompts, answers = count_words(rows["prompt"].to_list()), count_words(rows["completion"].to_list())
+    asked_in, answered_in = spoken(prompts.texts), spoken(answers.texts)
     content: dict[str, JSONValue] = {
         "format": FORMAT,
         "synthgen": package_version(),
         "inputs": [path.as_posix() for path in inputs],
         "manifest_sha256": _manifest_digest(folder),
         "rows": total,
-        "rows_read": len(prompts),
+        "rows_read": rows.height,
         "diversity": {"prompts": diversity(prompts), "answers": diversity(answers)},
-        "languages": {"prompts": {**languages(spoken(prompts))}, "answers": {**languages(spoken(answers))}},
+        "languages": {"prompts": {**languages(asked_in)}, "answers": {**languages(answered_in)}},
         "bias": gender_bias(prompts, answers, lists),
         **(_of_folder(folder, options.by) if folder is not None else {}),
     }
@@ -123,7 +125,7 @@ def report_on(inputs: Sequence[Path], options: ReportOptions) -> DatasetReport:
         return DatasetReport(content, ())
     asked = pick(pl.Series([str(row.fields["instruction"]) for row in requests], dtype=pl.String), ROWS)
     places = [n * len(requests) // len(asked) for n in range(len(asked))]
-    covered = cover(prompts, asked, seeds=options.seeds)
+    covered = cover(prompts, asked, seeds=options.seeds, our_language=asked_in)
     seeds = [_seed_row(requests[places[seed.place]], seed) for seed in covered.seeds]
     open_ones = _without_private(seeds)
     withheld = len(seeds) - len(open_ones)
