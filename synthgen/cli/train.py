@@ -248,9 +248,9 @@ def _progress() -> Callable[["Progress"], None]:
         last = time.monotonic()
         loss = "-" if now.loss is None else f"{now.loss:.4f}"
         validation = "" if now.validation_loss is None else f", validation {now.validation_loss:.4f}"
+        speed = f"{now.tokens_per_s:,.0f} tokens/s, " if now.tokens_per_s else ""
         print(
-            f"step {now.step}/{now.steps}, loss {loss}{validation}, {now.tokens_per_s:,.0f} tokens/s, "
-            f"{now.remaining_s:,.0f} s left",
+            f"step {now.step}/{now.steps}, loss {loss}{validation}, {speed}{now.remaining_s:,.0f} s left",
             file=sys.stderr,
         )
 
