@@ -224,7 +224,18 @@ def doctor(
         print_json(report.as_json())
     else:
         found = report.device
-        print(f"{found.type}: {found.name}, {found.memory_bytes / 1e9:,.1f} GB; {report.seconds:,.0f} s")
+        bf16 = "bf16" if found.bf16 else "no bf16"
+        size = (
+            f"{found.count} x {found.memory_bytes / 1e9:,.1f} GB"
+            if found.type == "cuda"
+            else f"{found.memory_bytes / 1e9:,.1f} GB"
+        )
+        print(f"{found.type}: {found.name}, {size}, {bf16}; {report.seconds:,.0f} s")
+        not_run = [check.name for check in report.checks if check.status == "skip"]
+        if not_run:
+            print(f"not run: {', '.join(not_run)}; nothing is known of them")
+        if found.type == "cpu":
+            print("this was a CPU: what a GPU does is not known from it")
     failed = [check.name for check in report.checks if check.status == "fail"]
     if failed:
         raise CriteriaNotMet(f"train doctor: failed on this machine: {', '.join(failed)}")
