@@ -1,5 +1,6 @@
 """The doctor's measures see the faults they are for, and its report says what happened."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import orjson
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from synthgen.errors import UsageError
-from synthgen.train.doctor import numerics, story
+from synthgen.train.doctor import adapters, numerics, story
+from synthgen.train.doctor.adapters import adapters_learning
 from synthgen.train.doctor.checks import Check, Measured, Skip, examined
 from synthgen.train.doctor.model import fused_error, packing_error, random_model, separation_error
 from synthgen.train.doctor.story import all_checks, run_doctor
@@ -117,6 +119,32 @@ def test_a_resumed_training_is_bit_equal() -> None:
     assert (found.value, found.bound) == (0, 0)
 
 
+def test_adapters_learn_and_say_from_where() -> None:
+    found = adapters_learning("lora", device="cpu")
+
+    assert found.value < 0.9
+    assert found.details["last_loss"] < found.details["first_loss"]
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="it is installed")
+def test_four_bits_without_their_package_are_skipped_by_name() -> None:
+    for device in ("cpu", "cuda"):
+        with pytest.raises(Skip, match="bitsandbytes is not installed"):
+            adapters_learning("qlora", device=device)
+
+
+def test_what_needs_a_gpu_is_not_run_on_a_cpu_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "is_installed", lambda _: True)
+    needing = {"packing.flash_attention_2", "compile", "training.liger", "training.qlora", "devices.nccl"}
+
+    results = [examined(check) for check in all_checks("cpu") if check.name in needing]
+
+    assert {result.name for result in results} == needing
+    for result in results:
+        assert (result.status, result.measured) == ("skip", None)
+        assert result.reason.startswith("not run on a CPU")
+
+
 # ---- results
 
 
@@ -182,6 +210,8 @@ def test_the_report_is_a_file_and_failures_an_exit_code(
     assert done.code == 7
     assert "failed on this machine: bad" in done.err
     assert "skip absent: no such kernel" in done.out
+    assert "not run: absent; nothing is known of them" in done.out
+    assert "this was a CPU" in done.out
     assert (report["version"], report["passed"], report["device"]["type"]) == (1, False, "cpu")
     assert report["versions"]["torch"] == torch.__version__
     assert [check["status"] for check in report["checks"]] == ["pass", "skip", "fail"]

@@ -8,13 +8,14 @@ import json
 import math
 import os
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from synthgen.train.depth import evenly, shallower
 from tests.runs import FREE, Recipe, cli, records, save, save_prompt
@@ -194,6 +195,82 @@ def test_a_student_learns_from_captured_soft_labels(tmp_path: Path) -> None:
     print(f"\n{manifest['report']}\n{losses}")
     assert losses[-1][0] < losses[0][0] / 2
     assert 0 <= losses[-1][1] < losses[0][1] / 2
+
+
+def divergence(
+    teacher: PreTrainedModel, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> float:
+    """Nats a token from the teacher to the student, over the whole vocabulary, on answers of the teacher."""
+    found = []
+    for thing in THINGS[:4]:
+        chat = [{"role": "user", "content": f"What is a {thing} for?"}]
+        asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")[
+            "input_ids"
+        ]
+        with torch.no_grad():
+            ids = teacher.generate(asked, max_new_tokens=24, do_sample=False)
+            theirs, ours = (
+                model(ids, use_cache=False).logits[:, asked.shape[1] - 1 : -1].float().log_softmax(-1)
+                for model in (teacher, student)
+            )
+        found.append((theirs.exp() * (theirs - ours)).sum(-1).mean())
+    return float(torch.stack(found).mean())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of TRL
+def test_a_student_learns_from_what_the_server_says_of_its_own_words(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    checkpoint, base = os.environ["SYNTHGEN_VLLM_MODEL"], tmp_path / "base"
+    teacher = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    shallower(teacher, evenly(teacher.config.num_hidden_layers, 20)).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    rows = [
+        {"messages": [{"role": "user", "content": f"Where do people keep a {thing}?"}, {"role": "assistant", "content": "?"}]}
+        for thing in THINGS
+    ]  # fmt: skip
+    asked = tmp_path / "rows.jsonl"
+    asked.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    student = {
+        "name": "pupil",
+        "task": "on_policy",
+        "base": str(base),
+        "on_policy": {
+            "teacher": checkpoint, "server": URL, "beta": 0, "top": 20, "max_new_tokens": 24,
+            "max_steps": 24, "batch_size": 8, "learning_rate": 3e-4, "cpu": True,
+        },
+    }  # fmt: skip
+    before = divergence(teacher, AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tokenizer)
+
+    done = cli("train", asked, "-c", save(tmp_path / "student.yaml", student), "-o", tmp_path / "s", "--json")
+
+    assert done.code == 0, done.err
+    lines = [json.loads(line) for line in (tmp_path / "s/metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    after = divergence(
+        teacher, AutoModelForCausalLM.from_pretrained(tmp_path / "s", dtype=torch.float32), tokenizer
+    )
+    print(f"\nloss {losses}\nnats a token from the teacher: {before:.2f} before, {after:.2f} after")
+    assert len(losses) == 24
+    assert sum(losses[-6:]) < sum(losses[:6]) / 2
+    assert after < before / 2
+
+
+def test_the_server_scores_at_temperature_one_whatever_is_asked(tmp_path: Path) -> None:
+    """Why `on_policy` refuses another temperature with a server."""
+    scores = []
+    for temperature in (1.0, 2.0):
+        body = {"model": MODEL, "prompt": [1, 4093, 198, 19556], "max_tokens": 1, "prompt_logprobs": 1}
+        request = urllib.request.Request(
+            f"{URL}/completions",
+            json.dumps({**body, "temperature": temperature}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = json.load(answer)["choices"][0]["prompt_logprobs"][1:]
+        scores.append([sorted(one["logprob"] for one in place.values()) for place in found])
+
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 
 def test_a_lane_without_limits_finds_out_what_the_server_bears(tmp_path: Path) -> None:

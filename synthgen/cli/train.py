@@ -224,7 +224,18 @@ def doctor(
         print_json(report.as_json())
     else:
         found = report.device
-        print(f"{found.type}: {found.name}, {found.memory_bytes / 1e9:,.1f} GB; {report.seconds:,.0f} s")
+        bf16 = "bf16" if found.bf16 else "no bf16"
+        size = (
+            f"{found.count} x {found.memory_bytes / 1e9:,.1f} GB"
+            if found.type == "cuda"
+            else f"{found.memory_bytes / 1e9:,.1f} GB"
+        )
+        print(f"{found.type}: {found.name}, {size}, {bf16}; {report.seconds:,.0f} s")
+        not_run = [check.name for check in report.checks if check.status == "skip"]
+        if not_run:
+            print(f"not run: {', '.join(not_run)}; nothing is known of them")
+        if found.type == "cpu":
+            print("this was a CPU: what a GPU does is not known from it")
     failed = [check.name for check in report.checks if check.status == "fail"]
     if failed:
         raise CriteriaNotMet(f"train doctor: failed on this machine: {', '.join(failed)}")
@@ -248,9 +259,9 @@ def _progress() -> Callable[["Progress"], None]:
         last = time.monotonic()
         loss = "-" if now.loss is None else f"{now.loss:.4f}"
         validation = "" if now.validation_loss is None else f", validation {now.validation_loss:.4f}"
+        speed = f"{now.tokens_per_s:,.0f} tokens/s, " if now.tokens_per_s else ""
         print(
-            f"step {now.step}/{now.steps}, loss {loss}{validation}, {now.tokens_per_s:,.0f} tokens/s, "
-            f"{now.remaining_s:,.0f} s left",
+            f"step {now.step}/{now.steps}, loss {loss}{validation}, {speed}{now.remaining_s:,.0f} s left",
             file=sys.stderr,
         )
 

@@ -2,23 +2,23 @@
 
 In: prompts, a student, and a teacher: a checkpoint beside it, or a vLLM server. Out: a trainer of TRL that is ready to
 run. We only wire: `DistillationTrainer` for a checkpoint, the experimental `ServerDistillationTrainer` for a server, both of
-the TRL the extra `train` pins. Refused before a model is loaded: another TRL, a server without the package `vllm` in this
-environment (TRL insists), a divergence the server mode cannot compute, and tokenizers that differ, because the teacher is
-asked about the student's token ids.
+the TRL the extra `train` pins. Refused before a model is loaded: another TRL, a divergence or a temperature the server mode
+cannot compute, and tokenizers that differ, because the teacher is asked about the student's token ids. The server's package,
+`vllm`, is not needed beside the student.
 Rejected: a loop of our own. Generation beside training, its memory and its servers are what TRL is kept up for.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
 from datasets.arrow_dataset import Dataset
 from pydantic import Field, model_validator
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 
 from synthgen.errors import UsageError
 from synthgen.recipe.model import Strict
@@ -37,7 +37,8 @@ class OnPolicyConfig(Strict):
     """`beta`: 0 is the forward KL, 1 the reverse, between them the Jensen-Shannon divergence.
 
     `teacher` is a checkpoint; with `server` (base URL of `vllm serve` running it) it names the tokenizer alone, and the
-    divergence is computed over the `top` likeliest tokens: of the reverse one, only the token the student wrote.
+    divergence is computed over the `top` likeliest tokens: of the reverse one, only the token the student wrote. A server scores
+    at temperature 1, whatever it is asked for, so the student writes at 1 as well.
     """
 
     teacher: str
@@ -57,6 +58,10 @@ class OnPolicyConfig(Strict):
         if self.server is not None and self.beta > 0 and self.top > 1:
             raise ValueError(
                 "a server gives no reverse KL over several tokens: set top: 1, or beta: 0 (forward KL, with a tail)"
+            )
+        if self.server is not None and self.temperature != 1:
+            raise ValueError(
+                "a vLLM server scores at temperature 1, so temperature has to be 1 with a server"
             )
         return self
 
@@ -84,19 +89,16 @@ def on_policy_trainer(
     prompts: Sequence[Sequence[Message]],
     config: OnPolicyConfig,
     out: Path,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Trainer:
     """A trainer of TRL; `.train()` runs it, `.save_model()` keeps the student. `prompts` end with what is to be answered.
 
     Raises:
-        UsageError: something of it is not available, or the tokenizers differ.
+        UsageError: something of it is not available, no server answers, or the tokenizers differ.
         SourceError: there is no such teacher.
     """
     require_trl()
-    if config.server is not None and find_spec("vllm") is None:
-        raise UsageError(
-            "a teacher behind a vLLM server needs the package `vllm` here too, although it is only asked over HTTP (TRL's "
-            "ServerDistillationTrainer checks for it): pip install vllm, or leave `server` out and run the checkpoint here"
-        )
     require_same(load_tokenizer(config.teacher), tokenizer)
     dataset = Dataset.from_dict({"prompt": [chat(prompt) for prompt in prompts]})
     arguments = {
@@ -113,10 +115,14 @@ def on_policy_trainer(
         "report_to": "none",
         "logging_steps": 1,
         "save_strategy": "no",
+        "disable_tqdm": True,
     }
-    if config.server is None:
-        return _local(student, tokenizer, dataset, config, arguments)
-    return _served(student, tokenizer, dataset, config, arguments)
+    make = _local if config.server is None else _served
+    trainer = make(student, tokenizer, dataset, config, arguments)
+    trainer.remove_callback(PrinterCallback)  # it writes to stdout
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    return trainer
 
 
 def _local(
@@ -148,12 +154,31 @@ def _served(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is experimental is why TRL is pinned
         module = import_module(_EXPERIMENTAL)
-    trainer: Trainer = module.ServerDistillationTrainer(
-        model=student,
-        args=module.ServerDistillationConfig(
-            **arguments, teacher_model_server_url=config.server, loss_top_k=config.top, loss_add_tail=True
-        ),
-        train_dataset=dataset,
-        processing_class=tokenizer,
+    assert config.server is not None
+    url = config.server.rstrip("/").removesuffix("/v1")  # TRL adds it
+    made = module.ServerDistillationConfig(
+        **arguments, teacher_model_server_url=url, loss_top_k=config.top, loss_add_tail=True
     )
+    try:
+        with _without_vllm():
+            trainer: Trainer = module.ServerDistillationTrainer(
+                model=student, args=made, train_dataset=dataset, processing_class=tokenizer
+            )
+    except OSError as error:
+        raise UsageError(f"on_policy.server: no vLLM server answers at {url}: {error}") from error
     return trainer
+
+
+@contextmanager
+def _without_vllm() -> Iterator[None]:
+    """Let TRL's client be made where `vllm` is not installed: to ask for scores it needs HTTP alone.
+
+    It insists on the package, because it can also send weights to a server; TRL 1.16, to which this module is pinned.
+    """
+    names = vars(import_module("trl.generation.vllm_client"))
+    asked = names["is_vllm_available"]
+    names["is_vllm_available"] = lambda *_, **__: True
+    try:
+        yield
+    finally:
+        names["is_vllm_available"] = asked

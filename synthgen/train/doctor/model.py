@@ -139,7 +139,7 @@ def packing_error(attention: str, *, device: str) -> float:
     precision = torch.float32
     if attention.startswith("flash"):
         if device != "cuda":
-            raise Skip("flash attention needs a CUDA device")
+            raise Skip("not run on a CPU: flash attention needs a CUDA device")
         if not is_installed("flash_attn"):
             raise Skip("flash-attn is not installed")
         precision = torch.bfloat16
@@ -195,7 +195,7 @@ def compile_error(*, device: str) -> float:
         Skip: nothing is compiled on CPUs; or there is no Triton.
     """
     if device != "cuda":
-        raise Skip("asked on CUDA alone; the trainer does not need it")
+        raise Skip("not run on a CPU: asked on CUDA alone; the trainer does not need it")
     if not is_installed("triton"):
         raise Skip("triton is not installed")
     torch.manual_seed(0)

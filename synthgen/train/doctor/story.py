@@ -12,7 +12,8 @@ from itertools import count
 import torch
 
 from synthgen.errors import UsageError
-from synthgen.train.doctor import model, numerics, training
+from synthgen.train.config import Method
+from synthgen.train.doctor import adapters, model, numerics, training
 from synthgen.train.doctor.checks import Check, Result, examined
 from synthgen.train.doctor.facts import Device, device_facts, versions
 from synthgen.train.losses import topk_kl
@@ -163,6 +164,20 @@ def _of_engine(device: str) -> Iterator[Check]:
         "loss with Liger's kernels against without, relative",
         2e-2,
         partial(training.liger_error, device=device),
+    )
+    methods: tuple[Method, ...] = ("lora", "qlora")
+    for method in methods:
+        yield Check(
+            f"training.{method}",
+            "loss of the last step of adapters, share of the first",
+            0.9,
+            partial(adapters.adapters_learning, method, device=device),
+        )
+    yield Check(
+        "devices.nccl",
+        "sum over all GPUs against what it has to be",
+        0.0,
+        partial(adapters.exchange_error, device=device),
     )
     yield Check(
         "training.learning",

@@ -16,7 +16,7 @@ import orjson
 import torch
 from torch import Tensor
 
-from synthgen.train.config import StudentConfig
+from synthgen.train.config import Method, StudentConfig
 from synthgen.train.doctor.checks import Measured, Skip
 from synthgen.train.doctor.facts import is_installed
 from synthgen.train.doctor.model import PAD, TINY, Size, random_examples, random_model, random_tokenizer
@@ -27,7 +27,7 @@ from synthgen.train.losses.objectives import Distillation
 from synthgen.train.metrics import Progress
 from synthgen.types import JSONValue
 
-__all__ = ["accumulation_error", "learning", "liger_error", "resume_error"]
+__all__ = ["accumulation_error", "learning", "liger_error", "resume_error", "train_random"]
 
 _SMALL = Size(width=128, layers=2, heads=4, vocabulary=512)
 _LARGE = Size(width=1024, layers=12, heads=16, vocabulary=32_000)
@@ -76,7 +76,7 @@ def liger_error(*, device: str) -> float:
         Skip: they are not installed, or not for this device.
     """
     if device != "cuda":
-        raise Skip("Liger's kernels are written in Triton and need a CUDA device")
+        raise Skip("not run on a CPU: Liger's kernels are written in Triton and need a CUDA device")
     if not is_installed("liger_kernel"):
         raise Skip("liger-kernel is not installed")
     losses = [
@@ -100,7 +100,7 @@ def learning(*, device: str) -> Measured:
         torch.cuda.reset_peak_memory_stats()
     started = time.monotonic()
     with _folder() as work:
-        _train(
+        train_random(
             random_model(size, device="cpu"),
             packed,
             size,
@@ -172,21 +172,40 @@ def _trained_result(
             return _trained_result(device, steps=steps, work=made, progress=progress, **sections)
     rows = random_examples(16, vocabulary=TINY.vocabulary, shortest=6, longest=24)
     groups = [[row] for row in rows]
-    return _train(random_model(device="cpu"), groups, TINY, device, work, progress, steps=steps, **sections)
+    return train_random(
+        random_model(device="cpu"),
+        groups,
+        TINY,
+        device,
+        work,
+        progress,
+        method="full",
+        steps=steps,
+        **sections,
+    )
 
 
-def _train(
+def train_random(
     model: torch.nn.Module,
     groups: list[list[Example]],
     size: Size,
     device: str,
     work: Path,
     progress: Callable[[Progress], None] | None,
+    *,
+    method: Method = "full",
     **sections: Mapping[str, JSONValue],
 ) -> Trained:
+    """A training of `train_model` with sections of a student's file; in single precision unless they say otherwise."""
     hardware = {"device": device, "liger": False, **sections.pop("hardware", {})}
     config = StudentConfig.model_validate(
-        {"name": "doctor", "base": "random", "hardware": {"precision": "fp32", **hardware}, **sections}
+        {
+            "name": "doctor",
+            "base": "random",
+            "method": method,
+            "hardware": {"precision": "fp32", **hardware},
+            **sections,
+        }
     )
     return train_model(
         model,

@@ -54,7 +54,8 @@ def train_file(
             return train_embedding(embedder, dataset, out or Path("students") / embedder.config.name)
         case "on_policy":
             student = validated(OnPolicyStudent, document, folder)
-            return train_on_policy(student, dataset, out or Path("students") / student.config.name)
+            target = out or Path("students") / student.config.name
+            return train_on_policy(student, dataset, target, progress=progress)
         case _:
             loaded = validated(StudentConfig, document, folder)
             target = out or Path("students") / loaded.config.name

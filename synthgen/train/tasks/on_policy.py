@@ -3,15 +3,21 @@
 TRL trains; a killed training starts again, since its generations are nobody's to keep.
 """
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import orjson
 import torch
 
+from synthgen.dataset import write_bytes
 from synthgen.errors import UsageError
 from synthgen.train.base import load_base
 from synthgen.train.config import Loaded, StudentConfig
+from synthgen.train.metrics import MetricsFile, Progress
 from synthgen.train.on_policy import on_policy_trainer, require_trl
+from synthgen.train.plot import loss_svg
 from synthgen.train.reading import read_dataset
 from synthgen.train.student_folder import allowed, report_of, request_of
 from synthgen.train.tasks.config import OnPolicyStudent
@@ -21,7 +27,13 @@ from synthgen.types import Message
 __all__ = ["train_on_policy"]
 
 
-def train_on_policy(loaded: Loaded[OnPolicyStudent], dataset: Path, out: Path) -> TaskReport:
+def train_on_policy(
+    loaded: Loaded[OnPolicyStudent],
+    dataset: Path,
+    out: Path,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> TaskReport:
     """Train the student of a file on the questions of a dataset; its answers are not read.
 
     Raises:
@@ -52,14 +64,25 @@ def train_on_policy(loaded: Loaded[OnPolicyStudent], dataset: Path, out: Path) -
         }
     )
     with TemporaryDirectory(prefix="synthgen-on-policy-") as work:
-        trainer = on_policy_trainer(base.model, base.tokenizer, prompts, settings, Path(work))
-        result = trainer.train()
+        metrics = MetricsFile(Path(work) / "metrics.jsonl", 0, settings.max_steps, progress, first=True)
+        with warnings.catch_warnings():
+            for kind in (DeprecationWarning, FutureWarning):
+                # What the libraries will rename is not the user's to mend.
+                warnings.simplefilter("ignore", kind)
+            trainer = on_policy_trainer(
+                base.model, base.tokenizer, prompts, settings, Path(work), callbacks=[metrics]
+            )
+            result = trainer.train()
+        lines = (Path(work) / "metrics.jsonl").read_bytes()
     numbers = {"steps": float(result.global_step), "loss": float(result.training_loss)}
     report = TaskReport(out, config.task, True, len(prompts), 0, {}, numbers, allowed(loaded, data))
 
     def write(folder: Path) -> None:
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
         base.tokenizer.save_pretrained(folder)
+        write_bytes(folder / "metrics.jsonl", lines)
+        curve = loss_svg(map(orjson.loads, lines.splitlines()), title=config.name)
+        write_bytes(folder / "loss.svg", curve.encode())
 
     return publish(report, loaded, data, request, write, pipeline="text-generation")
 
