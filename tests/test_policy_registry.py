@@ -1,5 +1,6 @@
 """The registry as data: lint of the packaged files, errors of wrong ones, names of models, routes of hosts."""
 
+import re
 import shutil
 import tomllib
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from synthgen.errors import UsageError
 from synthgen.policy import default_route, load_registry, resolve, same_identity
 from synthgen.policy import registry as registry_module
+from synthgen.policy.parsed import write_parsed
 from synthgen.policy.registry import ModelFamily
 from synthgen.policy.rules import Rule
 
@@ -284,3 +286,38 @@ def test_readme_counts_what_the_registry_holds() -> None:
 
     held = f"{len(REGISTRY.routes)} routes, {len(REGISTRY.licences)} licence texts and {len(REGISTRY.families)} lines"
     assert held in text
+
+
+def copied(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    shutil.copytree(PACKAGED, folder)
+    return folder
+
+
+def test_the_parsed_registry_is_made_of_the_shipped_files(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+
+    write_parsed(folder)
+
+    current = (folder / "registry.json").read_bytes() == (PACKAGED / "registry.json").read_bytes()
+    assert current, "run `python -m synthgen.policy.parsed`"
+
+
+def test_the_parsed_registry_says_what_the_files_say(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    (folder / "registry.json").unlink()
+
+    parsed, read = load_registry(folder), load_registry()
+
+    names = ("released", "routes", "licences", "families", "aliases", "rules", "seed_aliases")
+    assert [getattr(parsed, name) for name in names] == [getattr(read, name) for name in names]
+
+
+def test_a_changed_file_counts_whatever_was_parsed_before(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    head = folder / "registry.toml"
+    head.write_text(re.sub(r"released = \S+", "released = 2020-02-02", head.read_text()))
+
+    registry = load_registry(folder)
+
+    assert registry.released == date(2020, 2, 2)

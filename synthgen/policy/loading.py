@@ -10,7 +10,6 @@ Rejected: one big file (a contract party changes alone and is reviewed alone); Y
 in TOML, and the standard library reads it).
 """
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import date
@@ -24,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from synthgen.errors import UsageError
 from synthgen.policy.model import Layer
+from synthgen.policy.parsed import PACKAGED, parse_all
 from synthgen.policy.registry import Licence, ModelFamily, Registry, Route
 from synthgen.policy.rules import Rule
 from synthgen.policy.uses import MANNERS, USES
@@ -32,7 +32,6 @@ from synthgen.recipe.model import Strict
 __all__ = ["RULES_DIR", "load_registry", "rule_folders"]
 
 RULES_DIR = "policy.rules"  # a user's own rule files, beside the recipe
-PACKAGED = Path(__file__).resolve().parent / "data"
 M = TypeVar("M", bound=Strict)
 V = TypeVar("V")
 
@@ -79,9 +78,11 @@ def rule_folders(base: Path) -> tuple[Path, ...]:
 
 @cache
 def _shipped(folder: Path) -> Registry:
+    paths = sorted(folder.rglob("*.toml"))
+    said = dict(zip(paths, parse_all(folder, paths), strict=True))
     head_path = folder / "registry.toml"
-    head = _parse(_Head, head_path)
-    files = [_parse(_File, path) for path in sorted(folder.rglob("*.toml")) if path != head_path]
+    head = _checked(_Head, head_path, said.pop(head_path, {}))
+    files = [_checked(_File, path, value) for path, value in said.items()]
     families = [family for file in files for family in file.model]
     rules = [rule for file in files for rule in file.rule] + [family.rule() for family in families]
     registry = Registry(
@@ -109,7 +110,9 @@ def _with_own(shipped: Registry, folder: Path) -> Registry:
     if not folder.is_dir():
         raise UsageError(f"{folder}: is no folder of rule files")
     paths = sorted(folder.rglob("*.toml"))
-    files = [_parse(_File, path) for path in paths]
+    files = [
+        _checked(_File, path, value) for path, value in zip(paths, parse_all(folder, paths), strict=True)
+    ]
     families = [family for file in files for family in file.model]
     rules = [rule for file in files for rule in file.rule] + [family.rule() for family in families]
     gone = set()
@@ -169,11 +172,9 @@ def _replaceable(shipped: Registry, folder: Path, rule: Rule, name: str) -> str:
     return name
 
 
-def _parse(model: type[M], path: Path) -> M:
+def _checked(model: type[M], path: Path, value: object) -> M:
     try:
-        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
+        return model.model_validate(value)
     except ValidationError as error:
         lines = [
             f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
