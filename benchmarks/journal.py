@@ -33,7 +33,7 @@ from synthgen.journal.lines import encode
 from synthgen.journal.sealed import Frames, SegmentIndex, write_index
 
 TEXT = ("The tide follows the moon, twice a day, and a little later every day. " * 30)[:1900]
-KEYS_PER_SEGMENT = 120_000  # 256 MiB of rows of about 2 KB
+KEYS_PER_SEGMENT = 60_000  # 128 MiB of rows of about 2 KB
 
 
 def reply(number: int) -> Entry:

@@ -110,6 +110,15 @@ def text_of(body: Body) -> str:
 # Once
 
 
+async def test_a_failure_is_handed_out_as_a_later_ask_reads_it(tmp_path: Path) -> None:
+    async with Loopback(script=[BAD_REQUEST]) as server, asking(tmp_path, spec_of(server.url)) as asker:
+        failed = await ask(asker)
+
+        read = await ask(asker)
+
+    assert (read, read.reason is not None) == (failed, True)
+
+
 async def test_a_request_is_sent_once_however_often_it_is_asked(tmp_path: Path) -> None:
     async with Loopback(latency_s=0.01) as server, asking(tmp_path, spec_of(server.url)) as asker:
         together = await asyncio.gather(*(ask(asker) for _ in range(5)))

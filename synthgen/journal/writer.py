@@ -27,7 +27,7 @@ from synthgen.spool import read_at
 
 __all__ = ["Journal", "lock_run"]
 
-SEGMENT_BYTES = 256 << 20
+SEGMENT_BYTES = 128 << 20
 
 
 @dataclass(slots=True)
