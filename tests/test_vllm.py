@@ -237,7 +237,7 @@ def test_a_student_learns_from_what_the_server_says_of_its_own_words(tmp_path: P
         "base": str(base),
         "on_policy": {
             "teacher": checkpoint, "server": URL, "beta": 0, "top": 20, "max_new_tokens": 24,
-            "max_steps": 24, "batch_size": 8, "learning_rate": 3e-4, "cpu": True,
+            "max_steps": 12, "batch_size": 8, "learning_rate": 3e-4, "cpu": True,
         },
     }  # fmt: skip
     before = divergence(teacher, AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tokenizer)
@@ -251,9 +251,9 @@ def test_a_student_learns_from_what_the_server_says_of_its_own_words(tmp_path: P
         teacher, AutoModelForCausalLM.from_pretrained(tmp_path / "s", dtype=torch.float32), tokenizer
     )
     print(f"\nloss {losses}\nnats a token from the teacher: {before:.2f} before, {after:.2f} after")
-    assert len(losses) == 24
-    assert sum(losses[-6:]) < sum(losses[:6]) / 2
-    assert after < before / 2
+    assert len(losses) == 12
+    assert sum(losses[-3:]) / 3 < losses[0] / 1.5
+    assert after < before
 
 
 def test_the_server_scores_at_temperature_one_whatever_is_asked(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from synthgen.dataset import write_bytes
 from synthgen.errors import SourceError, UsageError
 from synthgen.train.arguments import precision_of
 from synthgen.train.config import Loaded, LoadedStudent, StartConfig
+from synthgen.train.depth import evenly, shallower
 
 __all__ = [
     "Base",
@@ -37,6 +38,7 @@ __all__ = [
     "context_of",
     "converted",
     "four_bits",
+    "kept_layers",
     "load_base",
     "source_of",
     "without_machine_traces",
@@ -60,7 +62,7 @@ def load_base(loaded: LoadedStudent) -> Base:
 
     Raises:
         SourceError: there is no such model.
-        UsageError: QLoRA without bitsandbytes or without a GPU.
+        UsageError: QLoRA without bitsandbytes or without a GPU, or more layers than the base has.
     """
     config = loaded.config
     source = source_of(loaded)
@@ -78,7 +80,21 @@ def load_base(loaded: LoadedStudent) -> Base:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise SourceError(f"{loaded.where('base')}: {config.base!r} cannot be loaded: {said}") from error
     commit = getattr(model.config, "_commit_hash", None)
+    if config.layers is not None:
+        model = shallower(model, kept_layers(loaded, int(model.config.num_hidden_layers)))
     return Base(model, tokenizer, config.base, commit if isinstance(commit, str) else None)
+
+
+def kept_layers(loaded: LoadedStudent, layers: int) -> list[int]:
+    """Which of the base's `layers` the student begins with.
+
+    Raises:
+        UsageError: the file asks for more than there are.
+    """
+    wanted = layers if loaded.config.layers is None else loaded.config.layers
+    if wanted > layers:
+        raise UsageError(f"{loaded.where('layers')}: {wanted}, but {loaded.config.base} has {layers}")
+    return evenly(layers, wanted)
 
 
 def base_digest(loaded: Loaded[StartConfig]) -> str:

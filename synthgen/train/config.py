@@ -147,10 +147,14 @@ class StartConfig(Strict):
 
 
 class StudentConfig(StartConfig):
-    """A whole student that writes; see `docs/training.md`."""
+    """A whole student that writes; see `docs/training.md`.
+
+    `layers`: it begins with so many of the base's, evenly spread from the first to the last, instead of all.
+    """
 
     task: Literal["generate"] = "generate"
     trust_remote_code: bool = False
+    layers: Annotated[int, Field(ge=1)] | None = None
     method: Method = "full"
     lora: LoraConfig = LoraConfig()
     data: DataConfig = DataConfig()
@@ -166,6 +170,8 @@ class StudentConfig(StartConfig):
             raise ValueError(
                 "evaluation.patience needs data.validation_share: nothing is left to evaluate on"
             )
+        if self.layers is not None and self.method == "qlora":
+            raise ValueError("layers cannot be dropped from a base in 4 bits: use method: lora")
         micro = self.steps.micro_batch
         if micro is not None and self.steps.batch_size % micro:
             raise ValueError(

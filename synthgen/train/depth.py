@@ -12,11 +12,11 @@ from copy import deepcopy
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from synthgen.errors import UsageError
 
-__all__ = ["evenly", "shallower"]
+__all__ = ["evenly", "shallower", "shallower_config"]
 
 
 def evenly(layers: int, kept: int) -> list[int]:
@@ -43,18 +43,23 @@ def shallower(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
         raise UsageError(
             f"layers {list(keep)} of a teacher that has {layers}: name each once, in order, from 0"
         )
-    config = deepcopy(teacher.config)
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list | tuple) and len(value) == layers:
-            setattr(config, name, [value[at] for at in keep])
-    config.num_hidden_layers = len(keep)
-    student = type(teacher)(config).to(teacher.dtype)
+    student = type(teacher)(shallower_config(teacher.config, keep)).to(teacher.dtype)
     with torch.no_grad():
         student.load_state_dict(_kept(teacher, prefix, keep))
     student.tie_weights()
     if teacher.generation_config is not None:
         student.generation_config = deepcopy(teacher.generation_config)
     return student
+
+
+def shallower_config(config: PreTrainedConfig, keep: Sequence[int]) -> PreTrainedConfig:
+    """The config of a model with the layers `keep` alone: what it says layer by layer is cut with them."""
+    layers, found = int(config.num_hidden_layers), deepcopy(config)
+    for name, value in list(vars(found).items()):
+        if isinstance(value, list | tuple) and len(value) == layers:
+            setattr(found, name, [value[at] for at in keep])
+    found.num_hidden_layers = len(keep)
+    return found
 
 
 def _layers(model: PreTrainedModel) -> tuple[str, int]:

@@ -23,6 +23,7 @@ from synthgen.errors import SourceError
 from synthgen.train.audit import audit
 from synthgen.train.base import source_of
 from synthgen.train.config import LoadedStudent, StudentConfig
+from synthgen.train.depth import evenly, shallower_config
 from synthgen.train.preparing import packed_lengths, template_of
 from synthgen.train.reading import read_dataset, split
 from synthgen.train.template import chat_format
@@ -130,6 +131,9 @@ def sizes_of(base: str, config: StudentConfig) -> Sizes:
         OSError: there is no config at `base`.
     """
     read = AutoConfig.from_pretrained(base, trust_remote_code=config.trust_remote_code)
+    if config.layers is not None:
+        layers = int(read.num_hidden_layers)
+        read = shallower_config(read, evenly(layers, min(config.layers, layers)))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(read, trust_remote_code=config.trust_remote_code)
     parameters = sum(parameter.numel() for parameter in model.parameters())
