@@ -39,6 +39,7 @@ _SPACE, _END = 1, 2  # a line break is both
 _KIND_X = np.zeros(0x10000, np.uint8)
 _KIND_X[[point for point in range(0x3001) if chr(point).isspace()]] = _SPACE
 _KIND_X[[ord(end) for end in ENDS]] |= _END
+_KIND_BYTES = bytes(_KIND_X[:256])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +120,17 @@ def _runs(tokens: Tokens, n: int) -> tuple[I64, I64]:
 
 def _lines(texts: list[str]) -> tuple[F64, I64, I64]:
     """Share of repeated characters, number of repeats, and longest run without white space of every text."""
-    char_C, start_N = _folded(texts)
-    none_N = np.zeros(len(texts), np.int64)
-    if char_C.size == 0:
-        return np.zeros(len(texts)), none_N, none_N
-    border_N = start_N[(start_N > 0) & (start_N < char_C.size)]
-    kind_C = _KIND_X[char_C] if char_C.dtype == np.uint8 else _KIND_X[np.minimum(char_C, _KIND_X.size - 1)]
-    first_W, end_W = _stretches(kind_C & _SPACE == 0, border_N)
-    solid_N = none_N.copy()
-    np.maximum.at(solid_N, np.searchsorted(start_N, first_W, side="right") - 1, end_W - first_W)
+    char_C, kind_C, start_N = _folded(texts)
+    solid_N = np.zeros(len(texts), np.int64)
+    first_W, end_W = _stretches(kind_C & _SPACE == 0)
+    begin_N = np.searchsorted(first_W, start_N)
+    filled_N = np.diff(begin_N, append=first_W.size) > 0
+    if first_W.size:
+        solid_N[filled_N] = np.maximum.reduceat(end_W - first_W, begin_N[filled_N])
     # A line's own characters: from its first to its last that is no white space.
-    first_W, end_W = _stretches(kind_C == 0, border_N)
-    stop_L = np.union1d(np.flatnonzero(kind_C & _END), np.append(border_N, char_C.size))
-    first_L = np.append(first_W, char_C.size)[np.searchsorted(first_W, np.append(0, stop_L[:-1]))]
+    first_W, end_W = _stretches(kind_C == 0)
+    stop_L = np.flatnonzero(kind_C & _END)
+    first_L = np.append(first_W, char_C.size)[np.searchsorted(first_W, np.append(0, stop_L)[: stop_L.size])]
     last_L = np.append(end_W, 0)[np.searchsorted(end_W, stop_L, side="right") - 1]
     long_L = _bytes_between(char_C, first_L, last_L) >= LINE_BYTES
     first_L, last_L = first_L[long_L], last_L[long_L]
@@ -160,25 +159,24 @@ def _again(char_C: NDArray[np.uint8] | U32, first_L: I64, size_L: I64, text_L: I
     return again_L
 
 
-def _folded(texts: list[str]) -> tuple[NDArray[np.uint8] | U32, I64]:
-    """Case-folded characters of all texts, and where each begins; an empty one where the next does."""
-    joined = "".join(texts)
+def _folded(texts: list[str]) -> tuple[NDArray[np.uint8] | U32, NDArray[np.uint8], I64]:
+    """Case-folded characters of all texts, a line break behind each; what each of them is; where each text begins."""
+    joined = "\n".join([*texts, ""])
     plain = joined.isascii()
     folded = texts if plain else [text.casefold() for text in texts]
-    start_N = np.cumsum([0, *map(len, folded)], dtype=np.int64)[:-1]
+    start_N = np.cumsum([0, *(len(text) + 1 for text in folded)], dtype=np.int64)[:-1]
     if plain:
-        return np.frombuffer(joined.lower().encode(), np.uint8), start_N
-    return np.frombuffer("".join(folded).encode("utf-32-le", "replace"), np.uint32), start_N
+        lowered = joined.lower().encode()
+        kinds = lowered.translate(_KIND_BYTES)
+        return np.frombuffer(lowered, np.uint8), np.frombuffer(kinds, np.uint8), start_N
+    char_C = np.frombuffer("\n".join([*folded, ""]).encode("utf-32-le", "replace"), np.uint32)
+    return char_C, _KIND_X[np.minimum(char_C, _KIND_X.size - 1)], start_N
 
 
-def _stretches(inside_C: Bools, border_N: I64) -> tuple[I64, I64]:
-    """Where each run of true values within one text begins and ends."""
-    begins_C, ends_C = inside_C.copy(), inside_C.copy()
-    begins_C[1:] &= ~inside_C[:-1]
-    ends_C[:-1] &= ~inside_C[1:]
-    begins_C[border_N] |= inside_C[border_N]
-    ends_C[border_N - 1] |= inside_C[border_N - 1]
-    return np.flatnonzero(begins_C), np.flatnonzero(ends_C) + 1
+def _stretches(inside_C: Bools) -> tuple[I64, I64]:
+    """Where each run of true values begins and ends; the last value is false."""
+    edge_E = np.flatnonzero(np.diff(inside_C, prepend=False))
+    return edge_E[::2], edge_E[1::2]
 
 
 def _bytes_between(char_C: NDArray[np.uint8] | U32, first_L: I64, last_L: I64) -> I64:
