@@ -419,7 +419,7 @@ __getattr__ = lazily(
         "plan": ("Plan",),
         "preview": ("Question",),
         "recheck": ("Recheck",),
-        "refilter": ("FilterOptions",),
+        "filter_options": ("FilterOptions",),
         "report": ("Report",),
         "reporting": ("DatasetReport", "ReportOptions"),
         "show": ("RowStory", "RunSummary"),

@@ -34,7 +34,7 @@ class DayOfTheDocs(date):
 
 def fix_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every verb believe that it is the day the examples were written."""
-    for module in ("api", "pipeline.doctor", "pipeline.generate", "pipeline.refilter", "pipeline.show"):
+    for module in ("api", "pipeline.doctor", "pipeline.generate", "pipeline.filter_options", "pipeline.show"):
         monkeypatch.setattr(import_module(f"synthgen.{module}"), "date", DayOfTheDocs)
 
 

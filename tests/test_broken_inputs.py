@@ -319,3 +319,61 @@ def test_a_key_the_server_refuses_stops_the_lane_with_exit_3(tmp_path: Path) -> 
     assert len(s.requests) <= 16
     (line,) = result.err.splitlines()
     assert "teacher qwen" in line
+
+
+# --- foreign rows that are no rows
+
+
+@pytest.mark.parametrize("verb", ["filter", "dedup"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "no rows found"),
+        (b"\n\n", "no rows found"),
+        ('{"instruction":"Wie heißt du?","output":"Ä"}\n'.encode("latin-1"), "rows.jsonl:1: not valid JSON"),
+        (b"null\n[1]\n", "the first problem is "),
+    ],
+    ids=["empty", "blank", "Latin-1", "no objects"],
+)
+def test_a_file_without_a_valid_row_says_where_and_why(
+    verb: str, content: bytes, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+
+    result = cli(verb, path, "-o", tmp_path / "out")
+
+    assert result.code == 2
+    assert expected in one_line(result)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_the_first_malformed_row_is_shown_beside_the_funnel(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        '{"prompt": "Why?", "completion": "Because that is how it is."}\n{broken\n', encoding="utf-8"
+    )
+
+    out = cli("filter", path, "-o", tmp_path / "out", "--chain", "none").out
+
+    assert "source/malformed_row, for example " in out
+    assert "rows.jsonl:2: not valid JSON" in out
+
+
+def test_a_column_of_nulls_does_not_decide_the_format(tmp_path: Path) -> None:
+    rows = [
+        {
+            "messages": None,
+            "instruction": "Why is the sky blue?",
+            "output": "Air scatters blue light the most.",
+        },
+        {"messages": None, "instruction": None, "output": "What was asked is not known."},
+    ]
+    path = save_rows(tmp_path / "rows.jsonl", rows)
+
+    cli("filter", path, "-o", tmp_path / "out", "--chain", "none")
+
+    assert len(records(tmp_path / "out")) == 1
+    assert [row["detail"] for row in records(tmp_path / "out", "rejected")] == [
+        "instruction is missing, not text"
+    ]

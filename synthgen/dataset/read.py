@@ -232,9 +232,12 @@ def _format(path: Path) -> Format | None:
         columns = set(parquet_schema(path))
     else:
         good = (row for _, row in read_rows(path) if not isinstance(row, BadRow))
-        columns = {name for row in islice(good, _PEEK_ROWS) for name in row}
+        peeked = list(islice(good, _PEEK_ROWS))
+        columns = {name for row in peeked for name in row}
         if not columns:
             return None
+        # A column of another format that never holds anything says nothing of this file's.
+        columns = {name for row in peeked for name, value in row.items() if value is not None} or columns
     format = find_format(columns)
     if format is None:
         hint = "; a plain `text` has no turns: make messages of it first" if "text" in columns else ""

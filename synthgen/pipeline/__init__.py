@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from synthgen.pipeline.dedup import DedupOptions
     from synthgen.pipeline.dedup_output import DedupReport
     from synthgen.pipeline.exporting import Export, export, student_allowed
+    from synthgen.pipeline.filter_files import filter_foreign
+    from synthgen.pipeline.filter_options import FilterOptions
     from synthgen.pipeline.gates import Gates, OnDeny, open_gates
     from synthgen.pipeline.generate import Options
     from synthgen.pipeline.ignored_schemas import require_schemas_kept
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from synthgen.pipeline.preview import Question, first_questions
     from synthgen.pipeline.progress import Progress
     from synthgen.pipeline.recheck import Attestation, Recheck, attest, check_recipe, check_rows
-    from synthgen.pipeline.refilter import FilterOptions, filter_foreign, recut
+    from synthgen.pipeline.refilter import recut
     from synthgen.pipeline.report import Report
     from synthgen.pipeline.reporting import DatasetReport, ReportOptions, report_on
     from synthgen.pipeline.runfolder import RunFolder
@@ -105,11 +107,9 @@ __getattr__ = lazily(
             "check_recipe",
             "check_rows",
         ),
-        "refilter": (
-            "FilterOptions",
-            "filter_foreign",
-            "recut",
-        ),
+        "filter_files": ("filter_foreign",),
+        "filter_options": ("FilterOptions",),
+        "refilter": ("recut",),
         "report": ("Report",),
         "reporting": (
             "DatasetReport",

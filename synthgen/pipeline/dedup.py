@@ -21,7 +21,8 @@ import orjson
 import polars as pl
 
 from synthgen.assets import package_version, suggest
-from synthgen.dataset import Scratch, find_inputs, tables_schema
+from synthgen.dataset import BadRow, Scratch, find_inputs, tables_schema
+from synthgen.dataset.files import read_rows
 from synthgen.errors import SourceError, StoppedShort, UsageError
 from synthgen.pipeline.claim import claim
 from synthgen.pipeline.dedup_index import Index, Inputs, build_index
@@ -103,6 +104,8 @@ def _inputs(files: tuple[Path, ...], options: DedupOptions, keep: Keep, template
     schema = pl.Schema(
         {name: dtype for name, dtype in tables_schema(files).items() if name not in DUP_COLUMNS}
     )
+    if not schema:
+        raise SourceError(f"{', '.join(map(str, files))}: {_no_row(files)}")
     for option, name in (("--source", options.source), ("--id", None if options.id == "id" else options.id)):
         if name is not None and name not in schema:
             raise UsageError(f"{option} {name}: no such column{suggest(name, list(schema))}")
@@ -114,6 +117,15 @@ def _inputs(files: tuple[Path, ...], options: DedupOptions, keep: Keep, template
         score=_score(schema, keep.score) if keep.policy == "best" else None,
         source=options.source,
     )
+
+
+def _no_row(files: Sequence[Path]) -> str:
+    """Why there is nothing to compare."""
+    for path in files:
+        for where, row in read_rows(path):
+            if isinstance(row, BadRow):
+                return f"no valid row; the first problem is {where}: {row.problem}"
+    return "no rows found"
 
 
 def _references(files: tuple[Path, ...], options: DedupOptions, template: Sequence[str]) -> Inputs:

@@ -1,0 +1,126 @@
+"""Refining anybody's dataset: Parquet or JSONL files of any known format, streamed, with no teacher anywhere.
+
+In: files. Out: a new folder with `data/`, `rejected/`, card and manifest; every dropped row with its reason. A row whose
+score is asked for and missing is rejected as `unjudged`.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from synthgen.dataset import TEXTS, Batch, Staging, detect_shape, open_inputs
+from synthgen.dataset.publish import publish
+from synthgen.errors import SourceError, UsageError
+from synthgen.pipeline.claim import claim
+from synthgen.pipeline.decontamination import open_decontamination
+from synthgen.pipeline.describe import count_rows, stamp
+from synthgen.pipeline.filter_configs import each_config, report_of
+from synthgen.pipeline.filter_options import FilterOptions, rule_of
+from synthgen.pipeline.foreign import Declared, ForeignPolicy
+from synthgen.pipeline.foreign_rows import MALFORMED, refine_batch
+from synthgen.pipeline.holdout import withhold_leaks
+from synthgen.pipeline.judgement import JUDGE_STEP
+from synthgen.pipeline.report import Report
+from synthgen.pipeline.selecting import select_rows
+from synthgen.pipeline.verdicts import Counts
+from synthgen.recipe.model import NearConfig
+from synthgen.refine import SeenTexts, load_chain
+
+__all__ = ["filter_foreign"]
+
+
+def filter_foreign(inputs: Sequence[Path], out: Path, options: FilterOptions) -> Report:
+    """Refine Parquet or JSONL files of any known format; streams, and keeps every dropped row with its reason.
+
+    Raises:
+        SynthgenError: an input cannot be read, policy forbids the use, or `out` cannot be written.
+    """
+    return each_config(out, options, lambda group, folder: _filter_group(inputs, folder, options, group))
+
+
+def _filter_group(
+    inputs: Sequence[Path], out: Path, options: FilterOptions, group: int
+) -> tuple[Report, int]:
+    started = time.monotonic()
+    for path in inputs:
+        if path.resolve() == out.resolve() or out.resolve() in path.resolve().parents:
+            raise UsageError(f"{out}: holds the input {path}; choose another folder with -o")
+    chain = load_chain(options.chain or "sft_default", Path.cwd())
+    shape = detect_shape(inputs)
+    declared = Declared(
+        use=options.use,
+        origin=options.origin,
+        by_column=options.origin_column is not None,
+        row_license=options.row_license,
+        actor=options.actor,
+        on_deny=options.on_deny,
+        group=group,
+        enforced=not options.report_only,
+    )
+    policy = ForeignPolicy(declared, options.day())
+    rule = rule_of(options.keep) if options.keep else None
+    near = None if options.near is False else NearConfig()
+    against = open_decontamination(options.references())
+    counts = Counts()
+    batches = open_inputs(
+        inputs,
+        shape,
+        score_column=options.score if options.score != JUDGE_STEP else None,
+        origin_column=options.origin_column,
+    )
+    with SeenTexts(near, None) as seen:
+        if options.dry_run is not None:
+            for batch in _first(batches, options.dry_run):
+                refine_batch(batch, shape, chain, seen, against, rule, options.score, policy, counts)
+            _require_rows(inputs, counts)
+            return report_of(out, out.name, counts, None, started), policy.groups
+        with (
+            claim(out, TEXTS),
+            Staging(
+                out, shape, rows_per_shard=options.rows_per_shard, test_share=options.test_share
+            ) as staging,
+        ):
+            for batch in batches:
+                refined = refine_batch(
+                    batch, shape, chain, seen, against, rule, options.score, policy, counts
+                )
+                staging.add("accepted", refined.accepted)
+                staging.add("rejected", refined.rejected)
+                staging.add("quarantine", refined.quarantined)
+            _require_rows(inputs, counts)
+            if options.select is not None:
+                select_rows(staging, options.select, counts)
+            withheld = withhold_leaks(staging, counts)
+            staging.finish(metadata=stamp(policy.decided))
+            rows = count_rows(staging.new, staging.files)
+            entries = policy.manifest(
+                out.name, chain, counts, rows, [*(against.said() if against else []), *withheld]
+            )
+            publish(out, staging, texts=policy.texts(rows, entries), manifest=entries)
+    return report_of(out, out.name, counts, None, started), policy.groups
+
+
+def _require_rows(inputs: Sequence[Path], counts: Counts) -> None:
+    """Nothing to publish is no dataset.
+
+    Raises:
+        UsageError: there are no rows.
+        SourceError: there is no valid one.
+    """
+    named = ", ".join(map(str, inputs))
+    if counts.planned == 0:
+        raise UsageError(f"{named}: no rows found")
+    if counts.reasons.get(MALFORMED, 0) == counts.planned:
+        where, problem = counts.examples[MALFORMED]
+        raise SourceError(
+            f"{named}: none of {counts.planned} rows is valid; the first problem is {where}: {problem}"
+        )
+
+
+def _first(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
+    for batch in batches:
+        yield replace(batch, frame=batch.frame.head(rows), fields=batch.fields[:rows])
+        rows -= batch.frame.height
+        if rows <= 0:
+            return

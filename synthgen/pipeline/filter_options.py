@@ -1,0 +1,67 @@
+"""How `filter` refines: what the command line says, as plain values."""
+
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from synthgen.errors import UsageError
+from synthgen.pipeline.gates import OnDeny
+from synthgen.pipeline.judgement import JUDGE_STEP
+from synthgen.pipeline.selecting import Select
+from synthgen.recipe.model import Actor, JudgeConfig, ReferenceConfig
+
+__all__ = ["FilterOptions", "rule_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterOptions:
+    """How to refine. None keeps what the run's recipe says, or the default for foreign data.
+
+    `keep` with `score`: a comparison a stored score must satisfy (`">= 4"`). `use` with `origin`
+    (`teacher@route`), or with a column that holds it, lets policy decide on foreign data; without them its output
+    says `policy: unevaluated`; `actor` are facts about who will use it. `on_deny` says what becomes of rows the policy
+    refuses: `fail` stops, `drop` sets them aside, `split` also writes rows that cannot stand together into folders
+    of their own. `report_only` refuses nothing and stamps what it writes.
+    `against`: benchmark files whose items no row may repeat, beside those of the run's recipe.
+    `dry_run`: look at the first rows only and write nothing. `select`: of what is accepted, only so many rows.
+    """
+
+    chain: str | None = None
+    near: bool | None = None
+    keep: str | None = None
+    score: str = JUDGE_STEP
+    use: tuple[str, ...] = ()
+    origin: str | None = None
+    origin_column: str | None = None
+    row_license: str = "own"
+    actor: Actor = field(default_factory=Actor)
+    on_deny: OnDeny = "fail"
+    report_only: bool = False
+    against: tuple[Path, ...] = ()
+    rows_per_shard: int = 50_000
+    test_share: float = 0.0
+    dry_run: int | None = None
+    select: Select | None = None
+    today: date | None = None
+
+    def day(self) -> date:
+        """The day on which policy decides: the user's calendar day, as in their lock file."""
+        return self.today or date.today()  # noqa: DTZ011
+
+    def references(self) -> list[tuple[ReferenceConfig, Path]]:
+        """The reference sets named beside those of a run's recipe."""
+        return [(ReferenceConfig(path=str(path)), path) for path in self.against]
+
+
+def rule_of(keep: str) -> tuple[str, float]:
+    """The comparison and number of `--keep`.
+
+    Raises:
+        UsageError: it is not a comparison with a number.
+    """
+    try:
+        return JudgeConfig(teacher="-", keep=keep).rule()
+    except ValidationError as error:
+        raise UsageError(f"--keep {keep!r}: write a comparison and a number, like '>= 4'") from error
