@@ -54,9 +54,9 @@ def seen(remaining: float) -> list[SeenLimit]:
     return [SeenLimit("tokens", TPM, remaining, 60.0)]
 
 
-def learned(*, cached_free: bool = False) -> Quotas:
+def learned() -> Quotas:
     """Quotas of a lane whose answers use a tenth of what they may."""
-    quotas = Quotas(Limits(tpm=TPM), 0.0, cached_free=cached_free)
+    quotas = Quotas(Limits(tpm=TPM), 0.0)
     for _ in range(3):
         place = Place(50, 200)
         quotas.wait_s(place, 0.0)
@@ -122,15 +122,6 @@ def test_doubtful_refusals_show_nothing(remainders: list[float]) -> None:
 
     for remaining in remainders:
         told(quotas, remaining)
-
-    assert taken_next(quotas) == pytest.approx(70, rel=0.1)
-
-
-def test_a_vendor_that_says_it_does_not_count_max_tokens_is_believed() -> None:
-    quotas = learned(cached_free=True)
-
-    for _ in range(9):
-        told(quotas, 100.0)
 
     assert taken_next(quotas) == pytest.approx(70, rel=0.1)
 

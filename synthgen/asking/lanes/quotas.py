@@ -247,8 +247,6 @@ class Quotas:
     def _weigh(self, which: tuple[LimitKind, float], place: Place, remaining: float) -> None:
         """What a refusal says of the way a limit counts: only several that should not have been convince."""
         taken = place.amount(which[0])
-        if self._cached_free:
-            return  # Anthropic says that it counts output as it comes; what remains, it rounds to thousands
         if remaining < taken:
             self._denied[which] = max(0, self._denied.get(which, 0) - 1)
         elif remaining < place.amount(which[0], reserved=True):
