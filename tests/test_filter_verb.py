@@ -120,6 +120,20 @@ def test_a_score_column_decides_and_a_row_without_one_is_unjudged(tmp_path: Path
     assert result.json["reasons"] == {"judge/judge_below": 1, "judge/unjudged": 1}
 
 
+def test_rows_are_selected_by_a_column(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"{QUESTION} {n}", "completion": f"{ANSWER} {n}", "reward": score}
+        for n, score in enumerate([0.1, 0.9, None])
+    ]
+    path = written(tmp_path, rows)  # type: ignore[arg-type]  # as above
+
+    options = ["--chain", "none", "--no-near", "--select", "1", "--by", "score:reward"]
+    cli("filter", path, "-o", tmp_path / "out", *options)
+
+    (kept,) = records(tmp_path / "out")
+    assert kept["scores"] == [{"name": "reward", "score": 0.9}]
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     path = written(tmp_path, variants(FORMATS["messages"]))
 

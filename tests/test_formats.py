@@ -217,9 +217,19 @@ def test_columns_of_another_type_are_dropped(tmp_path: Path) -> None:
 def test_score_column_becomes_a_score(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "in.jsonl", {"messages": CHAT, "quality": 4}, {"messages": CHAT, "quality": "x"})
 
-    frame, _ = _read(path, score_column="quality")
+    frame, _ = _read(path, score_columns=["quality"])
 
     assert frame["scores"].to_list() == [[{"name": "quality", "score": 4.0}], None]
+
+
+def test_a_stored_score_stays_where_there_is_no_such_column(tmp_path: Path) -> None:
+    stored = [{"name": "spoken", "score": 0.7}]
+
+    frame, _ = _read(
+        _jsonl(tmp_path / "in.jsonl", {"messages": CHAT, "scores": stored}), score_columns=["spoken"]
+    )
+
+    assert frame["scores"].to_list() == [stored]
 
 
 def test_origin_column_becomes_teacher_and_route(tmp_path: Path) -> None:

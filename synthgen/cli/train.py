@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from synthgen.cli.terminal import safe
 from synthgen.cli.train_after import evaluate, export, prune
 from synthgen.cli.train_given import AsJson, Config, Dataset, Overrides, print_refused, require_libraries, say
+from synthgen.cli.train_score import score
 from synthgen.errors import CriteriaNotMet, UsageError
 
 if TYPE_CHECKING:  # the libraries of training take seconds to load
@@ -146,41 +147,7 @@ def plan(
         print(f"{fit.card}: {enough}; {fit.hours:,.2f} h on one")
 
 
-@app.command()
-def score(
-    dataset: Dataset,
-    teacher: Annotated[str, typer.Option(help="The checkpoint that scores: a folder or a hub id.")],
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Folder for the scores. Default: <dataset>.logprobs beside it."),
-    ] = None,
-    k: Annotated[int, typer.Option(help="How many tokens of each position.", min=1)] = 20,
-    config: Annotated[
-        Path | None,
-        typer.Option("-c", "--config", help="The student's file, whose `data` says what an answer is."),
-    ] = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
-    """Soft labels for stored answers, from one pass of an open-weight teacher; `loss.kd.logprobs` names them then."""
-    require_libraries()
-    from synthgen.cli.as_json import print_json
-    from synthgen.train.config import load_student
-    from synthgen.train.reading import read_dataset
-    from synthgen.train.score import score_conversations
-
-    data = load_student(config, overrides or ()).config.data if config is not None else None
-    target = out or dataset.with_name(f"{dataset.name}.logprobs")
-    conversations = read_dataset(dataset, limit=data.limit if data else None).conversations
-    scored = score_conversations(conversations, teacher, target, k=k, data=data)
-    if as_json:
-        print_json({"out": str(target), "turns": scored.turns, "refused": dict(scored.refused)})
-        return
-    print(f"scored {scored.turns:,} answers into {target}")
-    print_refused(dict(scored.refused))
-
-
-for verb in (export, prune, evaluate):
+for verb in (score, export, prune, evaluate):
     app.command()(verb)
 
 

@@ -81,7 +81,7 @@ def open_inputs(
     paths: Sequence[Path],
     shape: RecordShape,
     *,
-    score_column: str | None = None,
+    score_columns: Sequence[str] = (),
     origin_column: str | None = None,
     batch_rows: int = 2048,
 ) -> Iterator[Batch]:
@@ -89,18 +89,18 @@ def open_inputs(
 
     A row keeps its own `id` if that is a text no earlier row had, else it gets a content hash. Columns with the
     names and types of our schema are kept (`row` defaults to the id, `source` to file:line), others are dropped.
-    `score_column` is a numeric column that becomes a score of that name; `origin_column` holds `teacher@route`.
+    `score_columns` are numeric columns that become scores of their names; `origin_column` holds `teacher@route`.
 
     Raises:
         SourceError: at once where an input is missing, while reading where one is damaged or in no known format.
     """
-    extra = _Extra(score_column, origin_column)
+    extra = _Extra(tuple(score_columns), origin_column)
     return _batches(find_inputs(paths), shape, extra, batch_rows)
 
 
 @dataclass(frozen=True, slots=True)
 class _Extra:
-    score_column: str | None
+    score_columns: tuple[str, ...]
     origin_column: str | None
 
 
@@ -155,7 +155,7 @@ def _record(
         "teacher": teacher,
         "route": route,
         "finish_reason": finish if finish in get_args(FinishReason) else None,
-        "scores": _scores(row, extra.score_column),
+        "scores": _scores(row, extra.score_columns),
         "flags": _texts(row.get("flags")),
         "generation": _count(row.get("generation")),
     }
@@ -179,14 +179,13 @@ def _texts(value: object) -> list[str] | None:
     return texts if len(texts) == len(value) else None
 
 
-def _scores(row: Row, column: str | None) -> list[dict[str, object]] | None:
+def _scores(row: Row, columns: Sequence[str]) -> list[dict[str, object]] | None:
     stored = row.get("scores")
     by_name: dict[str, float] = {}
     for entry in stored if isinstance(stored, list) else ():
         if isinstance(entry, dict) and isinstance(name := entry.get("name"), str):
             by_name[name] = _number(entry.get("score"))
-    if column is not None:
-        by_name[column] = _number(row.get(column))
+    by_name |= {column: _number(row[column]) for column in columns if column in row}
     return [{"name": name, "score": score} for name, score in by_name.items() if math.isfinite(score)] or None
 
 

@@ -66,7 +66,7 @@ def _filter_group(
     batches = open_inputs(
         inputs,
         shape,
-        score_column=options.score if options.score != JUDGE_STEP else None,
+        score_columns=_score_columns(options),
         origin_column=options.origin_column,
     )
     with SeenTexts(near, None) as seen:
@@ -99,6 +99,14 @@ def _filter_group(
             )
             publish(out, staging, texts=policy.texts(rows, entries), manifest=entries)
     return report_of(out, out.name, counts, None, started), policy.groups
+
+
+def _score_columns(options: FilterOptions) -> list[str]:
+    """Numeric columns that count as scores: the one `--keep` looks at, and the one rows are selected by."""
+    named = {options.score}
+    if options.select is not None and options.select.by == "score":
+        named.add(options.select.name)
+    return sorted(named - {JUDGE_STEP})
 
 
 def _require_rows(inputs: Sequence[Path], counts: Counts) -> None:
