@@ -164,3 +164,10 @@ def test_a_selection_that_cannot_be_made_says_why(options: list[str], expected: 
 
     assert result.code == 2
     assert expected in result.err
+
+
+def test_how_to_choose_without_how_many_is_refused(tmp_path: Path) -> None:
+    result = cli("filter", dataset(tmp_path), "-o", tmp_path / "out", "--by", "score:quality")
+
+    assert result.code == 2
+    assert "write --select N as well" in result.err
