@@ -158,7 +158,10 @@ def test_a_run_says_what_its_target_lost(loopback: Loopback, tmp_path: Path) -> 
     result = cli("generate", leaking, "-o", tmp_path / "run", "--json")
     first = published_bytes(tmp_path / "run")
     again = cli("generate", leaking, "-o", tmp_path / "run", "--json")
+    select = ["--set", "refine.select={n: 21}"]  # then the target is what there was to select from
+    selected = cli("generate", leaking, "-o", tmp_path / "selected", "--json", *select)
 
+    assert (selected.code, selected.json["counts"]["accepted"]) == (0, 20)
     assert result.code == again.code == 3
     assert "target missed: 20 of 21 records: withdrawn from train" in result.json["problem"]
     assert "`target: 22`" in result.json["problem"]

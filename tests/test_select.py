@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthgen.refine.select import choose, quotas, sample_features
+from synthgen.refine.select import choose, in_order, quotas, sample_features
 from tests.runs import cli, published_bytes, records, save, save_rows
 
 
@@ -39,6 +39,15 @@ def test_features_do_not_depend_on_the_texts_beside() -> None:
     together, apart = sample_features(texts), [sample_features([text]) for text in texts]
 
     assert np.array_equal(together[0], np.concatenate([part[0] for part in apart]))
+
+
+def test_features_in_another_order_are_those_of_the_texts_in_that_order() -> None:
+    texts = ["one", "", "two words", "and three words"]
+
+    found = in_order(*sample_features(texts), np.array([3, 1, 0, 2]))
+    expected = sample_features([texts[place] for place in (3, 1, 0, 2)])
+
+    assert [part.tolist() for part in found] == [part.tolist() for part in expected]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +124,32 @@ def test_the_selection_has_the_same_bytes_every_time(tmp_path: Path) -> None:
     assert published_bytes(tmp_path / "one") == published_bytes(tmp_path / "two")
 
 
+@pytest.mark.parametrize("by", ["diversity", "stratify:teacher", "score:quality"])
+def test_the_order_of_the_rows_does_not_matter(by: str, tmp_path: Path) -> None:
+    twins = varied(12)
+    rows = [
+        {
+            "id": f"r{n:02}",
+            "prompt": f"Question {n}?",
+            "completion": text,
+            "teacher": "ab"[n % 3 == 0],
+            "quality": 1,
+        }
+        for n, text in enumerate(twins + [" ".join(reversed(text.split())) for text in twins])
+    ]
+    options = ["--chain", "none", "--no-near", "--score", "quality", "--select", 7, "--by", by]
+
+    chosen = []
+    for seed in range(3):
+        random.Random(seed).shuffle(rows)
+        data = save_rows(tmp_path / f"{seed}.jsonl", rows)
+        assert cli("filter", data, "-o", tmp_path / f"out{seed}", *options).code == 0
+        chosen.append({row["id"] for row in records(tmp_path / f"out{seed}")})
+
+    assert len(chosen[0]) == 7
+    assert chosen[0] == chosen[1] == chosen[2]
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -129,3 +164,10 @@ def test_a_selection_that_cannot_be_made_says_why(options: list[str], expected: 
 
     assert result.code == 2
     assert expected in result.err
+
+
+def test_how_to_choose_without_how_many_is_refused(tmp_path: Path) -> None:
+    result = cli("filter", dataset(tmp_path), "-o", tmp_path / "out", "--by", "score:quality")
+
+    assert result.code == 2
+    assert "write --select N as well" in result.err

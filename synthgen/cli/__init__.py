@@ -187,11 +187,13 @@ def filter_(
         typer.Option(help="A benchmark (Parquet, JSONL, text) no row may repeat. May be repeated."),
     ] = None,
     select: Annotated[
-        int | None, typer.Option(help="Of what is accepted, only N rows: see --by.", min=1)
+        int | None,
+        typer.Option(help="Of what is accepted, only N rows, whatever the recipe selects: see --by.", min=1),
     ] = None,
     by: Annotated[
-        str, typer.Option(help="How --select chooses: diversity, score:NAME, stratify:COLUMN.")
-    ] = "diversity",
+        str | None,
+        typer.Option(help="How --select chooses: diversity (the default), score:NAME, stratify:COLUMN."),
+    ] = None,
     test_share: Annotated[
         float,
         typer.Option(
@@ -209,6 +211,8 @@ def filter_(
     from synthgen.cli.policy_given import actor_facts, on_deny_choice
     from synthgen.pipeline.selecting import parse_select
 
+    if by is not None and select is None:
+        raise UsageError(f"--by {by}: says how --select chooses; write --select N as well")
     if select is not None and dry_run is not None:
         raise UsageError("--select: looks at all rows; leave it out of a dry run")
     if out is None and dry_run is None:
@@ -228,7 +232,7 @@ def filter_(
         against=tuple(against or ()),
         test_share=test_share,
         dry_run=dry_run,
-        select=None if select is None else parse_select(select, by),
+        select=None if select is None else parse_select(select, by or "diversity"),
     )
     report = api.filter(inputs, out or Path("dry-run"), options=options)
     print_report(report, as_json=as_json, published=dry_run is None)

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from synthgen.errors import UsageError
 from synthgen.pipeline.gates import OnDeny
 from synthgen.pipeline.judgement import JUDGE_STEP
-from synthgen.pipeline.selecting import Select
-from synthgen.recipe.model import Actor, JudgeConfig, ReferenceConfig
+from synthgen.recipe.model import Actor, JudgeConfig, ReferenceConfig, SelectConfig
 
 __all__ = ["FilterOptions", "rule_of"]
 
@@ -43,7 +42,7 @@ class FilterOptions:
     rows_per_shard: int = 50_000
     test_share: float = 0.0
     dry_run: int | None = None
-    select: Select | None = None
+    select: SelectConfig | None = None
     today: date | None = None
 
     def day(self) -> date:

@@ -22,6 +22,7 @@ from synthgen.pipeline.gates import Gates
 from synthgen.pipeline.holdout import withhold_leaks
 from synthgen.pipeline.judging import Panel
 from synthgen.pipeline.resolve import Resolved
+from synthgen.pipeline.selecting import select_rows
 from synthgen.pipeline.verdicts import Counts
 from synthgen.templates import Prompt
 from synthgen.types import JSONValue
@@ -43,16 +44,20 @@ def publish_run(
     with_lock: bool = False,
     calibration: str | None = None,
 ) -> None:
-    """Cut the shards and commit them with card, policy files and manifest. Train rows that ask what test rows ask are
-    withdrawn before, and `counts` follows. `walked`: candidates there were.
+    """Cut the shards and commit them with card, policy files and manifest. Rows that the recipe does not select, then
+    train rows that ask what test rows ask, are withdrawn before, and `counts` follows. `walked`: candidates there were.
 
     `calibration`: that of the panel as it is. `with_lock`: the folder has no copy of the recipe's lock file, so the overrides that were applied go along.
 
     Raises:
         StorageError: the disk refuses.
+        UsageError: the recipe selects by a score that no row has.
         SynthgenError: the accounting does not add up (a bug; nothing is published).
     """
     phase("shards")
+    select = resolved.loaded.recipe.refine.select
+    if select is not None:
+        select_rows(staging, select, counts)
     withheld = withhold_leaks(staging, counts)
     decided = Decided(gates.registry, gates.ask, gates.published(staging.policy_ids), gates.enforced)
     # No date, limit or price stands in a shard: what changes none of its rows and duties changes none of its bytes.
@@ -136,6 +141,7 @@ def _manifest(
         "dedup": recipe.refine.dedup.model_dump(mode="json"),
         "judge": _judge_entry(resolved.panel, calibration),
         "best_of": _best_of_entry(resolved.contest),
+        "select": None if recipe.refine.select is None else recipe.refine.select.model_dump(mode="json"),
         "target": recipe.target,
         "prompts": prompts,
         "steps": list(prompts),

@@ -32,7 +32,6 @@ from synthgen.pipeline.report import Report
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter, row_from_entry
 from synthgen.pipeline.runfolder import RunFolder
-from synthgen.pipeline.selecting import select_rows
 from synthgen.pipeline.tree import Ask, Leaf
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
 from synthgen.policy import parse_uses
@@ -98,6 +97,10 @@ def _resolve_again(folder: RunFolder, options: FilterOptions) -> Resolved:
     resolved = resolve(replace(loaded, recipe=recipe.model_copy(update=changes)), copies=folder.recipe_files)
     if options.chain is not None:
         resolved = replace(resolved, chain=load_chain(options.chain, Path.cwd()))
+    if options.select is not None:  # not before `resolve`, which would look for it in the recipe's lines
+        refine = resolved.loaded.recipe.refine.model_copy(update={"select": options.select})
+        recipe = resolved.loaded.recipe.model_copy(update={"refine": refine})
+        resolved = replace(resolved, loaded=replace(resolved.loaded, recipe=recipe))
     judging = resolved.judging.without_asking()
     if options.keep:
         if judging.panel is None:
@@ -147,8 +150,6 @@ def _recut(
                     staging.add("logprobs", logprobs_frame(verdicts, index, resolved.specs))
                 if resolved.judging.ships:
                     staging.add("judgements", judgements_frame(verdicts, resolved.judging, calibration))
-            if options.select is not None:
-                select_rows(staging, options.select, counts)
             publish_run(
                 out,
                 staging,

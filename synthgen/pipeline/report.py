@@ -10,7 +10,7 @@ from synthgen.journal import Ledger
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.usage import usage_json
-from synthgen.pipeline.verdicts import HOLDOUT, Counts
+from synthgen.pipeline.verdicts import HOLDOUT, SELECT, Counts
 from synthgen.types import JSONValue
 
 __all__ = ["OUTCOMES", "Report", "make_report"]
@@ -89,6 +89,11 @@ def make_report(
     problem: SynthgenError | None = None
     stopped = {alias: queue.stopped for alias, queue in asker.queues.items() if queue.stopped}
     target = resolved.loaded.recipe.target
+    leaked = _withdrawn(progress.counts, f"decontaminate:{HOLDOUT}")
+    reached = counts["accepted"]
+    if resolved.loaded.recipe.refine.select is not None:  # then the target is what there was to select from
+        reached += _withdrawn(progress.counts, SELECT) + leaked
+        leaked = 0
     under_way = "".join(f"; {said}" for said in batches)
     if storage is not None:
         lost = f"; {unstored} paid answers could not be stored" if unstored else ""
@@ -109,8 +114,8 @@ def make_report(
             if batches
             else f"{counts['pending']} candidates are pending; the same command asks them again"
         )
-    elif target is not None and counts["accepted"] < target:
-        problem = StoppedShort(_missed(target, counts["accepted"], progress.counts))
+    elif target is not None and reached < target:
+        problem = StoppedShort(_missed(target, reached, leaked))
     return Report(
         out=out,
         name=resolved.loaded.recipe.name,
@@ -133,9 +138,13 @@ def make_report(
     )
 
 
-def _missed(target: int, accepted: int, counts: Counts) -> str:
+def _withdrawn(counts: Counts, withdrawn_by: str) -> int:
+    """Rows that a stage took back once all were known."""
+    return sum(count for (stage, _), count in counts.reasons.items() if stage == withdrawn_by)
+
+
+def _missed(target: int, accepted: int, leaked: int) -> str:
     missed = f"target missed: {accepted} of {target} records"
-    leaked = sum(count for (stage, _), count in counts.reasons.items() if stage == f"decontaminate:{HOLDOUT}")
     if not leaked:
         return f"{missed}, and the plan is used up"
     why = f"withdrawn from train because they repeat a prompt of the test split: {leaked}"

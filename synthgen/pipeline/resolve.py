@@ -20,6 +20,7 @@ from synthgen.pipeline.judging import Panel
 from synthgen.pipeline.privacy import Privacy, hosted_teachers
 from synthgen.pipeline.resolve_judges import resolve_judging
 from synthgen.pipeline.resolve_parts import capture_of, prompt_at, sampling_of
+from synthgen.pipeline.resolve_select import check_select
 from synthgen.pipeline.tools import check_choice, inline_tools, read_tools
 from synthgen.pipeline.tree import Step, Tree
 from synthgen.policy import Part, Registry, default_route, load_registry, rule_folders
@@ -157,13 +158,16 @@ def resolve(loaded: LoadedRecipe, *, cap_usd: float | None = None, copies: Path 
     record = compile_record(recipe.output.record, where=loaded.where("output", "record"))
     privacy = Privacy(recipe.privacy, _hosted(recipe, specs), recipe.output.redact)
     shape = RecordShape(reasoning=steps[-1].reasoning, tools=steps[-1].tools is not None)
+    judging = resolve_judging(loaded, files.find, specs, steps[-1], cap_usd, privacy)
+    chain = _chain(loaded, files, recipe.refine.chain)
+    check_select(loaded, chain, judging, shape)
     return Resolved(
         loaded=loaded,
         files=files,
         specs=specs,
         tree=Tree(steps, specs, record, recipe.seed, privacy),
-        judging=resolve_judging(loaded, files.find, specs, steps[-1], cap_usd, privacy),
-        chain=_chain(loaded, files, recipe.refine.chain),
+        judging=judging,
+        chain=chain,
         shape=shape,
         registry=registry,
         parts=tuple(dict.fromkeys(_parts(loaded, specs))),

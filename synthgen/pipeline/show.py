@@ -25,6 +25,7 @@ from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.show_published import find_published, published_story
 from synthgen.pipeline.stories import Record, RowStory, StepStory, said, score_lines
 from synthgen.pipeline.tree import Leaf
+from synthgen.pipeline.verdicts import SELECT
 from synthgen.refine import SeenTexts
 from synthgen.types import JSONValue
 
@@ -226,7 +227,7 @@ def _verdicts(resolved: Resolved, leaf: Leaf, siblings: list[Leaf], record: Reco
                 break
             lines.append(f"filter:{step.id}: kept")
         lines += [f"flag: {flag}" for flag in verdict.flags]
-    later = ("judge", "best_of", "decontaminate:")
+    later = ("judge", "best_of", "decontaminate:", SELECT)
     if leaf.state == "candidate" and record and str(record.get("stage") or "judge").startswith(later):
         lines.append("dedup: kept")
     if record and record.get("stage"):

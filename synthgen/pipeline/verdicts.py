@@ -11,6 +11,7 @@ from synthgen.types import Message
 
 __all__ = [
     "HOLDOUT",
+    "SELECT",
     "Counts",
     "Objection",
     "Origin",
@@ -23,6 +24,8 @@ __all__ = [
 
 # What rejects call the dataset's own test split where train rows repeat it: stage `decontaminate:test_split`.
 HOLDOUT = "test_split"
+# The stage of rejects that were good enough and not chosen.
+SELECT = "select"
 Outcome = Literal["accepted", "rejected", "failed", "quarantined", "surplus", "pending"]
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "ReferenceConfig",
     "RefineConfig",
     "SamplingConfig",
+    "SelectConfig",
     "SourceConfig",
     "StepConfig",
     "Strict",
@@ -331,14 +332,49 @@ class ReferenceConfig(Strict):
     ngram: Annotated[int, Field(ge=8, le=50)] = 13
 
 
+_SELECTION = re.compile(r"^(diversity|(score|stratify):.+)$")
+
+
+def _is_selection(text: str) -> str:
+    if not _SELECTION.match(text):
+        raise ValueError("write diversity, score:NAME or stratify:COLUMN")
+    return text
+
+
+_Selection = Annotated[
+    str, AfterValidator(_is_selection), Field(json_schema_extra={"pattern": _SELECTION.pattern})
+]
+
+
+class SelectConfig(Strict):
+    """Of the accepted records, publish the `n` most varied (`diversity`), best (`score:NAME`), or those of evenly sized
+    groups (`stratify:COLUMN`); the others are rejected. `target` counts records before that.
+    """
+
+    n: Annotated[int, Field(ge=1)]
+    by: _Selection = "diversity"
+
+    @property
+    def kind(self) -> str:
+        """diversity, score or stratify."""
+        return self.by.partition(":")[0]
+
+    @property
+    def name(self) -> str:
+        """The score, or the column of the record whose values share evenly."""
+        return self.by.partition(":")[2]
+
+
 class RefineConfig(Strict):
-    """Filter chain (a bundled name, a path, or `none`), duplicates, reference sets to stay clear of, judge, best of."""
+    """Filter chain (a bundled name, a path, or `none`), duplicates, reference sets to stay clear of, judge, best of,
+    and how many of the accepted records are wanted."""
 
     chain: str = "sft_default"
     dedup: DedupConfig = DedupConfig()
     decontaminate: list[str | ReferenceConfig] = []
     judge: JudgeConfig | None = None
     best_of: BestOfConfig | None = None
+    select: SelectConfig | None = None
 
     def references(self) -> list[ReferenceConfig]:
         """The reference sets, also those named by a path alone."""

@@ -18,11 +18,12 @@ import heapq
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from synthgen.refine.shingles import I64, U64, ngrams, tokenise
 
-__all__ = ["SAMPLE", "choose", "quotas", "sample_features"]
+__all__ = ["SAMPLE", "choose", "in_order", "quotas", "sample_features"]
 
 SAMPLE = 96
 _WHOLE = 1 << 20  # the weight of a row
@@ -52,6 +53,14 @@ def sample_features(texts: Sequence[str]) -> tuple[U64, I64]:
         parts.append(found["hash"].to_numpy())
         sizes.append(np.bincount(found["text"].to_numpy(), minlength=len(piece)))
     return np.concatenate(parts), np.concatenate(sizes)
+
+
+def in_order(hash_F: U64, size_N: I64, order_N: npt.NDArray[np.integer]) -> tuple[U64, I64]:
+    """The same features with the rows in another order: `order_N` are the places to take them from."""
+    start_N = np.cumsum(size_N) - size_N
+    taken_N = size_N[order_N]
+    shift_N = start_N[order_N] - (np.cumsum(taken_N) - taken_N)
+    return hash_F[np.arange(hash_F.size) + np.repeat(shift_N, taken_N)], taken_N
 
 
 def choose(hash_F: U64, size_N: I64, n: int, group_N: I64 | None = None) -> tuple[I64, I64]:
