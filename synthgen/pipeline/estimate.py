@@ -202,8 +202,8 @@ def _answer(step: Step, case: _Case) -> str:
 
 def _shown_bytes(prompt: Prompt, instruction: str, response: str) -> int:
     """The size of a judge's prompt about one answer, or about two of the same length."""
-    fields: dict[str, JSONValue] = {"instruction": instruction or "?"}
-    fields |= dict.fromkeys(("response", "response_a", "response_b"), response or "?")
+    fields: dict[str, JSONValue] = {"instruction": instruction if instruction.strip() else "?"}
+    fields |= dict.fromkeys(("response", "response_a", "response_b"), response if response.strip() else "?")
     return _size_bytes(render_messages(prompt, fields))
 
 
