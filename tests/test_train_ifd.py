@@ -183,6 +183,14 @@ def test_the_rows_themselves_are_not_overwritten(tmp_path: Path, checkpoint: Pat
     assert path.read_bytes() == before
 
 
+def test_a_number_of_alternatives_is_not_ignored(tmp_path: Path, checkpoint: Path) -> None:
+    path = saved(tmp_path / "in.jsonl", SHORT)
+
+    refused = cli("train", "score", path, "--teacher", checkpoint, "--ifd", "--k", 5)
+
+    assert (refused.code, "--k 5" in refused.err) == (2, True)
+
+
 def test_filter_keeps_the_highest_below_1(tmp_path: Path, checkpoint: Path) -> None:
     path = saved(tmp_path / "in.jsonl", ["is", *SHORT])
 

@@ -199,6 +199,7 @@ class Asker:
     async def _send(self, attempt: Attempt) -> tuple[list[float], Outcome]:
         """One attempt: lane, money, intents, then the wire. What was reserved for each key, and what came of it."""
         request, queue, keys = attempt.request, attempt.queue, attempt.keys
+        shares = attempt.spec.worst_shares(request, len(keys))
         lane, place = await queue.enter(
             request.input_tokens_bound() // 4,
             len(keys) * (request.sampling.max_tokens or 0),
@@ -207,7 +208,6 @@ class Asker:
             avoid=attempt.lane,
         )
         attempt.lane, attempt.endpoint = lane, self._hosts[lane.name].endpoint
-        shares = attempt.spec.worst_shares(request, len(keys))
         reserved: list[float] = []
         sent = False
         used: Usage | None = None

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from synthgen.cli.train_given import AsJson, Dataset, Overrides, print_refused, require_libraries
+from synthgen.errors import UsageError
 
 __all__ = ["score"]
 
@@ -19,7 +20,9 @@ def score(
             "-o", "--out", help="Folder for the scores. Default: <dataset>.logprobs (or .ifd) beside it."
         ),
     ] = None,
-    k: Annotated[int, typer.Option(help="How many tokens of each position.", min=1)] = 20,
+    k: Annotated[
+        int | None, typer.Option(help="How many tokens of each position. Default: 20.", min=1)
+    ] = None,
     ifd: Annotated[
         bool,
         typer.Option(
@@ -35,6 +38,8 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Soft labels for stored answers, from one pass of an open-weight teacher; `loss.kd.logprobs` names them then."""
+    if ifd and k is not None:
+        raise UsageError(f"--k {k}: is for soft labels; --ifd scores whole answers, leave one of them out")
     require_libraries()
     from synthgen.cli.as_json import print_json
     from synthgen.train.config import load_student
@@ -60,7 +65,7 @@ def score(
         print_refused(rated.refused)
         return
     conversations = read_dataset(dataset, limit=data.limit if data else None).conversations
-    scored = score_conversations(conversations, teacher, target, k=k, data=data)
+    scored = score_conversations(conversations, teacher, target, k=k or 20, data=data)
     if as_json:
         print_json({"out": str(target), "turns": scored.turns, "refused": dict(scored.refused)})
         return

@@ -47,7 +47,7 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]  # the libraries are n
         *,
         first: bool,
     ) -> None:
-        self._path, self._first, self._steps, self._progress = path, step, steps, progress
+        self._path, self._begun_at, self._steps, self._progress = path, step, steps, progress
         self._tokens = 0.0
         self._started: float | None = None
         self.loss: float | None = None
@@ -83,7 +83,7 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]  # the libraries are n
         self._tokens += float(tokens) if isinstance(tokens, int | float) else 0.0
         if self._progress is not None and self._started is not None:
             elapsed = max(time.monotonic() - self._started, 1e-9)
-            done = max(state.global_step - self._first, 1)
+            done = max(state.global_step - self._begun_at, 1)
             self._progress(
                 Progress(
                     state.global_step,

@@ -185,7 +185,7 @@ class Quotas:
     def settle(self, place: Place, usage: Usage) -> bool:
         """Put what was used in the place of what was taken, and learn from it; the request itself stays counted.
 
-        Returns whether it is the first to show how long answers are: those in flight are expected to be longer.
+        Returns whether it is the first to show how long answers are: those in flight are expected to use `max_tokens`.
         """
         unknown = self._usual_output is None
         input_tokens = usage.input_tokens - (usage.cached_input_tokens if self._cached_free else 0)
@@ -255,7 +255,10 @@ class Quotas:
                 self._reserving.add(which)
 
     def _used_before(self, which: tuple[LimitKind, float], now: float) -> float:
-        """What this lane has taken in the last window of a limit that nobody had named; in flight as expected."""
+        """What this lane has taken in a window of a limit that nobody had named: all of it, or a window's share of it.
+
+        What is in flight counts as expected.
+        """
         requests, input_tokens, output_tokens, _ = self._used
         since_s = 0.0 if self._since is None else now - self._since
         return _amount(which[0], requests, input_tokens, output_tokens) * min(
