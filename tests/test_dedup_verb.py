@@ -132,6 +132,16 @@ def test_the_longest_or_the_best_stays_where_it_is_asked_for(tmp_path: Path) -> 
         assert kept(tmp_path / keep)["id"].to_list() == [expected]
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_a_row_without_a_score_is_never_the_best(nothing: float | None, tmp_path: Path) -> None:
+    rows = pl.DataFrame({"id": ["a", "b"], "text": [text("x"), text("x") + " b"], "score": [nothing, 0.5]})
+    rows.write_parquet(tmp_path / "in.parquet")
+
+    cli("dedup", tmp_path / "in.parquet", "-o", tmp_path / "out", "--keep", "best:score")
+
+    assert kept(tmp_path / "out")["id"].to_list() == ["b"]
+
+
 def test_rows_that_repeat_a_reference_go_and_the_reference_is_not_written(tmp_path: Path) -> None:
     path = save_rows(tmp_path / "in.jsonl", rows(10))
     reference = save_rows(tmp_path / "test.jsonl", [{"id": "t1", "text": edit(text("row 2"), 7)}])
@@ -289,3 +299,22 @@ def test_a_killed_dedup_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert sum(caught) >= 3
     assert cli("dedup", path, "-o", tmp_path / "killed").code == 0
     assert published_bytes(tmp_path / "killed") == published_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("ids", [["a", "b"], [1, 2], None], ids=["texts", "numbers", "none"])
+def test_show_tells_rows_of_any_columns(ids: list[object] | None, tmp_path: Path) -> None:
+    pair = [{"text": text("x") + end, "n": end} for end in (" one", " two")]
+    data = [({"id": ids[i]} if ids else {}) | row for i, row in enumerate(pair)]
+    cli("dedup", save_rows(tmp_path / "in.jsonl", data), "-o", tmp_path / "out")
+
+    shown = cli("show", tmp_path / "out")
+
+    assert shown.code == 0
+    assert "reason: near_duplicate, Jaccard 0.9" in shown.out
+    assert "n:  one" in shown.out
+    if ids is None:
+        assert cli("show", tmp_path / "out", "--row", "x").code == 2
+        return
+    story = cli("show", tmp_path / "out", "--row", ids[1]).out
+    assert f"to {ids[0]}, {ids[0]} was kept" in story
+    assert f"the row it repeats, {ids[0]}: {pair[0]['text']}" in story

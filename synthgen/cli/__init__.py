@@ -164,6 +164,16 @@ def filter_(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the result.")] = None,
     chain: Annotated[str | None, typer.Option(help="Filter chain: a bundled name, a path, or none.")] = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Near-duplicate removal.")] = True,
+    dedup: Annotated[
+        str | None,
+        typer.Option(
+            help="Who stays of similar rows: first (smallest id), longest, best:SCORE, random:SEED. Default: first; "
+            "of a run, the order of its plan."
+        ),
+    ] = None,
+    allow_collapse: Annotated[
+        bool, typer.Option(help="Go on although what similar rows lose looks like a template.")
+    ] = False,
     keep: Annotated[str | None, typer.Option(help="Rule a stored score must satisfy, like '>= 4'.")] = None,
     score: Annotated[
         str, typer.Option(help="Which score --keep looks at: a column, or a stored one.")
@@ -220,6 +230,8 @@ def filter_(
     options = api.FilterOptions(
         chain=chain,
         near=None if near else False,
+        dedup=dedup,
+        allow_collapse=allow_collapse,
         keep=keep,
         score=score,
         use=tuple(use or ()),

@@ -28,7 +28,7 @@ from synthgen.pipeline.claim import claim
 from synthgen.pipeline.dedup_index import Index, Inputs, build_index
 from synthgen.pipeline.dedup_output import DUP_COLUMNS, DedupReport, dedup_report, write_rows
 from synthgen.refine.clusters import Duplicates, Edges, settle
-from synthgen.refine.compared import compared_text, default_fields, template_parts
+from synthgen.refine.compared import compared_text, default_fields, stored_score, template_parts
 from synthgen.refine.minhash import MinHasher
 from synthgen.refine.minhash_rule import MinHashRule
 from synthgen.refine.near import Jaccards, candidates, places
@@ -143,10 +143,7 @@ def _score(schema: pl.Schema, name: str) -> pl.Expr:
     if name in schema and schema[name].is_numeric():
         return pl.col(name)
     if schema.get("scores") == pl.List(pl.Struct({"name": pl.String, "score": pl.Float64})):
-        named = pl.element().struct
-        return (
-            pl.col("scores").list.eval(named.field("score").filter(named.field("name") == name)).list.first()
-        )
+        return stored_score(name)
     raise UsageError(f"keep best:{name}: no numeric column {name!r}{suggest(name, list(schema))}")
 
 

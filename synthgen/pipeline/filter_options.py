@@ -7,9 +7,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from synthgen.errors import UsageError
+from synthgen.pipeline.clustering import ClusterRule
 from synthgen.pipeline.gates import OnDeny
 from synthgen.pipeline.judgement import JUDGE_STEP
-from synthgen.recipe.model import Actor, JudgeConfig, ReferenceConfig, SelectConfig
+from synthgen.recipe.model import Actor, JudgeConfig, NearConfig, ReferenceConfig, SelectConfig
+from synthgen.refine.survivors import parse_keep
 
 __all__ = ["FilterOptions", "rule_of"]
 
@@ -24,11 +26,16 @@ class FilterOptions:
     refuses: `fail` stops, `drop` sets them aside, `split` also writes rows that cannot stand together into folders
     of their own. `report_only` refuses nothing and stamps what it writes.
     `against`: benchmark files whose items no row may repeat, beside those of the run's recipe.
+    `dedup`: who stays of similar rows (`first`, the smallest id; `longest`, `best:SCORE`, `random:SEED`), decided over all
+    rows that pass; None is `first` for foreign data, and for a run its own rule, the order of its plan. `allow_collapse`:
+    go on where that would remove what looks like a template.
     `dry_run`: look at the first rows only and write nothing. `select`: of what is accepted, only so many rows.
     """
 
     chain: str | None = None
     near: bool | None = None
+    dedup: str | None = None
+    allow_collapse: bool = False
     keep: str | None = None
     score: str = JUDGE_STEP
     use: tuple[str, ...] = ()
@@ -48,6 +55,19 @@ class FilterOptions:
     def day(self) -> date:
         """The day on which policy decides: the user's calendar day, as in their lock file."""
         return self.today or date.today()  # noqa: DTZ011
+
+    def clusters(self, near: NearConfig | None) -> ClusterRule:
+        """The rule of duplicates over all rows.
+
+        Raises:
+            UsageError: `dedup` is no such rule.
+        """
+        return ClusterRule(near, parse_keep(self.dedup or "first"), self.allow_collapse)
+
+    @property
+    def best(self) -> str:
+        """The score of which the best stays; empty where none decides."""
+        return parse_keep(self.dedup).score if self.dedup else ""
 
     def references(self) -> list[tuple[ReferenceConfig, Path]]:
         """The reference sets named beside those of a run's recipe."""

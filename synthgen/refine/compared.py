@@ -15,7 +15,7 @@ import polars as pl
 from synthgen.assets import suggest
 from synthgen.errors import UsageError
 
-__all__ = ["compared_text", "default_fields", "template_parts"]
+__all__ = ["compared_text", "default_fields", "stored_score", "template_parts"]
 
 _CONVERSATIONS = ("messages", "conversations")
 # Who speaks, and names that join turns: the same in every row, and no text.
@@ -61,6 +61,12 @@ def template_parts(template: str) -> tuple[str, ...]:
     return tuple(
         sorted((piece for piece in pieces if len(piece) >= _TEMPLATE_CHARS), key=lambda p: (-len(p), p))
     )
+
+
+def stored_score(name: str) -> pl.Expr:
+    """The score of that name in the column `scores`, null where there is none."""
+    named = pl.element().struct
+    return pl.col("scores").list.eval(named.field("score").filter(named.field("name") == name)).list.first()
 
 
 def _field(schema: pl.Schema, name: str) -> pl.Expr:

@@ -34,6 +34,16 @@ class Keep:
     score: str = ""
     seed: int = 0
 
+    def said(self) -> str:
+        """As `parse_keep` reads it."""
+        match self.policy:
+            case "best":
+                return f"best:{self.score}"
+            case "random":
+                return f"random:{self.seed}"
+            case policy:
+                return policy
+
 
 def parse_keep(text: str) -> Keep:
     """`first`, `longest`, `best:COLUMN`, `random` or `random:SEED`.
@@ -59,6 +69,7 @@ def survival_order(rows: pl.DataFrame, keep: Keep) -> I64:
     if keep.policy == "longest":
         keys.insert(0, ("chars", True))
     elif keep.policy == "best":
+        rows = rows.with_columns(pl.col("score").fill_nan(None))  # polars takes it for the largest number
         keys.insert(0, ("score", True))
     elif keep.policy == "random":
         seed = mix(np.array([keep.seed % 2**64], np.uint64))[0]
