@@ -187,17 +187,41 @@ def test_half_of_a_conversation_can_be_compared(field: str, expected: int, tmp_p
     assert result.json["counts"]["rejected"] == expected
 
 
-def test_the_text_of_a_template_is_not_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["txt", "yaml"])
+def test_the_text_of_a_template_is_not_compared(suffix: str, tmp_path: Path) -> None:
     template = f"{text('long rules', 200)} {{{{ question }}}}"
-    (tmp_path / "template.txt").write_text(template)
+    prompt = {"messages": [{"role": "system", "content": "Rules."}, {"role": "user", "content": template}]}
+    shown = template if suffix == "txt" else json.dumps(prompt)
+    (tmp_path / f"template.{suffix}").write_text(shown)
     filled = [template.replace("{{ question }}", text(f"q {i}", 12)) for i in range(30)]
     path = save_rows(tmp_path / "in.jsonl", [{"text": body} for body in filled])
 
     plain = cli("dedup", path, "-o", tmp_path / "plain", "--allow-collapse", "--json")
-    stripped = cli("dedup", path, "-o", tmp_path / "out", "--template", tmp_path / "template.txt", "--json")
+    stripped = cli(
+        "dedup", path, "-o", tmp_path / "out", "--template", tmp_path / f"template.{suffix}", "--json"
+    )
 
     assert plain.json["counts"]["accepted"] == 1
     assert stripped.json["counts"]["accepted"] == 30
+
+
+def test_a_template_of_other_rows_is_said(tmp_path: Path) -> None:
+    path = save_rows(tmp_path / "in.jsonl", rows(3))
+    (tmp_path / "other.txt").write_text("Answer as a pirate would: {{ question }}")
+
+    result = cli("dedup", path, "-o", tmp_path / "out", "--template", tmp_path / "other.txt")
+
+    assert result.code == 0
+    assert "the template's text stands in none of the first 3 rows" in result.err
+
+
+def test_a_set_within_its_reference_is_no_template(tmp_path: Path) -> None:
+    path = save_rows(tmp_path / "in.jsonl", [{"text": text(f"row {i}")} for i in range(40)])
+
+    stopped = cli("dedup", path, "-o", tmp_path / "out", "--against", path)
+
+    assert stopped.code == 3
+    assert "loses 40 of its 40 rows, in clusters of up to 2 (40 rows repeat a reference)" in stopped.err
 
 
 def test_a_collapse_stops_before_anything_is_written(tmp_path: Path) -> None:

@@ -193,8 +193,11 @@ def filter_(
         bool, typer.Option("--report-only", help="Refuse nothing; stamp the output policy_enforced=false.")
     ] = False,
     against: Annotated[
-        list[Path] | None,
-        typer.Option(help="A benchmark (Parquet, JSONL, text) no row may repeat. May be repeated."),
+        list[str] | None,
+        typer.Option(
+            help="A benchmark (Parquet, JSONL, CSV, text) no row may repeat: a path, or {path: ..., fields: [...], ngram: 8}. "
+            "May be repeated."
+        ),
     ] = None,
     select: Annotated[
         int | None,
@@ -219,6 +222,7 @@ def filter_(
     from synthgen import api
     from synthgen.cli.output import print_report
     from synthgen.cli.policy_given import actor_facts, on_deny_choice
+    from synthgen.pipeline.filter_options import reference_of
     from synthgen.pipeline.selecting import parse_select
 
     if by is not None and select is None:
@@ -241,7 +245,7 @@ def filter_(
         actor=actor_facts(actor or ()),
         on_deny=on_deny_choice(on_deny),
         report_only=report_only,
-        against=tuple(against or ()),
+        against=tuple(map(reference_of, against or ())),
         test_share=test_share,
         dry_run=dry_run,
         select=None if select is None else parse_select(select, by or "diversity"),

@@ -181,9 +181,9 @@ def _require_no_collapse(rows: pl.DataFrame, cluster_N: I64) -> None:
     accidents = collapse(cluster_N, np.arange(cluster_N.size), source, names)
     if accidents:
         raise StoppedShort(
-            f"nothing was written: of the rows that passed the filters, {'; '.join(accidents)} to similar ones. That looks "
-            "like a shared template and not like duplicates: keep similar rows (--no-near), compare other text (`synthgen "
-            "dedup` with --field or --template), or, if it is what you want, --allow-collapse"
+            f"nothing was written: of the rows that passed the filters, {'; '.join(accidents)}. With large clusters "
+            "that is mostly a shared template: keep similar rows (--no-near), or compare other text (`synthgen dedup` with --field or "
+            "--template). If it is what you want, --allow-collapse"
         )
 
 

@@ -21,7 +21,7 @@ import orjson
 import polars as pl
 
 from synthgen.assets import package_version, suggest
-from synthgen.dataset import BadRow, Scratch, find_inputs, tables_schema
+from synthgen.dataset import BadRow, Scratch, find_inputs, read_tables, tables_schema
 from synthgen.dataset.files import read_rows
 from synthgen.errors import SourceError, StoppedShort, UsageError
 from synthgen.pipeline.claim import claim
@@ -75,6 +75,8 @@ def dedup(inputs: Sequence[Path], out: Path, options: DedupOptions) -> DedupRepo
     keep = parse_keep(options.keep)
     template = template_parts(options.template) if options.template else ()
     ours = _inputs(_files(inputs, out), options, keep, template)
+    if template:
+        _say_if_missing(ours, options, template)
     theirs = _references(_files(options.against, out), options, template) if options.against else None
     threads = options.threads or os.cpu_count() or 1
     with claim(out):
@@ -117,6 +119,20 @@ def _inputs(files: tuple[Path, ...], options: DedupOptions, keep: Keep, template
         score=_score(schema, keep.score) if keep.policy == "best" else None,
         source=options.source,
     )
+
+
+def _say_if_missing(ours: Inputs, options: DedupOptions, template: Sequence[str]) -> None:
+    """A template none of whose pieces stands in the first rows is that of other rows."""
+    plain = compared_text(ours.schema, options.fields or default_fields(ours.schema))
+    first = next(iter(read_tables(ours.files, ours.schema, columns=plain.meta.root_names())), None)
+    if first is None or not first.frame.height:
+        return
+    texts = first.frame.select(plain).to_series()
+    if not texts.str.contains_any(list(template)).any():
+        options.say(
+            f"warning: the template's text stands in none of the first {len(texts)} rows; it was rendered from another one, "
+            "or its white space differs"
+        )
 
 
 def _no_row(files: Sequence[Path]) -> str:
@@ -189,13 +205,16 @@ def _duplicates(
 def _collapse(index: Index, found: Duplicates) -> StoppedShort | None:
     source, names = index.sources()
     base = index.reference_rows
-    accidents = collapse(found.cluster_N[base:], np.arange(base, index.rows), source, names)
+    cluster_N = found.cluster_N[base:]
+    accidents = collapse(cluster_N, np.arange(base, index.rows), source, names)
     if not accidents:
         return None
+    in_reference = int((cluster_N < base).sum())
+    theirs = f" ({in_reference} rows repeat a reference)" if in_reference else ""
     return StoppedShort(
-        f"nothing was written: {'; '.join(accidents)}. That looks like a shared template and not like duplicates: "
-        "compare other fields (--field), leave the template out (--template) or raise --threshold; if it is what you "
-        "want, --allow-collapse"
+        f"nothing was written: {'; '.join(accidents)}{theirs}. With large clusters that is mostly a shared template: compare "
+        "other fields (--field), leave the template out (--template) or raise --threshold. With small ones it may be two "
+        "versions of one set, or a set and its reference: if it is what you want, --allow-collapse"
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
+import yaml
 from pydantic import ValidationError
 
 from synthgen.errors import UsageError
@@ -13,7 +14,7 @@ from synthgen.pipeline.judgement import JUDGE_STEP
 from synthgen.recipe.model import Actor, JudgeConfig, NearConfig, ReferenceConfig, SelectConfig
 from synthgen.refine.survivors import parse_keep
 
-__all__ = ["FilterOptions", "rule_of"]
+__all__ = ["FilterOptions", "reference_of", "rule_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class FilterOptions:
     says `policy: unevaluated`; `actor` are facts about who will use it. `on_deny` says what becomes of rows the policy
     refuses: `fail` stops, `drop` sets them aside, `split` also writes rows that cannot stand together into folders
     of their own. `report_only` refuses nothing and stamps what it writes.
-    `against`: benchmark files whose items no row may repeat, beside those of the run's recipe.
+    `against`: benchmarks whose items no row may repeat, beside those of the run's recipe: files, or what a recipe says of one.
     `dedup`: who stays of similar rows (`first`, the smallest id; `longest`, `best:SCORE`, `random:SEED`), decided over all
     rows that pass; None is `first` for foreign data, and for a run its own rule, the order of its plan. `allow_collapse`:
     go on where that would remove what looks like a template.
@@ -45,7 +46,7 @@ class FilterOptions:
     actor: Actor = field(default_factory=Actor)
     on_deny: OnDeny = "fail"
     report_only: bool = False
-    against: tuple[Path, ...] = ()
+    against: tuple[Path | ReferenceConfig, ...] = ()
     rows_per_shard: int = 50_000
     test_share: float = 0.0
     dry_run: int | None = None
@@ -71,7 +72,30 @@ class FilterOptions:
 
     def references(self) -> list[tuple[ReferenceConfig, Path]]:
         """The reference sets named beside those of a run's recipe."""
-        return [(ReferenceConfig(path=str(path)), path) for path in self.against]
+        configs = [
+            one if isinstance(one, ReferenceConfig) else ReferenceConfig(path=str(one))
+            for one in self.against
+        ]
+        return [(config, Path(config.path)) for config in configs]
+
+
+def reference_of(text: str) -> ReferenceConfig:
+    """What stands behind `--against`: a path, or as in a recipe `{path: bench.csv, fields: [question], ngram: 8}`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if not text.lstrip().startswith("{"):
+        return ReferenceConfig(path=text)
+    try:
+        return ReferenceConfig.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValidationError) as error:
+        problems = error.errors() if isinstance(error, ValidationError) else []
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems)
+        raise UsageError(
+            f"--against {text}: {said or 'not a mapping'}; write a path, or {{path: ..., fields: [NAME], ngram: 13, "
+            "name: ..., split: ...}"
+        ) from error
 
 
 def rule_of(keep: str) -> tuple[str, float]:

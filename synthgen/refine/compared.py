@@ -25,8 +25,8 @@ _PLACEHOLDER = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}|\{\w*\}", re.DOTALL)
 _TEMPLATE_CHARS = 8  # shorter pieces between placeholders ("Answer:") occur in texts of their own
 
 
-def default_fields(schema: pl.Schema) -> tuple[str, ...]:
-    """The fields compared where the user names none.
+def default_fields(schema: pl.Schema, way_out: str = "name columns with --field") -> tuple[str, ...]:
+    """The fields compared where the user names none; `way_out`: what to do where none are known.
 
     Raises:
         UsageError: the columns are not those of a known format, and not a single text beside the id.
@@ -39,7 +39,7 @@ def default_fields(schema: pl.Schema) -> tuple[str, ...]:
     texts = [name for name, dtype in schema.items() if dtype == pl.String and name not in ("id", "source")]
     if len(texts) == 1:
         return (texts[0],)
-    raise UsageError(f"which text shall be compared? name columns with --field: {', '.join(schema)}")
+    raise UsageError(f"which columns hold the text? {way_out}: {', '.join(schema)}")
 
 
 def compared_text(schema: pl.Schema, fields: Sequence[str], template: Sequence[str] = ()) -> pl.Expr:

@@ -88,6 +88,7 @@ def collapse(cluster_N: I64, own_N: I64, source: pl.Series, names: Sequence[str]
     survives; `source`: its number in `names`."""
     out = []
     removed_M = np.flatnonzero(cluster_N != own_N)
+    largest = 0
     if removed_M.size:
         largest = int(np.unique(cluster_N[removed_M], return_counts=True)[1].max()) + 1
         if largest > max(_CLUSTER_ROWS, _CLUSTER_SHARE * cluster_N.size):
@@ -95,5 +96,7 @@ def collapse(cluster_N: I64, own_N: I64, source: pl.Series, names: Sequence[str]
     total = np.bincount(source.to_numpy(), minlength=len(names))
     lost = np.bincount(source.to_numpy()[removed_M], minlength=len(names))
     for number in np.flatnonzero((lost > _SOURCE_SHARE * total) & (lost >= _SOURCE_LOSS)).tolist():
-        out.append(f"{names[number]} loses {lost[number]} of its {total[number]} rows")
+        out.append(
+            f"{names[number]} loses {lost[number]} of its {total[number]} rows, in clusters of up to {largest}"
+        )
     return out
