@@ -180,13 +180,15 @@ def test_a_reference_without_a_searchable_item_is_refused(tmp_path: Path) -> Non
         open_decontamination([(ReferenceConfig(path=str(path)), path)])
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "txt"])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv", "txt"])
 def test_a_dataset_is_filtered_against_a_file(suffix: str, tmp_path: Path) -> None:
     bench = tmp_path / f"bench.{suffix}"
     if suffix == "jsonl":
         save_rows(bench, [{"question": ITEM, "answer": "nine"}])
     elif suffix == "parquet":
         pl.DataFrame({"question": [ITEM], "answer": ["nine"]}).write_parquet(bench)
+    elif suffix == "csv":
+        pl.DataFrame({"question": [ITEM], "answer": ["nine"]}).write_csv(bench)
     else:
         bench.write_text(ITEM + "\n")
     kept = {"prompt": "Why is the sky blue?", "completion": "Air scatters short waves more than long ones."}
@@ -203,6 +205,37 @@ def test_a_dataset_is_filtered_against_a_file(suffix: str, tmp_path: Path) -> No
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     (said,) = manifest["decontamination"]
     assert (said["name"], said["items"], said["unsearchable"]) == ("bench", 1, 0)
+
+
+def test_more_is_said_of_a_reference_as_in_a_recipe(tmp_path: Path) -> None:
+    save_rows(tmp_path / "bench.jsonl", [{"stem": " ".join(ITEM.split()[:9])}])
+    data = save_rows(tmp_path / "rows.jsonl", [{"prompt": f"So: {ITEM}", "completion": "Nine."}])
+    given = f"{{path: {tmp_path}/bench.jsonl, fields: [stem], ngram: 8, name: riddles, split: test}}"
+
+    result = cli("filter", data, "-o", tmp_path / "out", "--chain", "none", "--against", given, "--json")
+
+    assert result.json["reasons"] == {"decontaminate:riddles/test/shared_run": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{path: b.jsonl, ngram: 3}", "ngram: Input should be greater than or equal to 8"),
+        ("{path: [", "not a mapping; write a path"),
+        ("empty.jsonl", "empty.jsonl: no rows found"),
+    ],
+)
+def test_a_wrong_reference_says_what_to_write(
+    given: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.jsonl").touch()
+    save_rows(tmp_path / "rows.jsonl", [{"prompt": "Why?", "completion": "Because."}])
+
+    result = cli("filter", "rows.jsonl", "-o", "out", "--against", given)
+
+    assert result.code == 2
+    assert said in result.err
 
 
 def test_a_file_whose_items_are_unclear_says_how_to_name_them(tmp_path: Path) -> None:

@@ -132,6 +132,16 @@ def test_the_longest_or_the_best_stays_where_it_is_asked_for(tmp_path: Path) -> 
         assert kept(tmp_path / keep)["id"].to_list() == [expected]
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_a_row_without_a_score_is_never_the_best(nothing: float | None, tmp_path: Path) -> None:
+    rows = pl.DataFrame({"id": ["a", "b"], "text": [text("x"), text("x") + " b"], "score": [nothing, 0.5]})
+    rows.write_parquet(tmp_path / "in.parquet")
+
+    cli("dedup", tmp_path / "in.parquet", "-o", tmp_path / "out", "--keep", "best:score")
+
+    assert kept(tmp_path / "out")["id"].to_list() == ["b"]
+
+
 def test_rows_that_repeat_a_reference_go_and_the_reference_is_not_written(tmp_path: Path) -> None:
     path = save_rows(tmp_path / "in.jsonl", rows(10))
     reference = save_rows(tmp_path / "test.jsonl", [{"id": "t1", "text": edit(text("row 2"), 7)}])
@@ -177,17 +187,41 @@ def test_half_of_a_conversation_can_be_compared(field: str, expected: int, tmp_p
     assert result.json["counts"]["rejected"] == expected
 
 
-def test_the_text_of_a_template_is_not_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["txt", "yaml"])
+def test_the_text_of_a_template_is_not_compared(suffix: str, tmp_path: Path) -> None:
     template = f"{text('long rules', 200)} {{{{ question }}}}"
-    (tmp_path / "template.txt").write_text(template)
+    prompt = {"messages": [{"role": "system", "content": "Rules."}, {"role": "user", "content": template}]}
+    shown = template if suffix == "txt" else json.dumps(prompt)
+    (tmp_path / f"template.{suffix}").write_text(shown)
     filled = [template.replace("{{ question }}", text(f"q {i}", 12)) for i in range(30)]
     path = save_rows(tmp_path / "in.jsonl", [{"text": body} for body in filled])
 
     plain = cli("dedup", path, "-o", tmp_path / "plain", "--allow-collapse", "--json")
-    stripped = cli("dedup", path, "-o", tmp_path / "out", "--template", tmp_path / "template.txt", "--json")
+    stripped = cli(
+        "dedup", path, "-o", tmp_path / "out", "--template", tmp_path / f"template.{suffix}", "--json"
+    )
 
     assert plain.json["counts"]["accepted"] == 1
     assert stripped.json["counts"]["accepted"] == 30
+
+
+def test_a_template_of_other_rows_is_said(tmp_path: Path) -> None:
+    path = save_rows(tmp_path / "in.jsonl", rows(3))
+    (tmp_path / "other.txt").write_text("Answer as a pirate would: {{ question }}")
+
+    result = cli("dedup", path, "-o", tmp_path / "out", "--template", tmp_path / "other.txt")
+
+    assert result.code == 0
+    assert "the template's text stands in none of the first 3 rows" in result.err
+
+
+def test_a_set_within_its_reference_is_no_template(tmp_path: Path) -> None:
+    path = save_rows(tmp_path / "in.jsonl", [{"text": text(f"row {i}")} for i in range(40)])
+
+    stopped = cli("dedup", path, "-o", tmp_path / "out", "--against", path)
+
+    assert stopped.code == 3
+    assert "loses 40 of its 40 rows, in clusters of up to 2 (40 rows repeat a reference)" in stopped.err
 
 
 def test_a_collapse_stops_before_anything_is_written(tmp_path: Path) -> None:
@@ -289,3 +323,22 @@ def test_a_killed_dedup_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert sum(caught) >= 3
     assert cli("dedup", path, "-o", tmp_path / "killed").code == 0
     assert published_bytes(tmp_path / "killed") == published_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("ids", [["a", "b"], [1, 2], None], ids=["texts", "numbers", "none"])
+def test_show_tells_rows_of_any_columns(ids: list[object] | None, tmp_path: Path) -> None:
+    pair = [{"text": text("x") + end, "n": end} for end in (" one", " two")]
+    data = [({"id": ids[i]} if ids else {}) | row for i, row in enumerate(pair)]
+    cli("dedup", save_rows(tmp_path / "in.jsonl", data), "-o", tmp_path / "out")
+
+    shown = cli("show", tmp_path / "out")
+
+    assert shown.code == 0
+    assert "reason: near_duplicate, Jaccard 0.9" in shown.out
+    assert "n:  one" in shown.out
+    if ids is None:
+        assert cli("show", tmp_path / "out", "--row", "x").code == 2
+        return
+    story = cli("show", tmp_path / "out", "--row", ids[1]).out
+    assert f"to {ids[0]}, {ids[0]} was kept" in story
+    assert f"the row it repeats, {ids[0]}: {pair[0]['text']}" in story

@@ -106,6 +106,65 @@ def test_near_duplicates_are_kept_on_demand(tmp_path: Path) -> None:
     assert [row["reason"] for row in records(tmp_path / "out", "rejected")] == ["near_duplicate"]
 
 
+SHARED = " ".join(f"word{n}" for n in range(60))
+
+
+def alike(name: str, end: str, **more: object) -> dict[str, object]:
+    """A row like all others of its kind but for its end."""
+    return {"id": name, "prompt": QUESTION, "completion": f"{SHARED} {end}", **more}
+
+
+def test_the_same_rows_stay_however_they_are_spread_over_files(tmp_path: Path) -> None:
+    parts = [[alike("b", "alpha"), alike("c", "alpha")], [alike("a", "omega"), alike("d", "alpha omega")]]
+    for name, order in (("one", (0, 1)), ("two", (1, 0))):
+        (tmp_path / name).mkdir()
+        for file, part in enumerate(order):
+            save_rows(tmp_path / name / f"{file}.jsonl", parts[part])
+
+        assert cli("filter", tmp_path / name, "-o", tmp_path / f"{name}.out", "--chain", "none").code == 0
+
+    for name in ("one", "two"):
+        assert [row["id"] for row in records(tmp_path / f"{name}.out")] == ["a"]
+        gone = {row["id"]: row["detail"] for row in records(tmp_path / f"{name}.out", "rejected")}
+        assert gone == {"b": "a", "c": "a", "d": "a"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "stays"), [("first", "a"), ("longest", "c"), ("best:reward", "b"), ("random:3", "c")]
+)
+def test_who_stays_of_similar_rows_is_chosen(rule: str, stays: str, tmp_path: Path) -> None:
+    rows = [alike("a", "x", reward=1.0), alike("b", "y", reward=2.0), alike("c", "a long end", reward=None)]
+    path = written(tmp_path, rows)
+
+    cli("filter", path, "-o", tmp_path / "out", "--chain", "none", "--dedup", rule)
+
+    assert [row["id"] for row in records(tmp_path / "out")] == [stays]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
+    assert manifest["dedup"]["keep"] == rule
+
+
+def test_a_copy_of_a_near_duplicate_is_a_near_duplicate(tmp_path: Path) -> None:
+    path = written(tmp_path, [alike("a", "x"), alike("b", "y"), alike("c", "y")])
+
+    cli("filter", path, "-o", tmp_path / "out", "--chain", "none")
+
+    gone = [(row["id"], row["stage"], row["detail"]) for row in records(tmp_path / "out", "rejected")]
+    assert gone == [("b", "dedup:near", "a"), ("c", "dedup:near", "a")]
+
+
+def test_a_set_that_looks_like_a_template_is_not_cut_down_unasked(tmp_path: Path) -> None:
+    path = written(tmp_path, [alike(f"r{n}", f"end{n}") for n in range(60)])
+    options = ["-o", tmp_path / "out", "--chain", "none"]
+
+    stopped = cli("filter", path, *options)
+
+    assert stopped.code == 3
+    assert "rows.jsonl loses 59 of its 60 rows" in stopped.err
+    assert not (tmp_path / "out" / "data").exists()
+    assert cli("filter", path, *options, "--allow-collapse").code == 0
+    assert cli("filter", path, *options, "--no-near").code == 0
+
+
 def test_a_score_column_decides_and_a_row_without_one_is_unjudged(tmp_path: Path) -> None:
     rows = [
         {"prompt": f"{QUESTION} {n}", "completion": f"{ANSWER} {n}", "quality": score}
@@ -268,6 +327,30 @@ def test_a_cut_with_the_same_settings_is_the_run_itself(judged_run: Path, tmp_pa
     cli("filter", judged_run, "-o", tmp_path / "cut")
 
     assert published_bytes(tmp_path / "cut") == published_bytes(judged_run)
+
+
+def test_of_similar_records_of_a_run_the_best_stays(tmp_path: Path) -> None:
+    def answer(body: dict[str, object]) -> str:
+        text = str(body["messages"])
+        if "Rate how well the response" in text:
+            return json.dumps({"reason": "Because.", "score": 5 if "omega" in text else 2})
+        return f"{SHARED} {'omega' if 'Question 1' in text else 'alpha'}"
+
+    refine = {"chain": "none", "dedup": {"near": None}, "judge": {"teacher": "qwen", "keep": ">= 1"}}
+    rows = {"inline": [{"instruction": f"Question {n}"} for n in range(3)], "license": "own"}
+    with Loopback(reply=answer) as server:
+        path = save(tmp_path / "r.yaml", recipe(server, refine=refine, source=rows))
+        assert cli("generate", path, "-o", tmp_path / "run").code == 0
+        asked = len(server.requests)
+
+        cli("filter", tmp_path / "run", "-o", tmp_path / "all")
+        cli("filter", tmp_path / "run", "-o", tmp_path / "best", "--dedup", "best:judge")
+
+        assert len(server.requests) == asked
+    assert len(records(tmp_path / "all")) == 3
+    (best,) = records(tmp_path / "best")
+    assert best["messages"][-1]["content"].endswith("omega")
+    assert json.loads((tmp_path / "best" / "manifest.json").read_bytes())["dedup"]["keep"] == "best:judge"
 
 
 def test_a_cut_works_where_prompts_and_source_are_gone(server: Loopback, tmp_path: Path) -> None:

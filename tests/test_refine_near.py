@@ -239,7 +239,9 @@ def test_a_cluster_of_a_twentieth_and_a_thousand_rows_is_called_out() -> None:
     cluster = np.arange(6001)
     cluster[:1000] = 0
 
-    assert collapse(cluster, np.arange(6001), source, ["a", "b"]) == ["a loses 999 of its 1001 rows"]
+    assert collapse(cluster, np.arange(6001), source, ["a", "b"]) == [
+        "a loses 999 of its 1001 rows, in clusters of up to 1000"
+    ]
     cluster[:1001] = 0
     assert collapse(cluster, np.arange(6001), source, ["a", "b"])[0] == "one cluster holds 1001 of 6001 rows"
 

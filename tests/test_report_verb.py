@@ -106,3 +106,15 @@ def test_what_cannot_be_reported_says_why(options: list[str], expected: str, tmp
 
     assert result.code == 2
     assert expected in result.err
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [([], "no rows found"), ([{"a": "x", "b": "y"}], "a report knows messages")]
+)
+def test_rows_that_cannot_be_reported_say_why(
+    rows: list[dict[str, str]], expected: str, tmp_path: Path
+) -> None:
+    result = cli("report", save_rows(tmp_path / "rows.jsonl", rows))
+
+    assert result.code == 2
+    assert expected in result.err

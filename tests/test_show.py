@@ -196,7 +196,7 @@ def test_a_record_of_a_cut_is_shown_with_what_was_said_of_it(tmp_path: Path) -> 
     assert "filter:refusal: self_reference, score 1.0, threshold 0.0" in refused
     assert "assistant: As an AI language model" in refused
     assert "the row it repeats, " in repeats.out
-    assert f"rows.jsonl:1: {rows[0]['completion']}" in repeats.out
+    assert f": {rows[0]['completion']}" in repeats.out
 
 
 def test_an_id_that_is_in_no_shard_is_refused(run: Path, tmp_path: Path) -> None:

@@ -164,6 +164,16 @@ def filter_(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the result.")] = None,
     chain: Annotated[str | None, typer.Option(help="Filter chain: a bundled name, a path, or none.")] = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Near-duplicate removal.")] = True,
+    dedup: Annotated[
+        str | None,
+        typer.Option(
+            help="Who stays of similar rows: first (smallest id), longest, best:SCORE, random:SEED. Default: first; "
+            "of a run, the order of its plan."
+        ),
+    ] = None,
+    allow_collapse: Annotated[
+        bool, typer.Option(help="Go on although what similar rows lose looks like a template.")
+    ] = False,
     keep: Annotated[str | None, typer.Option(help="Rule a stored score must satisfy, like '>= 4'.")] = None,
     score: Annotated[
         str, typer.Option(help="Which score --keep looks at: a column, or a stored one.")
@@ -183,8 +193,11 @@ def filter_(
         bool, typer.Option("--report-only", help="Refuse nothing; stamp the output policy_enforced=false.")
     ] = False,
     against: Annotated[
-        list[Path] | None,
-        typer.Option(help="A benchmark (Parquet, JSONL, text) no row may repeat. May be repeated."),
+        list[str] | None,
+        typer.Option(
+            help="A benchmark (Parquet, JSONL, CSV, text) no row may repeat: a path, or {path: ..., fields: [...], ngram: 8}. "
+            "May be repeated."
+        ),
     ] = None,
     select: Annotated[
         int | None,
@@ -209,6 +222,7 @@ def filter_(
     from synthgen import api
     from synthgen.cli.output import print_report
     from synthgen.cli.policy_given import actor_facts, on_deny_choice
+    from synthgen.pipeline.filter_options import reference_of
     from synthgen.pipeline.selecting import parse_select
 
     if by is not None and select is None:
@@ -220,6 +234,8 @@ def filter_(
     options = api.FilterOptions(
         chain=chain,
         near=None if near else False,
+        dedup=dedup,
+        allow_collapse=allow_collapse,
         keep=keep,
         score=score,
         use=tuple(use or ()),
@@ -229,7 +245,7 @@ def filter_(
         actor=actor_facts(actor or ()),
         on_deny=on_deny_choice(on_deny),
         report_only=report_only,
-        against=tuple(against or ()),
+        against=tuple(map(reference_of, against or ())),
         test_share=test_share,
         dry_run=dry_run,
         select=None if select is None else parse_select(select, by or "diversity"),

@@ -39,7 +39,8 @@ def dedup(
         str | None, typer.Option(help="Column that names a row's source. Default: its file.")
     ] = None,
     template: Annotated[
-        Path | None, typer.Option(help="Text file with a prompt template; its fixed text is not compared.")
+        Path | None,
+        typer.Option(help="Prompt template, a text or a prompt file; its fixed text is not compared."),
     ] = None,
     num_perm: Annotated[int, typer.Option(help="MinHash permutations.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of the permutations.")] = 1,
@@ -82,9 +83,15 @@ def dedup(
 
 
 def _read(template: Path) -> str:
+    """A text, or the messages of a prompt file."""
+    import yaml
+
     try:
-        return template.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = template.read_text(encoding="utf-8")
+        if template.suffix not in (".yaml", ".yml"):
+            return text
+        return "{{ }}".join(str(message["content"]) for message in yaml.safe_load(text)["messages"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise UsageError(f"--template {template}: cannot be read: {error}") from error
 
 

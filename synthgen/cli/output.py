@@ -216,18 +216,34 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
     if summary.counts.get("pending"):
         out.print("the next generate goes on with what is pending; it uses the replies collected so far")
     for number, record in enumerate(summary.samples, start=1):
-        out.print(f"\nsample {number}  {record['id']}")
-        _print_messages(out, record)
+        out.print(Text(f"\nsample {number}  {safe(str(record.get('id', '')))}"))
+        _print_record(out, record)
     for record in summary.rejects:
-        score = "" if record.get("score") is None else f", score {record['score']}"
-        out.print(f"\nrejected  {record['id']}\nreason: {record['stage']}/{record['reason']}{score}")
-        out.print(Text(f"source: {record['source']}"))
-        if record.get("detail"):
-            out.print(Text(safe(str(record["detail"]), _SAMPLE_CHARS)))
-        _print_messages(out, record)
+        out.print(Text(f"\nrejected  {safe(str(record.get('id', '')))}"))
+        if "dup_reason" in record:
+            jaccard = (
+                ""
+                if record["dup_of"] is None
+                else f", Jaccard {record['dup_jaccard']:.4g} to {record['dup_of']}"
+            )
+            out.print(Text(safe(f"reason: {record['dup_reason']}{jaccard}")))
+        else:
+            score = "" if record.get("score") is None else f", score {record['score']}"
+            out.print(
+                Text(f"reason: {record['stage']}/{record['reason']}{score}\nsource: {record['source']}")
+            )
+            if record.get("detail"):
+                out.print(Text(safe(str(record["detail"]), _SAMPLE_CHARS)))
+        _print_record(out, record)
 
 
-def _print_messages(out: Console, record: Mapping[str, JSONValue]) -> None:
+def _print_record(out: Console, record: Mapping[str, JSONValue]) -> None:
+    """Its turns; of rows of any columns, what stands in them."""
+    if not isinstance(record.get("messages"), list):
+        for name, value in record.items():
+            if value is not None and name != "id" and not name.startswith("dup_"):
+                out.print(Text(f"{safe(name)}: {safe(str(value), _SAMPLE_CHARS)}"))
+        return
     for message in cast(list[dict[str, JSONValue]], record["messages"]):
         out.print(Text(f"{message['role']}: {safe(str(message['content']), _SAMPLE_CHARS)}"))
         for call in cast(list[dict[str, str]], message.get("tool_calls") or ()):
@@ -255,8 +271,8 @@ def _print_story(out: Console, story: RowStory) -> None:
                 f"  {reply.completion.finish_reason}, {tokens}, {cost}, attempt {reply.at.attempts}, "
                 f"{reply.at.latency_s:.2f} s"
             )
-    if not story.steps and story.record and story.record.get("messages"):
-        _print_messages(out, story.record)
+    if not story.steps and story.record:
+        _print_record(out, story.record)
     out.print("")
     for line in story.verdicts:
         out.print(Text(safe(line, _SAMPLE_CHARS)))

@@ -26,10 +26,10 @@ def screen(
     leaves: Sequence[Leaf],
     object_to: Callable[[Leaf], Objection | None],
     chain: Chain,
-    seen: SeenTexts,
+    seen: SeenTexts | None,
     against: Decontamination | None = None,
 ) -> list[Verdict]:
-    """Everything before the judge. `object_to` is gate 2: what policy holds against a leaf."""
+    """Everything before the judge. `object_to` is gate 2: what policy holds against a leaf; `seen` None: repeats may stay."""
     verdicts = {leaf.id: first_look(leaf, object_to) for leaf in leaves}
     assert len(verdicts) == len(leaves)  # ids are hashes of root row and path
     view = _view([verdict.leaf for verdict in verdicts.values() if verdict.outcome is None])
@@ -40,14 +40,15 @@ def screen(
         verdicts[row["id"]] = _after(verdicts[row["id"]], row)
     alive = [leaf_id for leaf_id, verdict in verdicts.items() if verdict.outcome is None]
     survivors = view.filter(pl.col("id").is_in(pl.Series(alive, dtype=pl.String).implode()))
-    repeated = seen.add(survivors)
-    for row in repeated.drop_nulls("reason").iter_rows(named=True):
-        bound = 1.0 if row["reason"] == "exact_duplicate" else seen.threshold
-        said_of = {**row, "threshold": bound, "detail": row["dup_of"]}
-        verdicts[row["id"]] = _after(verdicts[row["id"]], said_of)
+    if seen is not None:
+        repeated = seen.add(survivors)
+        for row in repeated.drop_nulls("reason").iter_rows(named=True):
+            bound = 1.0 if row["reason"] == "exact_duplicate" else seen.threshold
+            said_of = {**row, "threshold": bound, "detail": row["dup_of"]}
+            verdicts[row["id"]] = _after(verdicts[row["id"]], said_of)
+        survivors = survivors.filter(repeated["reason"].is_null())
     if against is not None:
-        unique = survivors.filter(repeated["reason"].is_null())
-        for row in against.verdicts(unique).iter_rows(named=True):
+        for row in against.verdicts(survivors).iter_rows(named=True):
             verdicts[row["id"]] = _after(verdicts[row["id"]], row)
     return list(verdicts.values())
 

@@ -9,7 +9,7 @@ Rejected: one planted item for a whole run (a search that stops working on the w
 
 import random
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -169,18 +169,42 @@ def _texts(path: Path, fields: Sequence[str]) -> Iterator[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(f"{path}: cannot be read as text: {error}") from error
         return
+    if path.suffix == ".csv":
+        frame = _csv(path)
+        yield from _items(path, frame.schema, fields, [frame])
+        return
     files = find_inputs([path])
     schema = tables_schema(files)
+    yield from _items(path, schema, fields, _whole(files, schema))
+
+
+def _csv(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_csv(path, infer_schema=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SourceError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def _whole(files: Sequence[Path], schema: pl.Schema) -> Iterator[pl.DataFrame]:
+    for table in read_tables(files, schema):
+        if table.bad:
+            raise SourceError(f"{table.bad[0].where}: {table.bad[0].problem}; a reference set must be whole")
+        yield table.frame
+
+
+def _items(
+    path: Path, schema: pl.Schema, fields: Sequence[str], frames: Iterable[pl.DataFrame]
+) -> Iterator[str]:
+    if not schema:
+        raise SourceError(f"{path}: no rows found")
     chosen = tuple(fields) or _default_fields(path, schema)
     try:
         texts = [compared_text(schema, (field,)) for field in chosen]
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
-    for table in read_tables(files, schema):
-        if table.bad:
-            raise SourceError(f"{table.bad[0].where}: {table.bad[0].problem}; a reference set must be whole")
+    for frame in frames:
         for text in texts:
-            yield from table.frame.select(text).to_series().to_list()
+            yield from frame.select(text).to_series().to_list()
 
 
 def _default_fields(path: Path, schema: pl.Schema) -> tuple[str, ...]:
@@ -191,6 +215,6 @@ def _default_fields(path: Path, schema: pl.Schema) -> tuple[str, ...]:
         return default_fields(schema)
     except UsageError as error:
         raise UsageError(
-            f"{path}: which columns hold the items? write decontaminate: [{{path: ..., fields: [NAME]}}]; "
-            f"there are: {', '.join(schema)}"
+            f"{path}: which columns hold the items? write {{path: {path.name}, fields: [NAME]}}, in decontaminate or "
+            f"behind --against; there are: {', '.join(schema)}"
         ) from error

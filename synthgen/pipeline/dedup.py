@@ -21,14 +21,14 @@ import orjson
 import polars as pl
 
 from synthgen.assets import package_version, suggest
-from synthgen.dataset import BadRow, Scratch, find_inputs, tables_schema
+from synthgen.dataset import BadRow, Scratch, find_inputs, read_tables, tables_schema
 from synthgen.dataset.files import read_rows
 from synthgen.errors import SourceError, StoppedShort, UsageError
 from synthgen.pipeline.claim import claim
 from synthgen.pipeline.dedup_index import Index, Inputs, build_index
 from synthgen.pipeline.dedup_output import DUP_COLUMNS, DedupReport, dedup_report, write_rows
 from synthgen.refine.clusters import Duplicates, Edges, settle
-from synthgen.refine.compared import compared_text, default_fields, template_parts
+from synthgen.refine.compared import compared_text, default_fields, stored_score, template_parts
 from synthgen.refine.minhash import MinHasher
 from synthgen.refine.minhash_rule import MinHashRule
 from synthgen.refine.near import Jaccards, candidates, places
@@ -75,6 +75,8 @@ def dedup(inputs: Sequence[Path], out: Path, options: DedupOptions) -> DedupRepo
     keep = parse_keep(options.keep)
     template = template_parts(options.template) if options.template else ()
     ours = _inputs(_files(inputs, out), options, keep, template)
+    if template:
+        _say_if_missing(ours, options, template)
     theirs = _references(_files(options.against, out), options, template) if options.against else None
     threads = options.threads or os.cpu_count() or 1
     with claim(out):
@@ -119,6 +121,20 @@ def _inputs(files: tuple[Path, ...], options: DedupOptions, keep: Keep, template
     )
 
 
+def _say_if_missing(ours: Inputs, options: DedupOptions, template: Sequence[str]) -> None:
+    """A template none of whose pieces stands in the first rows is that of other rows."""
+    plain = compared_text(ours.schema, options.fields or default_fields(ours.schema))
+    first = next(iter(read_tables(ours.files, ours.schema, columns=plain.meta.root_names())), None)
+    if first is None or not first.frame.height:
+        return
+    texts = first.frame.select(plain).to_series()
+    if not texts.str.contains_any(list(template)).any():
+        options.say(
+            f"warning: the template's text stands in none of the first {len(texts)} rows; it was rendered from another one, "
+            "or its white space differs"
+        )
+
+
 def _no_row(files: Sequence[Path]) -> str:
     """Why there is nothing to compare."""
     for path in files:
@@ -143,10 +159,7 @@ def _score(schema: pl.Schema, name: str) -> pl.Expr:
     if name in schema and schema[name].is_numeric():
         return pl.col(name)
     if schema.get("scores") == pl.List(pl.Struct({"name": pl.String, "score": pl.Float64})):
-        named = pl.element().struct
-        return (
-            pl.col("scores").list.eval(named.field("score").filter(named.field("name") == name)).list.first()
-        )
+        return stored_score(name)
     raise UsageError(f"keep best:{name}: no numeric column {name!r}{suggest(name, list(schema))}")
 
 
@@ -192,13 +205,16 @@ def _duplicates(
 def _collapse(index: Index, found: Duplicates) -> StoppedShort | None:
     source, names = index.sources()
     base = index.reference_rows
-    accidents = collapse(found.cluster_N[base:], np.arange(base, index.rows), source, names)
+    cluster_N = found.cluster_N[base:]
+    accidents = collapse(cluster_N, np.arange(base, index.rows), source, names)
     if not accidents:
         return None
+    in_reference = int((cluster_N < base).sum())
+    theirs = f" ({in_reference} rows repeat a reference)" if in_reference else ""
     return StoppedShort(
-        f"nothing was written: {'; '.join(accidents)}. That looks like a shared template and not like duplicates: "
-        "compare other fields (--field), leave the template out (--template) or raise --threshold; if it is what you "
-        "want, --allow-collapse"
+        f"nothing was written: {'; '.join(accidents)}{theirs}. With large clusters that is mostly a shared template: compare "
+        "other fields (--field), leave the template out (--template) or raise --threshold. With small ones it may be two "
+        "versions of one set, or a set and its reference: if it is what you want, --allow-collapse"
     )
 
 

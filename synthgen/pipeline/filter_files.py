@@ -6,13 +6,16 @@ score is asked for and missing is rejected as `unjudged`.
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from synthgen.dataset import TEXTS, Batch, Staging, detect_shape, open_inputs
 from synthgen.dataset.publish import publish
 from synthgen.errors import SourceError, UsageError
 from synthgen.pipeline.claim import claim
+from synthgen.pipeline.clustering import withdraw_duplicates
 from synthgen.pipeline.decontamination import open_decontamination
 from synthgen.pipeline.describe import count_rows, stamp
 from synthgen.pipeline.filter_configs import each_config, report_of
@@ -25,7 +28,7 @@ from synthgen.pipeline.report import Report
 from synthgen.pipeline.selecting import select_rows
 from synthgen.pipeline.verdicts import Counts
 from synthgen.recipe.model import NearConfig
-from synthgen.refine import SeenTexts, load_chain
+from synthgen.refine import load_chain
 
 __all__ = ["filter_foreign"]
 
@@ -60,7 +63,7 @@ def _filter_group(
     )
     policy = ForeignPolicy(declared, options.day())
     rule = rule_of(options.keep) if options.keep else None
-    near = None if options.near is False else NearConfig()
+    clusters = options.clusters(None if options.near is False else NearConfig())
     against = open_decontamination(options.references())
     counts = Counts()
     batches = open_inputs(
@@ -69,44 +72,49 @@ def _filter_group(
         score_columns=_score_columns(options),
         origin_column=options.origin_column,
     )
-    with SeenTexts(near, None) as seen:
-        if options.dry_run is not None:
-            for batch in _first(batches, options.dry_run):
-                refine_batch(batch, shape, chain, seen, against, rule, options.score, policy, counts)
-            _require_rows(inputs, counts)
-            return report_of(out, out.name, counts, None, started), policy.groups
-        with (
-            claim(out, TEXTS),
-            Staging(
-                out, shape, rows_per_shard=options.rows_per_shard, test_share=options.test_share
-            ) as staging,
-        ):
-            for batch in batches:
-                refined = refine_batch(
-                    batch, shape, chain, seen, against, rule, options.score, policy, counts
-                )
-                staging.add("accepted", refined.accepted)
-                staging.add("rejected", refined.rejected)
-                staging.add("quarantine", refined.quarantined)
-            _require_rows(inputs, counts)
-            if options.select is not None:
-                select_rows(staging, options.select, counts)
+    with (
+        _claimed(out, options) as folder,
+        Staging(
+            folder, shape, rows_per_shard=options.rows_per_shard, test_share=options.test_share
+        ) as staging,
+    ):
+        for batch in batches if options.dry_run is None else _first(batches, options.dry_run):
+            refined = refine_batch(batch, shape, chain, against, rule, options.score, policy, counts)
+            staging.add("accepted", refined.accepted)
+            staging.add("rejected", refined.rejected)
+            staging.add("quarantine", refined.quarantined)
+        _require_rows(inputs, counts)
+        withdraw_duplicates(staging, counts, clusters)
+        if options.select is not None:
+            select_rows(staging, options.select, counts)
+        if options.dry_run is None:
             withheld = withhold_leaks(staging, counts)
             staging.finish(metadata=stamp(policy.decided))
             rows = count_rows(staging.new, staging.files)
-            entries = policy.manifest(
-                out.name, chain, counts, rows, [*(against.said() if against else []), *withheld]
-            )
+            searched = [*(against.said() if against else []), *withheld]
+            entries = policy.manifest(out.name, chain, counts, rows, searched)
+            entries["dedup"] = clusters.as_json()
             publish(out, staging, texts=policy.texts(rows, entries), manifest=entries)
     return report_of(out, out.name, counts, None, started), policy.groups
 
 
+@contextmanager
+def _claimed(out: Path, options: FilterOptions) -> Iterator[Path]:
+    """The folder to work in: `out` under its lock, or for a dry run one that nobody sees."""
+    if options.dry_run is not None:
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    with claim(out, TEXTS):
+        yield out
+
+
 def _score_columns(options: FilterOptions) -> list[str]:
-    """Numeric columns that count as scores: the one `--keep` looks at, and the one rows are selected by."""
-    named = {options.score}
+    """Numeric columns that count as scores: the one `--keep` looks at, and those that rows are chosen by."""
+    named = {options.score, options.best}
     if options.select is not None and options.select.kind == "score":
         named.add(options.select.name)
-    return sorted(named - {JUDGE_STEP})
+    return sorted(named - {JUDGE_STEP, ""})
 
 
 def _require_rows(inputs: Sequence[Path], counts: Counts) -> None:

@@ -14,7 +14,7 @@ from synthgen.dataset import BadRow, Batch
 from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.foreign import ForeignPolicy
 from synthgen.pipeline.verdicts import Counts
-from synthgen.refine import Chain, SeenTexts, judge_verdicts, run_chain, view_of
+from synthgen.refine import Chain, judge_verdicts, run_chain, view_of
 from synthgen.schema import RecordShape, record_schema, rejected_schema
 from synthgen.types import digest
 
@@ -28,7 +28,6 @@ def refine_batch(
     batch: Batch,
     shape: RecordShape,
     chain: Chain,
-    seen: SeenTexts,
     against: Decontamination | None,
     rule: tuple[str, float] | None,
     score: str,
@@ -46,13 +45,10 @@ def refine_batch(
     frame = _with_notes(frame, seen_by_chain)
     judged = seen_by_chain.select(_SAID)
     alive = view.filter(judged["reason"].is_null())
-    exact = pl.col("reason") == "exact_duplicate"
-    bound = pl.when(exact).then(1.0).when(pl.col("reason").is_not_null()).then(seen.threshold)
-    dups = seen.add(alive).with_columns(threshold=bound.cast(pl.Float64), detail="dup_of").select(_SAID)
+    verdicts = judged
     if against is not None:
-        copies = against.verdicts(alive.filter(dups["reason"].is_null())).select(_SAID)
-        dups = pl.concat([dups.join(copies, on="id", how="anti", maintain_order="left"), copies])
-    verdicts = pl.concat([judged.filter(pl.col("reason").is_not_null()), dups])
+        copies = against.verdicts(alive).select(_SAID)
+        verdicts = pl.concat([verdicts.join(copies, on="id", how="anti", maintain_order="left"), copies])
     if rule is not None:
         verdicts = pl.concat(
             [verdicts.filter(pl.col("reason").is_not_null()), _threshold(frame, verdicts, rule, score)]

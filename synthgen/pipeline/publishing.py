@@ -15,6 +15,7 @@ from synthgen.dataset import Staging
 from synthgen.dataset.publish import publish
 from synthgen.errors import SynthgenError
 from synthgen.journal import JournalIndex
+from synthgen.pipeline.clustering import ClusterRule
 from synthgen.pipeline.contest import Contest
 from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.describe import Decided, about, count_rows, dataset_texts, lock_text, stamp
@@ -43,11 +44,13 @@ def publish_run(
     *,
     with_lock: bool = False,
     calibration: str | None = None,
+    clusters: ClusterRule | None = None,
 ) -> None:
     """Cut the shards and commit them with card, policy files and manifest. Rows that the recipe does not select, then
     train rows that ask what test rows ask, are withdrawn before, and `counts` follows. `walked`: candidates there were.
 
-    `calibration`: that of the panel as it is. `with_lock`: the folder has no copy of the recipe's lock file, so the overrides that were applied go along.
+    `calibration`: that of the panel as it is. `clusters`: the rule by which duplicates were withdrawn, where that was not
+    the plan's order. `with_lock`: the folder has no copy of the recipe's lock file, so the overrides that were applied go along.
 
     Raises:
         StorageError: the disk refuses.
@@ -70,6 +73,8 @@ def publish_run(
         "decontamination": [*(against.said() if against else []), *withheld],
         "logprobs": _captured(staging),
     }
+    if clusters is not None:
+        entries["dedup"] = clusters.as_json()
     publish(
         out,
         staging,

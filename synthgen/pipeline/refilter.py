@@ -7,6 +7,7 @@ is ever bought here.
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from synthgen.pipeline.admit import screen, settle
 from synthgen.pipeline.calibrated import cut_warnings, standing
 from synthgen.pipeline.captured import logprobs_frame
 from synthgen.pipeline.claim import claim
+from synthgen.pipeline.clustering import withdraw_duplicates
 from synthgen.pipeline.decontamination import Decontamination, open_decontamination, references_of
 from synthgen.pipeline.filter_configs import each_config, report_of
 from synthgen.pipeline.filter_options import FilterOptions, rule_of
@@ -35,7 +37,7 @@ from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.tree import Ask, Leaf
 from synthgen.pipeline.verdicts import Counts, Target, Verdict
 from synthgen.policy import parse_uses
-from synthgen.recipe.model import Actor
+from synthgen.recipe.model import Actor, NearConfig
 from synthgen.refine import SeenTexts, load_chain
 
 __all__ = ["recut"]
@@ -64,6 +66,8 @@ def _recut_group(run: Path, out: Path, options: FilterOptions, group: int) -> tu
     foreign["--origin-column"] = options.origin_column
     for name in (name for name, given in foreign.items() if given):
         raise UsageError(f"{name}: is for foreign data; a run knows its scores, origins and test share")
+    if options.dedup is not None and options.dry_run is not None:
+        raise UsageError("--dedup: looks at all rows of a run; leave it out of a dry run")
     if run.resolve() in (out.resolve(), out.resolve().parent):
         raise UsageError(f"{out}: is the run itself; choose another folder with -o")
     folder = RunFolder(run)
@@ -122,7 +126,10 @@ def _recut(
     calibration = stands.id if stands else None
     against = open_decontamination([*references_of(resolved), *options.references()])
     rows = _plan_order(folder, index, resolved)
-    with SeenTexts(recipe.refine.dedup.near, None) as seen:
+    near = recipe.refine.dedup.near
+    wanted = None if options.near is False else near or NearConfig()  # whoever names `--dedup` wants it done
+    clusters = None if options.dedup is None else options.clusters(wanted)
+    with nullcontext() if clusters else SeenTexts(near, None) as seen:
         waves = _waves(resolved, gates, folder, index, islice(rows, options.dry_run), seen, against)
         if options.dry_run is not None:
             for verdicts in waves:
@@ -150,6 +157,8 @@ def _recut(
                     staging.add("logprobs", logprobs_frame(verdicts, index, resolved.specs))
                 if resolved.judging.ships:
                     staging.add("judgements", judgements_frame(verdicts, resolved.judging, calibration))
+            if clusters is not None:
+                withdraw_duplicates(staging, counts, clusters)
             publish_run(
                 out,
                 staging,
@@ -162,6 +171,7 @@ def _recut(
                 against,
                 with_lock=True,
                 calibration=calibration,
+                clusters=clusters,
             )
     return counts
 
@@ -182,7 +192,7 @@ def _waves(
     folder: RunFolder,
     index: JournalIndex,
     rows: Iterator[list[Ask | Leaf]],
-    seen: SeenTexts,
+    seen: SeenTexts | None,
     against: Decontamination | None,
 ) -> Iterator[list[Verdict]]:
     reply_of = folder.reply_of(index)

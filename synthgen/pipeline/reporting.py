@@ -165,6 +165,8 @@ def _texts(inputs: Sequence[Path]) -> tuple[pl.DataFrame, int]:
     """`prompt` and `completion` of at most `ROWS` rows, and how many there are."""
     files = find_inputs(inputs)
     schema = tables_schema(files)
+    if not schema:
+        raise SourceError(f"{', '.join(map(str, inputs))}: no rows found")
     asked, answered = _sides(schema)
     names = sorted({*asked.meta.root_names(), *answered.meta.root_names()})
     total = sum(table.frame.height for table in read_tables(files, schema, columns=names[:1]))
@@ -199,7 +201,10 @@ def _sides(schema: pl.Schema) -> tuple[pl.Expr, pl.Expr]:
     if {"instruction", "output"} <= set(schema):
         asked = [name for name in ("instruction", "input") if name in schema]
         return compared_text(schema, asked), compared_text(schema, ("output",))
-    return compared_text(schema, default_fields(schema)), pl.lit("")
+    known = (
+        "a report knows messages, conversations, prompt/completion, instruction/output and text; there are"
+    )
+    return compared_text(schema, default_fields(schema, known)), pl.lit("")
 
 
 def _manifest_digest(folder: Path | None) -> str | None:

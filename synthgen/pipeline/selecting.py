@@ -16,7 +16,7 @@ from synthgen.errors import UsageError
 from synthgen.pipeline.verdicts import SELECT, Counts
 from synthgen.pipeline.withdrawing import withdraw
 from synthgen.recipe.model import SelectConfig
-from synthgen.refine.compared import compared_text
+from synthgen.refine.compared import compared_text, stored_score
 from synthgen.refine.select import choose, in_order, sample_features
 
 __all__ = ["parse_select", "select_rows"]
@@ -98,10 +98,4 @@ def _key(frame: pl.DataFrame, select: SelectConfig) -> pl.Series:
                 f"select by {select.by}: no such column{suggest(select.name, plain)}; there are: {', '.join(plain)}"
             )
         return frame[select.name].cast(pl.String)
-    named = pl.element().struct
-    score = (
-        pl.col("scores")
-        .list.eval(named.field("score").filter(named.field("name") == select.name))
-        .list.first()
-    )
-    return frame.select(score).to_series()
+    return frame.select(stored_score(select.name)).to_series()

@@ -26,7 +26,6 @@ from synthgen.pipeline.show_published import find_published, published_story
 from synthgen.pipeline.stories import Record, RowStory, StepStory, said, score_lines
 from synthgen.pipeline.tree import Leaf
 from synthgen.pipeline.verdicts import SELECT
-from synthgen.refine import SeenTexts
 from synthgen.types import JSONValue
 
 __all__ = ["RowStory", "RunSummary", "StepStory", "row_story", "summarise"]
@@ -211,14 +210,13 @@ def _verdicts(resolved: Resolved, leaf: Leaf, siblings: list[Leaf], record: Reco
         gates = open_gates(resolved, date.today())  # noqa: DTZ011  # only names are compared here
         problem = gates.objection(leaf)
         lines.append(f"policy: {problem or 'served by the teacher that was asked'}")
-        with SeenTexts(None, None) as seen:
-            screened = screen(
-                siblings,
-                lambda other: None if other.id == leaf.id else gates.objection(other),
-                resolved.chain,
-                seen,
-            )
-            verdict = next(verdict for verdict in screened if verdict.leaf.id == leaf.id)
+        screened = screen(
+            siblings,
+            lambda other: None if other.id == leaf.id else gates.objection(other),
+            resolved.chain,
+            None,
+        )
+        verdict = next(verdict for verdict in screened if verdict.leaf.id == leaf.id)
         for step in resolved.chain.steps:
             if verdict.stage == f"filter:{step.id}":
                 lines.append(

@@ -16,6 +16,7 @@ from synthgen.types import JSONValue
 
 __all__ = ["find_published", "published_story"]
 
+_ID = pl.col("id").cast(pl.String)
 _FOLDERS = (("data", "accepted"), ("rejected", "rejected"), ("quarantine", "quarantined"))
 
 
@@ -36,7 +37,11 @@ def published_story(folder: Path, prefix: str) -> RowStory:
     Raises:
         UsageError: no such record, or several.
     """
-    found = find_published(folder, pl.col("id").str.starts_with(prefix))
+    if not _has_ids(folder):
+        raise UsageError(
+            f"{folder}: its rows have no column `id`; `dup_of` in rejected/ names them by file:line"
+        )
+    found = find_published(folder, _ID.str.starts_with(prefix))
     if not found:
         raise UsageError(
             f"{folder}: no record whose id starts with {prefix!r}; ids stand in data/ and rejected/"
@@ -56,17 +61,33 @@ def published_story(folder: Path, prefix: str) -> RowStory:
     )
 
 
+def _has_ids(folder: Path) -> bool:
+    files = sorted(folder.glob("*/*.parquet"))
+    return not files or "id" in pl.read_parquet_schema(files[0])
+
+
 def _verdicts(folder: Path, record: Record) -> Iterator[str]:
     yield from (f"flag: {flag}" for flag in cast(list[str], record.get("flags") or []))
     if record.get("stage"):
         yield said(*(record.get(key) for key in ("stage", "reason", "score", "threshold", "detail")))
-    if str(record.get("stage")).startswith("dedup:") and record.get("detail"):
-        for _, first in find_published(folder, pl.col("id").eq(str(record["detail"]))):
-            yield f"the row it repeats, {first['source']}: {_last(first)}"
-    yield from score_lines(record)
+    repeated = record.get("dup_of")
+    if repeated is not None:
+        yield f"dedup: {record['dup_reason']}, Jaccard {record['dup_jaccard']:.4g} to {repeated}, {record['dup_cluster']} was kept"
+    elif record.get("dup_cluster") is not None:
+        yield "dedup: kept for its cluster"
+    if str(record.get("stage")).startswith("dedup:"):
+        repeated = record.get("detail")
+    if repeated is not None:
+        for _, first in find_published(folder, _ID.eq(str(repeated))):
+            source = first.get("source")
+            yield f"the row it repeats, {first['id'] if source is None else source}: {_last(first)}"
+    if isinstance(record.get("scores"), list):
+        yield from score_lines(record)
 
 
 def _last(record: Record) -> JSONValue:
-    """The last turn of a record."""
-    messages = cast(list[Record], record.get("messages") or [])
-    return messages[-1]["content"] if messages else ""
+    """The last turn of a record; of rows of any columns, their longest text."""
+    messages = record.get("messages")
+    if isinstance(messages, list):
+        return cast(Record, messages[-1])["content"] if messages else ""
+    return max((value for value in record.values() if isinstance(value, str)), key=len, default="")

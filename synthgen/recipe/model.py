@@ -319,7 +319,7 @@ class BestOfConfig(Strict):
 
 
 class ReferenceConfig(Strict):
-    """A benchmark whose items must not be in the dataset: a Parquet or JSONL file, or a text of one item a line.
+    """A benchmark whose items must not be in the dataset: a Parquet, JSONL or CSV file, or a text of one item a line.
 
     `fields`: the columns that hold items; `ngram`: a run of so many words convicts (13: Brown et al. 2020, appendix C;
     8 is stricter). `name` and `split` are what reports call it.

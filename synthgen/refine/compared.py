@@ -15,7 +15,7 @@ import polars as pl
 from synthgen.assets import suggest
 from synthgen.errors import UsageError
 
-__all__ = ["compared_text", "default_fields", "template_parts"]
+__all__ = ["compared_text", "default_fields", "stored_score", "template_parts"]
 
 _CONVERSATIONS = ("messages", "conversations")
 # Who speaks, and names that join turns: the same in every row, and no text.
@@ -25,8 +25,8 @@ _PLACEHOLDER = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}|\{\w*\}", re.DOTALL)
 _TEMPLATE_CHARS = 8  # shorter pieces between placeholders ("Answer:") occur in texts of their own
 
 
-def default_fields(schema: pl.Schema) -> tuple[str, ...]:
-    """The fields compared where the user names none.
+def default_fields(schema: pl.Schema, way_out: str = "name columns with --field") -> tuple[str, ...]:
+    """The fields compared where the user names none; `way_out`: what to do where none are known.
 
     Raises:
         UsageError: the columns are not those of a known format, and not a single text beside the id.
@@ -39,7 +39,7 @@ def default_fields(schema: pl.Schema) -> tuple[str, ...]:
     texts = [name for name, dtype in schema.items() if dtype == pl.String and name not in ("id", "source")]
     if len(texts) == 1:
         return (texts[0],)
-    raise UsageError(f"which text shall be compared? name columns with --field: {', '.join(schema)}")
+    raise UsageError(f"which columns hold the text? {way_out}: {', '.join(schema)}")
 
 
 def compared_text(schema: pl.Schema, fields: Sequence[str], template: Sequence[str] = ()) -> pl.Expr:
@@ -61,6 +61,12 @@ def template_parts(template: str) -> tuple[str, ...]:
     return tuple(
         sorted((piece for piece in pieces if len(piece) >= _TEMPLATE_CHARS), key=lambda p: (-len(p), p))
     )
+
+
+def stored_score(name: str) -> pl.Expr:
+    """The score of that name in the column `scores`, null where there is none."""
+    named = pl.element().struct
+    return pl.col("scores").list.eval(named.field("score").filter(named.field("name") == name)).list.first()
 
 
 def _field(schema: pl.Schema, name: str) -> pl.Expr:

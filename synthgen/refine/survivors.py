@@ -34,6 +34,16 @@ class Keep:
     score: str = ""
     seed: int = 0
 
+    def said(self) -> str:
+        """As `parse_keep` reads it."""
+        match self.policy:
+            case "best":
+                return f"best:{self.score}"
+            case "random":
+                return f"random:{self.seed}"
+            case policy:
+                return policy
+
 
 def parse_keep(text: str) -> Keep:
     """`first`, `longest`, `best:COLUMN`, `random` or `random:SEED`.
@@ -59,6 +69,7 @@ def survival_order(rows: pl.DataFrame, keep: Keep) -> I64:
     if keep.policy == "longest":
         keys.insert(0, ("chars", True))
     elif keep.policy == "best":
+        rows = rows.with_columns(pl.col("score").fill_nan(None))  # polars takes it for the largest number
         keys.insert(0, ("score", True))
     elif keep.policy == "random":
         seed = mix(np.array([keep.seed % 2**64], np.uint64))[0]
@@ -77,6 +88,7 @@ def collapse(cluster_N: I64, own_N: I64, source: pl.Series, names: Sequence[str]
     survives; `source`: its number in `names`."""
     out = []
     removed_M = np.flatnonzero(cluster_N != own_N)
+    largest = 0
     if removed_M.size:
         largest = int(np.unique(cluster_N[removed_M], return_counts=True)[1].max()) + 1
         if largest > max(_CLUSTER_ROWS, _CLUSTER_SHARE * cluster_N.size):
@@ -84,5 +96,7 @@ def collapse(cluster_N: I64, own_N: I64, source: pl.Series, names: Sequence[str]
     total = np.bincount(source.to_numpy(), minlength=len(names))
     lost = np.bincount(source.to_numpy()[removed_M], minlength=len(names))
     for number in np.flatnonzero((lost > _SOURCE_SHARE * total) & (lost >= _SOURCE_LOSS)).tolist():
-        out.append(f"{names[number]} loses {lost[number]} of its {total[number]} rows")
+        out.append(
+            f"{names[number]} loses {lost[number]} of its {total[number]} rows, in clusters of up to {largest}"
+        )
     return out
