@@ -76,6 +76,22 @@ def test_removed_rows_name_what_they_repeat_and_keep_their_columns(tmp_path: Pat
     assert not (tmp_path / "out" / ".dedup").exists()
 
 
+def test_all_pairs_can_be_had_with_their_jaccard(tmp_path: Path) -> None:
+    base = text("x")
+    given = [("a", base), ("b", f"{base} b"), ("c", f"c {base}"), ("d", base), ("e", text("y"))]
+    path = save_rows(tmp_path / "in.jsonl", [{"id": name, "text": body} for name, body in given])
+
+    cli("dedup", path, "-o", tmp_path / "out", "--pairs", tmp_path / "pairs.parquet")
+
+    grams = {
+        name: {tuple(body.split()[i : i + 5]) for i in range(len(body.split()) - 4)} for name, body in given
+    }
+    pairs = pl.read_parquet(tmp_path / "pairs.parquet")
+    assert {(a, b) for a, b, _ in pairs.iter_rows()} == {("a", "b"), ("a", "c"), ("b", "c"), ("a", "d")}
+    for a, b, jaccard in pairs.iter_rows():
+        assert jaccard == len(grams[a] & grams[b]) / len(grams[a] | grams[b])
+
+
 def test_parquet_and_jsonl_with_other_columns_go_together(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     save_rows(tmp_path / "in" / "a.jsonl", rows(10))

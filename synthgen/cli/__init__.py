@@ -320,7 +320,10 @@ def main() -> None:
         print(f"synthgen: {safe(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("synthgen: interrupted; what was paid is stored", file=sys.stderr)
+        print(
+            "synthgen: interrupted; nothing half-written stays, the same command goes on or begins again",
+            file=sys.stderr,
+        )
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read stdout has gone; the interpreter must not try to flush it once more.

@@ -47,6 +47,9 @@ def dedup(
     hash_name: Annotated[
         str, typer.Option("--hash", help="fast; sha1 or xxh32: signatures equal to datasketch's.")
     ] = "fast",
+    pairs: Annotated[
+        Path | None, typer.Option(help="Write all pairs that are alike, with their Jaccard, as Parquet.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Default: one per CPU.", min=1)] = None,
     allow_collapse: Annotated[
         bool, typer.Option(help="Go on although a cluster or a source's loss looks like a template.")
@@ -70,6 +73,7 @@ def dedup(
         source=source,
         template=None if template is None else _read(template),
         allow_collapse=allow_collapse,
+        pairs=pairs,
         threads=threads,
         say=lambda text: print(safe(text), file=sys.stderr),
     )

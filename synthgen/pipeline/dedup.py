@@ -9,11 +9,12 @@ a set that looks like a template is not cut down without being told to.
     index ─► order of survival ─► candidates, band by band ─► their texts ─► exact Jaccard ─► settle ─► guard ─► publish
 """
 
-# ruff: noqa: N806  # arrays carry their axes in their names
+# ruff: noqa: N803, N806  # arrays carry their axes in their names
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,17 @@ import polars as pl
 from synthgen.assets import package_version, suggest
 from synthgen.dataset import BadRow, Scratch, find_inputs, read_tables, tables_schema
 from synthgen.dataset.files import read_rows
+from synthgen.dataset.whole import write_bytes
 from synthgen.errors import SourceError, StoppedShort, UsageError
 from synthgen.pipeline.claim import claim
 from synthgen.pipeline.dedup_index import Index, Inputs, build_index
 from synthgen.pipeline.dedup_output import DUP_COLUMNS, DedupReport, dedup_report, write_rows
-from synthgen.refine.clusters import Duplicates, Edges, settle
+from synthgen.refine.clusters import Duplicates, Edges, settle, split_pair
 from synthgen.refine.compared import compared_text, default_fields, stored_score, template_parts
 from synthgen.refine.minhash import MinHasher
 from synthgen.refine.minhash_rule import MinHashRule
 from synthgen.refine.near import Jaccards, candidates, places
+from synthgen.refine.shingles import I64
 from synthgen.refine.survivors import Keep, collapse, parse_keep
 from synthgen.types import JSONValue
 
@@ -47,7 +50,8 @@ class DedupOptions:
     `fields`: columns whose text is compared, together; none: those of a known format. `against`: files whose rows
     remove what repeats them. `id`: the column that names rows. `source`: the column that names a row's source, for
     the guard; None takes its file. `template`: a prompt template whose fixed text is not compared. `keep`: see
-    `parse_keep`. `threads` None: one per CPU.
+    `parse_keep`. `pairs`: a Parquet file for all pairs that are alike, with their exact Jaccard. `threads` None: one per
+    CPU.
     """
 
     fields: tuple[str, ...] = ()
@@ -58,6 +62,7 @@ class DedupOptions:
     source: str | None = None
     template: str | None = None
     allow_collapse: bool = False
+    pairs: Path | None = None
     threads: int | None = None
     rows_per_shard: int = 50_000
     say: Callable[[str], None] = field(default=lambda _: None)
@@ -85,7 +90,7 @@ def dedup(inputs: Sequence[Path], out: Path, options: DedupOptions) -> DedupRepo
         index = build_index(scratch, theirs, ours, hasher, keep, options.say)
         if index.rows == index.reference_rows:
             raise SourceError(f"{', '.join(map(str, inputs))}: no rows found")
-        found = _duplicates(index, keep, hasher, threads, options.say)
+        found = _duplicates(index, keep, hasher, threads, options.say, options.pairs)
         problem = None if options.allow_collapse else _collapse(index, found)
         if problem is not None:
             return dedup_report(out, index, found, {}, started, problem)
@@ -177,7 +182,12 @@ def _fingerprint(ours: Inputs, theirs: Inputs | None, options: DedupOptions) -> 
 
 
 def _duplicates(
-    index: Index, keep: Keep, hasher: MinHasher, threads: int, say: Callable[[str], None]
+    index: Index,
+    keep: Keep,
+    hasher: MinHasher,
+    threads: int,
+    say: Callable[[str], None],
+    pairs: Path | None,
 ) -> Duplicates:
     """Candidates, their texts, their exact Jaccard, who stays; a step whose result is on disk is not done again."""
     scratch = index.scratch
@@ -198,8 +208,30 @@ def _duplicates(
         scratch.save("jaccard.npy", edges.jaccard_E)
     edges = Edges(scratch.load("edges.npy"), scratch.load("jaccard.npy").view(np.float64))
     say(f"{edges.pair_E.size} pairs are alike")
+    if pairs is not None:
+        _write_pairs(pairs, index, order_N, edges, copy_N)
     threshold, references = hasher.rule.threshold, index.reference_rows
     return settle(edges, copy_N, order_N, jaccards.of, threshold=threshold, references=references)
+
+
+def _write_pairs(path: Path, index: Index, order_N: I64, edges: Edges, copy_N: I64) -> None:
+    """`first second jaccard` by name: every pair that was found alike, and each row whose shingles are another's."""
+    copies = np.flatnonzero(copy_N != np.arange(copy_N.size))
+    first_E, second_E = split_pair(edges.pair_E)
+    first_E = order_N[np.concatenate([first_E, copy_N[copies]])]
+    second_E = order_N[np.concatenate([second_E, copies])]
+    row_M = np.union1d(first_E, second_E)
+    name_M = pl.Series(index.names(row_M), dtype=pl.String)
+    frame = pl.DataFrame(
+        {
+            "first": name_M.gather(np.searchsorted(row_M, first_E)),
+            "second": name_M.gather(np.searchsorted(row_M, second_E)),
+            "jaccard": np.concatenate([edges.jaccard_E, np.ones(copies.size)]),
+        }
+    )
+    buffer = BytesIO()
+    frame.write_parquet(buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def _collapse(index: Index, found: Duplicates) -> StoppedShort | None:
