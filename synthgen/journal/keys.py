@@ -103,7 +103,7 @@ class KeyTable:
 
     def _append(self, entries: npt.NDArray[np.void]) -> None:
         """Put entries behind those that are there, which are all smaller."""
-        self._spool.append(entries.tobytes())
+        self._spool.append(entries.view(np.uint8).data)
         first = -self._size % _BLOCK  # a block may have been begun
         self._fences.frombytes(entries["high"][first::_BLOCK].astype(np.uint64).tobytes())
         self._size += len(entries)
