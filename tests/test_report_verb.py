@@ -106,3 +106,21 @@ def test_what_cannot_be_reported_says_why(options: list[str], expected: str, tmp
 
     assert result.code == 2
     assert expected in result.err
+
+
+def test_an_empty_file_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("")
+
+    result = cli("report", tmp_path / "rows.jsonl")
+
+    assert (result.code, "rows.jsonl: no rows found" in result.err) == (2, True)
+
+
+def test_requests_that_are_all_alike_make_no_table_of_topics(tmp_path: Path) -> None:
+    data = save_rows(tmp_path / "rows.jsonl", ROWS)
+    alike = [{"instruction": f"How do I look after number {n}?"} for n in range(60)]
+
+    result = cli("report", data, "--against", save_rows(tmp_path / "alike.jsonl", alike))
+
+    assert "against 60 requests" in result.out
+    assert "topics of the requests" not in result.out

@@ -165,6 +165,8 @@ def _texts(inputs: Sequence[Path]) -> tuple[pl.DataFrame, int]:
     """`prompt` and `completion` of at most `ROWS` rows, and how many there are."""
     files = find_inputs(inputs)
     schema = tables_schema(files)
+    if not schema:
+        raise SourceError(f"{', '.join(map(str, inputs))}: no rows found")
     asked, answered = _sides(schema)
     names = sorted({*asked.meta.root_names(), *answered.meta.root_names()})
     total = sum(table.frame.height for table in read_tables(files, schema, columns=names[:1]))
