@@ -1,12 +1,12 @@
-"""A number for each of millions of 16-byte keys, where a dict takes 180 bytes a key: 20 to 30, or 2.5 with a spool.
+"""A number for each of millions of 16-byte keys, where a dict takes 180 bytes a key: 20 to 30, or 2 to 3 with a spool.
 
 In: keys that are digests (so that they spread evenly) and numbers below 2^32, or as many bytes as asked for. Out: the
 number of a key. Looking up or adding one takes about a microsecond up to tens of millions, and nothing is ever moved at
 once: no pause while it grows.
 
 A key's first 12 bits choose its shard, a list of entries. With a spool, a shard that holds `_PAGE` entries puts them
-there as one page and keeps a mark of each, two more bytes of the key: of the keys that are not there, one in 65,536 for
-each in the shard is looked for in vain (four in a thousand reads at a million keys).
+there as one page and keeps a mark of each, one more byte of the key. 256 such marks cost a key that is not there one read
+in vain, two microseconds; marks beyond them (from a million keys on) have two bytes and cost next to none.
 Rejected: sorted arrays (`journal/keys.py`: they are looked up much more often than they change, these change with every
 key), an open-addressed table (doubling it stops everything for a second at ten million keys), SQLite and a paged hash
 file (three to eight times the time a key; they write every page again and again).
@@ -21,6 +21,7 @@ __all__ = ["KeyMap"]
 
 _SHARDS = 4096
 _PAGE = 16  # entries: the shards then hold 65,536 at the most
+_NARROW = 256  # entries of a shard that are marked with one byte; an even number, whole pages
 
 
 class KeyMap:
@@ -109,8 +110,11 @@ class KeyMap:
         marks, pages = self._marks[shard], self._pages[shard]
         if marks is None or pages is None:
             marks, pages = self._marks[shard], self._pages[shard] = bytearray(), array("I")
-        for at in range(0, len(recent), self._entry):
-            marks += recent[at + 1 : at + 3]
+        if len(marks) < _NARROW:
+            marks += recent[1 :: self._entry]
+        else:
+            for at in range(0, len(recent), self._entry):
+                marks += recent[at + 1 : at + 3]
         pages.append(page)
         recent.clear()
 
@@ -119,16 +123,12 @@ class KeyMap:
         marks, pages = self._marks[shard], self._pages[shard]
         if marks is None or pages is None or self._spool is None:
             return None
-        mark = rest[1:3]
-        at = marks.find(mark)
-        while at >= 0:
-            if not at & 1:
-                page, place = divmod(at >> 1, _PAGE)
-                start = (pages[page] * _PAGE + place) * self._entry
-                entry = self._spool.read(self._entry, start)
-                if entry.startswith(rest):
-                    return start, int.from_bytes(entry[self._rest :])
-            at = marks.find(mark, at + 1)
+        for number in _alike(marks, rest):
+            page, place = divmod(number, _PAGE)
+            start = (pages[page] * _PAGE + place) * self._entry
+            entry = self._spool.read(self._entry, start)
+            if entry.startswith(rest):
+                return start, int.from_bytes(entry[self._rest :])
         return None
 
     def _read_pages(self, shard: int) -> Iterator[bytes]:
@@ -136,3 +136,17 @@ class KeyMap:
         for page in self._pages[shard] or ():
             assert self._spool is not None  # that is where pages are
             yield self._spool.read(size, page * size)
+
+
+def _alike(marks: bytearray, rest: bytes) -> Iterator[int]:
+    """Numbers of the entries on disk that have the mark of this rest of a key."""
+    narrow, wide = rest[1], rest[1:3]
+    at = marks.find(narrow, 0, _NARROW)
+    while at >= 0:
+        yield at
+        at = marks.find(narrow, at + 1, _NARROW)
+    at = marks.find(wide, _NARROW)
+    while at >= 0:
+        if at % 2 == 0:  # else the halves of two marks
+            yield (at + _NARROW) // 2
+        at = marks.find(wide, at + 1)

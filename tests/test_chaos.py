@@ -6,6 +6,7 @@ them: sockets, double payments, rows, and the way back. Longer forms are marked 
 
 import asyncio
 import errno
+import json
 import os
 import shutil
 import signal
@@ -146,10 +147,17 @@ LOSES_A_PAID_ANSWER = {"drop_after", "truncate", "malformed"}
 
 
 def mixed(tally: Counter[str]) -> Callable[[int, Body], Act]:
-    """One of the acts of the mix, drawn by the request's number; `tally` counts them by kind."""
+    """One of the acts of the mix; `tally` counts them by kind.
 
-    def script(number: int, _body: Body) -> Act:
-        drawn = Random(number).random()
+    Drawn by the question and how often it was asked, so that the order of arrival changes nothing: six faults of one
+    request fail its row, as they should, and drawn anew in every run that happened to one run in thirty.
+    """
+    asked: Counter[str] = Counter()
+
+    def script(_number: int, body: Body) -> Act:
+        question = json.dumps(body["messages"])
+        asked[question] += 1
+        drawn = Random(f"{question} {asked[question]}").random()
         act = ANSWER
         for share, candidate in SHARES:
             if 0 <= drawn < share:

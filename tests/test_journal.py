@@ -313,11 +313,12 @@ def test_a_lock_given_back_can_be_taken_again(tmp_path: Path) -> None:
     lock_run(tmp_path)()
 
 
-def test_a_lock_below_a_regular_file_is_a_storage_error(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("")
+@pytest.mark.parametrize("where", ["mine", "mine/run"])
+def test_a_lock_below_a_regular_file_is_a_storage_error(where: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("text")
 
-    with pytest.raises(StorageError, match="run/journal: cannot be created"):
-        lock_run(tmp_path / "run" / "journal")
+    with pytest.raises(StorageError, match="mine: is a file, where a folder is to be"):
+        lock_run(tmp_path / where / "journal")
 
 
 class lock_holder:  # noqa: N801  # used as a with statement

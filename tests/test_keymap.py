@@ -53,6 +53,40 @@ def test_thousands_of_keys_are_found_wherever_they_lie(in_memory: bool) -> None:
     assert all(keys.get(draw.randbytes(16)) is None for _ in range(1000))
 
 
+def crowd(spool: Spool, size: int) -> tuple[KeyMap, dict[bytes, int]]:
+    """So many keys in a single shard, enough for marks of one byte and of two."""
+    keys, draw, pairs = KeyMap(spool=spool), random.Random(3), dict[bytes, int]()
+    for number in range(size):
+        pairs[b"\0\0" + draw.randbytes(14)] = number
+    for key, number in pairs.items():
+        keys.set(key, number)
+    return keys, pairs
+
+
+def test_a_crowded_shard_answers_as_a_dict_does() -> None:
+    keys, pairs = crowd(Spool(), 2000)
+    draw = random.Random(4)
+
+    again = {key: keys.set(key, number + 1) for key, number in pairs.items()}
+
+    assert again == pairs
+    assert dict(keys.items()) == {key: number + 1 for key, number in pairs.items()}
+    assert all(keys.get(b"\0\0" + draw.randbytes(14)) is None for _ in range(1000))
+
+
+def test_a_key_that_is_not_there_costs_about_one_read_however_crowded_its_shard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys, _ = crowd(Spool(), 5000)
+    reads, read, draw = [], Spool.read, random.Random(5)
+    monkeypatch.setattr(Spool, "read", lambda *args: reads.append(args) or read(*args))
+
+    for _ in range(1000):
+        keys.get(b"\0\0" + draw.randbytes(14))
+
+    assert 800 < len(reads) < 1200
+
+
 def test_keys_alike_in_what_is_kept_of_them_are_one() -> None:
     keys = KeyMap(kept_bytes=10)
     keys.set(bytes(10) + b"before", 1)

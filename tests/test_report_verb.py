@@ -118,3 +118,13 @@ def test_rows_that_cannot_be_reported_say_why(
 
     assert result.code == 2
     assert expected in result.err
+
+
+def test_requests_that_are_all_alike_make_no_table_of_topics(tmp_path: Path) -> None:
+    data = save_rows(tmp_path / "rows.jsonl", ROWS)
+    alike = [{"instruction": f"How do I look after number {n}?"} for n in range(60)]
+
+    result = cli("report", data, "--against", save_rows(tmp_path / "alike.jsonl", alike))
+
+    assert "against 60 requests" in result.out
+    assert "topics of the requests" not in result.out

@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from synthgen.cli.train import plan
+from synthgen.cli.train import _span, plan
 from tests.chat_templates import tokenizer
 from tests.tiny_models import tiny_llama
 
@@ -24,3 +24,11 @@ def test_a_plan_says_that_it_is_estimated(tmp_path: Path, capsys: pytest.Capture
     assert shown["estimated"] is True
     assert (shown["examples"], shown["steps"]) == (1, 3)
     assert shown["total_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "1 s"), (42, "42 s"), (600, "10 min"), (5300, "88 min"), (5400, "1.5 h"), (4e6, "1,111.1 h")],
+)
+def test_a_time_has_the_unit_in_which_it_is_a_number(seconds: float, said: str) -> None:
+    assert _span(seconds) == said

@@ -22,7 +22,7 @@ from synthgen.train.objective import Forward
 from synthgen.train.score import score, write_scores
 from synthgen.train.soft_labels import read_captures, soften
 from synthgen.train.template import chat_format
-from synthgen.train.tokenizers import require_same, tokenizer_digest
+from synthgen.train.tokenizers import load_tokenizer, require_same, tokenizer_digest
 from synthgen.types import Message
 from tests.chat_templates import tokenizer
 from tests.tiny_models import tiny_llama
@@ -300,3 +300,10 @@ def test_the_digest_ignores_padding_and_the_chat_template() -> None:
 def test_other_control_tokens_are_another_tokenizer() -> None:
     with pytest.raises(UsageError, match="tokens against"):
         require_same(tokenizer("llama3"), FORMAT.tokenizer)
+
+
+def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("{}")
+
+    with pytest.raises(UsageError, match="model: is a file; name the folder of a checkpoint"):
+        load_tokenizer(str(tmp_path / "model"))

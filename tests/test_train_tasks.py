@@ -25,6 +25,7 @@ from transformers import (
 from synthgen.errors import RecipeError, SourceError, UsageError
 from synthgen.train.config import read_student, validated
 from synthgen.train.conversation import Conversation
+from synthgen.train.metrics import Progress
 from synthgen.train.reading import read_dataset
 from synthgen.train.tasks.config import ClassifyConfig, TextConfig
 from synthgen.train.tasks.dispatch import train_file
@@ -331,6 +332,35 @@ def test_an_embedding_student_learns_from_anybodys_vectors(encoder: Path, tmp_pa
 
     assert isinstance(report, TaskReport)
     assert report.rows + report.validation_rows == len(QUESTIONS)
+
+
+@pytest.mark.parametrize("task", ["classify", "embed"])
+def test_every_step_of_these_tasks_is_told(task: str, run: Path, encoder: Path, tmp_path: Path) -> None:
+    training = {"epochs": 2, "batch_size": 16}
+    told: list[Progress] = []
+    if task == "classify":
+        content, data = classifying(encoder, training=training), run
+    else:
+        vectors = np.random.default_rng(0).normal(size=(len(QUESTIONS), 8)).astype(np.float32)
+        data = tmp_path / "v.parquet"
+        pl.DataFrame({"text": QUESTIONS, "vector": vectors.tolist()}).write_parquet(data)
+        content = {"name": "near", "task": "embed", "base": str(encoder), "training": training}
+
+    report = train_file(content, data, tmp_path / "out", progress=told.append)
+
+    assert isinstance(report, TaskReport)
+    steps = 2 * math.ceil(report.rows / 16)
+    assert [one.step for one in told] == list(range(1, steps + 1))
+    assert {one.steps for one in told} == {steps}
+    assert (told[-1].epoch, told[-1].remaining_s) == (2, 0)
+    assert told[-1].loss is not None
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(run: Path, encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+
+    with pytest.raises(UsageError, match="out: is a file"):
+        train_file(classifying(encoder), run, tmp_path / "out")
 
 
 def test_a_file_without_vectors_says_what_it_lacks(run: Path, encoder: Path, tmp_path: Path) -> None:

@@ -136,6 +136,8 @@ def _coverage(to: "Console", found: Section) -> None:
         )
         for t in shown
     ]
+    if not topics:
+        return
     title = f"topics of the requests: {len(lacking)} of {len(topics)} are lacking"
     _table(to, title, ("topic", "requests", "share", "rows", "share", ""), lines)
 

@@ -144,7 +144,7 @@ def plan(
         enough = (
             "fits" if fit.fits else f"needs {fit.cards_if_sharded or 'smaller batches, not more'} of them"
         )
-        print(f"{fit.card}: {enough}; {fit.hours:,.2f} h on one")
+        print(f"{fit.card}: {enough}; {_span(3600 * fit.hours)} on one")
 
 
 for verb in (score, export, prune, evaluate):
@@ -206,6 +206,13 @@ def doctor(
     failed = [check.name for check in report.checks if check.status == "fail"]
     if failed:
         raise CriteriaNotMet(f"train doctor: failed on this machine: {', '.join(failed)}")
+
+
+def _span(seconds: float) -> str:
+    """In the unit in which it is a number one can think of."""
+    if seconds < 60:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
 def _print_result(result: "Result") -> None:

@@ -105,6 +105,8 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Row | BadRow]]:
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if not text.isspace() and text:
                     yield where, _json_row(text, where)
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such file") from error
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{path}: cannot be read after line {number}: {error}") from error
 

@@ -194,6 +194,8 @@ def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
                 block += file.readline() if not block.endswith(b"\n") else b""
                 yield number, block.removeprefix(b"\xef\xbb\xbf") if number == 0 else block
                 number += block.count(b"\n")
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such file") from error
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{path}: cannot be read after line {number}: {error}") from error
 

@@ -62,8 +62,10 @@ def cover(
     lacking = [k for k, row in enumerate(table) if row["lacking"]]
     picked = _seeds(lacking, names, their_topic_N, cosine_N, covered_N, seeds)
     our_language = spoken(our_words.texts) if our_language is None else our_language
+    # Of requests that share all their words no topic is made; they are all outside.
+    asked = [row for row in table if row["requests"]]
     ordered: list[JSONValue] = [
-        *sorted(table, key=lambda row: (-_number(row["requests"]), str(row["topic"])))
+        *sorted(asked, key=lambda row: (-_number(row["requests"]), str(row["topic"])))
     ]
     report: dict[str, JSONValue] = {
         "requests": len(requests),

@@ -176,18 +176,18 @@ def write_index(path: Path, index: SegmentIndex) -> None:
     meta: dict[str, JSONValue] = {"account": index.account.as_json(), "damaged": list(index.damaged)}
     text = orjson.dumps(meta)
     counts = (len(index.replies), len(index.rows), len(index.frames.raw_starts), len(text))
-    columns = [
-        column.astype("<u8").tobytes()
-        for keys in (index.replies, index.rows)
-        for column in (keys.high, keys.low, keys.place)
-    ]
-    starts = [
-        column.astype("<u8").tobytes() for column in (index.frames.raw_starts, index.frames.file_starts)
-    ]
-    content = b"".join([_MAGIC, _COUNTS.pack(*counts), *columns, *starts, text])
+    columns: list[U64] = []
+    for keys in (index.replies, index.rows):
+        columns += (keys.high, keys.low, keys.place)
+    columns += (index.frames.raw_starts, index.frames.file_starts)
+    crc = 0
     with path.open("wb") as file:
-        file.write(content)
-        file.write(_CRC.pack(crc32(content)))
+        # Part by part: in one piece it is megabytes, at the moment when a session holds the most.
+        raws: list[bytes | memoryview] = [column.astype("<u8", copy=False).data for column in columns]
+        for raw in [_MAGIC + _COUNTS.pack(*counts), *raws, text]:
+            crc = crc32(raw, crc)
+            file.write(raw)
+        file.write(_CRC.pack(crc))
         file.flush()
         os.fsync(file.fileno())
 

@@ -41,6 +41,7 @@ def seal(folder: Path, number: int, *, stopped: Callable[[], bool] = lambda: Fal
         frames = _compress(raw, sealed_new, contents, stopped)
         sealed_new.replace(sealed)
         found = SegmentIndex.of(contents, frames)
+        del contents  # as large as the index
         write_index(index_new, found)
         index_new.replace(index)
     except BaseException:

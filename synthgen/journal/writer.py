@@ -54,6 +54,9 @@ def lock_run(folder: Path) -> Callable[[], None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(path for path in (folder, *folder.parents) if path.exists())
+        raise StorageError(f"{file}: is a file, where a folder is to be; choose another with -o") from error
     except OSError as error:
         raise StorageError(f"{folder}: cannot be created: {error.strerror}") from error
     try:

@@ -1,7 +1,7 @@
 """Root rows: who they are, whatever their order.
 
 In: the stream of a source. Out: `Row`s with an identity that survives reordering: the row's own `id` field where it
-has one, else its content; the n-th row of equal identity gets n as well. Memory: 2.5 bytes a row.
+has one, else its content; the n-th row of equal identity gets n as well. Memory: 2 to 3 bytes a row.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

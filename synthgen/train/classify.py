@@ -10,7 +10,7 @@ Rejected: the engine of the language-model students; nothing of its masks, packi
 Axes: B rows of a batch, C classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from synthgen.dataset import write_bytes
 from synthgen.errors import SourceError, UsageError
 from synthgen.train.calibration import calibration_error, fit_temperature
 from synthgen.train.losses.precision import widened
+from synthgen.train.metrics import Progress
+from synthgen.train.steps import Steps
 
 __all__ = [
     "ClassifierReport",
@@ -114,6 +116,8 @@ def train_classifier(
     validation: Sequence[Row],
     steps: ClassifierSteps,
     out: Path | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
 ) -> ClassifierReport:
     """Train, calibrate on the validation rows, and save to `out`.
 
@@ -123,7 +127,7 @@ def train_classifier(
     if not train or not validation:
         raise UsageError("a classifier needs rows to train on and rows to calibrate on")
     ids, held_out = (_encoded(rows, tokenizer, steps.max_length) for rows in (train, validation))
-    losses = _fit(model, ids, train, steps)
+    losses = _fit(model, ids, train, steps, progress)
     logits = _logits(model, held_out, steps.batch_size)
     labels = np.array([int(np.argmax(row.probabilities)) for row in validation])
     temperature = fit_temperature(logits, labels)
@@ -167,16 +171,22 @@ def _encoded(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length
 
 
 def _fit(
-    model: PreTrainedModel, ids: Sequence[Sequence[int]], rows: Sequence[Row], steps: ClassifierSteps
+    model: PreTrainedModel,
+    ids: Sequence[Sequence[int]],
+    rows: Sequence[Row],
+    steps: ClassifierSteps,
+    progress: Callable[[Progress], None] | None,
 ) -> list[float]:
     """Mean loss of every epoch."""
     order = torch.Generator().manual_seed(steps.seed)
     torch.manual_seed(steps.seed)  # dropout
     optimizer = torch.optim.AdamW(model.parameters(), lr=steps.learning_rate, weight_decay=steps.weight_decay)
-    total = -(-len(rows) // steps.batch_size) * steps.epochs
+    per_epoch = -(-len(rows) // steps.batch_size)
+    total = per_epoch * steps.epochs
     schedule = get_cosine_schedule_with_warmup(optimizer, int(total * steps.warmup), total)
     labels = torch.tensor([row.probabilities for row in rows])
     losses = []
+    told = Steps(total, per_epoch, progress)
     model.train()
     for _ in range(steps.epochs):
         summed = 0.0
@@ -188,7 +198,9 @@ def _fit(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            summed += loss.item() * len(batch)
+            mean = loss.item()
+            summed += mean * len(batch)
+            told.done(mean, sum(len(ids[at]) for at in batch.tolist()))
         losses.append(summed / len(rows))
     return losses
 

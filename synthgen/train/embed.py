@@ -8,7 +8,7 @@ and no common vocabulary; padding changes no vector.
 Axes: R texts of a batch, T tokens, H width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from synthgen.dataset import write_bytes
 from synthgen.errors import UsageError
 from synthgen.train.classify import padded
 from synthgen.train.losses.hidden import relational_distance
+from synthgen.train.metrics import Progress
+from synthgen.train.steps import Steps
 
 __all__ = ["EmbeddingReport", "EmbeddingSteps", "embed", "load_embedder", "save_embedder", "train_embedder"]
 
@@ -88,6 +90,8 @@ def train_embedder(
     validation: tuple[Sequence[str], NDArray[np.float32]],
     steps: EmbeddingSteps,
     out: Path | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
 ) -> EmbeddingReport:
     """Train on texts and the teacher's vectors of them, and save to `out`.
 
@@ -100,7 +104,7 @@ def train_embedder(
                 f"{len(texts)} texts with {len(vectors)} vectors: need one for each, and 3 at least"
             )
     before = _correlation(model, tokenizer, validation, steps)
-    losses = _fit(model, tokenizer, train, steps)
+    losses = _fit(model, tokenizer, train, steps, progress)
     after = _correlation(model, tokenizer, validation, steps)
     report = EmbeddingReport(len(train[0]), len(validation[0]), tuple(losses), before, after)
     if out is not None:
@@ -122,6 +126,7 @@ def _fit(
     tokenizer: PreTrainedTokenizerBase,
     train: tuple[Sequence[str], NDArray[np.float32]],
     steps: EmbeddingSteps,
+    progress: Callable[[Progress], None] | None,
 ) -> list[float]:
     """Mean loss of every epoch. A last batch of one text has no pair and is left out of its epoch."""
     texts, vectors = train[0], torch.from_numpy(train[1])
@@ -129,6 +134,9 @@ def _fit(
     torch.manual_seed(steps.seed)  # dropout
     optimizer = torch.optim.AdamW(model.parameters(), lr=steps.learning_rate)
     losses = []
+    batches, rest = divmod(len(texts), steps.batch_size)
+    per_epoch = batches + (rest > 1)
+    told = Steps(per_epoch * steps.epochs, per_epoch, progress)
     model.train()
     for _ in range(steps.epochs):
         of_epoch = []
@@ -142,6 +150,7 @@ def _fit(
             optimizer.step()
             optimizer.zero_grad()
             of_epoch.append(loss.item())
+            told.done(of_epoch[-1], 0)
         losses.append(float(np.mean(of_epoch)))
     return losses
 

@@ -208,8 +208,10 @@ def _format(path: Path) -> Format:
     else:
         rows = (row for _, row in read_rows(path) if not isinstance(row, BadRow))
         columns = {name for row in islice(rows, _PEEKED) for name in row}
+    if not columns:
+        raise SourceError(f"{path}: no rows found")
     format = find_format(columns)
     if format is None:
-        found = ", ".join(sorted(columns)) or "(none)"
+        found = ", ".join(sorted(columns))
         raise SourceError(f"{path}: no known format: found columns {found}; accepted: {ACCEPTED}")
     return format

@@ -70,7 +70,14 @@ class Captures:
                 "`loss.kd.tokenizer` (in the recipe: `hf` of the teacher)"
             )
         for source in sorted(sources):
-            require_same(load_tokenizer(source), student)
+            try:
+                teachers = load_tokenizer(source)
+            except UsageError as error:
+                raise UsageError(
+                    f"{error}; without it nothing proves that captured ids are the student's: name a local copy with "
+                    "`loss.kd.tokenizer`"
+                ) from error
+            require_same(teachers, student)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ def report_of(out: Path, request: Mapping[str, JSONValue], kind: Callable[..., R
     Raises:
         UsageError: the folder holds something else, or a student made from something else.
     """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file; name a folder with -o")
     if not out.exists() or not any(out.iterdir()):
         return None
     manifest = read_student_manifest(out)

@@ -43,13 +43,15 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     Raises:
         UsageError: there is none.
     """
+    if Path(source).is_file():
+        raise UsageError(f"{source}: is a file; name the folder of a checkpoint, or a hub id")
     name, _, revision = (source, "", "") if Path(source).exists() else source.partition("@")
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision or "main")
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{source}: its tokenizer cannot be loaded, so nothing proves that captured ids are the student's; name a "
-            f"local copy with `loss.kd.tokenizer` ({str(error).splitlines()[0]})"
+            f"{source}: no tokenizer can be loaded from there; name the folder of a checkpoint, or a hub id that can be "
+            f"reached ({str(error).splitlines()[0]})"
         ) from error
 
 

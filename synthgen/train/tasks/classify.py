@@ -3,6 +3,7 @@
 Rejected: cutting validation rows by text. All texts of a source row are on one side, as everywhere in the trainer.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from synthgen.train.base import source_of
 from synthgen.train.classify import ClassifierSteps, Row, load_classifier, save_classifier, train_classifier
 from synthgen.train.config import Loaded
 from synthgen.train.conversation import Conversation
+from synthgen.train.metrics import Progress
 from synthgen.train.reading import read_dataset, split
 from synthgen.train.student_folder import allowed, report_of, request_of
 from synthgen.train.tasks.config import ClassifyConfig
@@ -21,7 +23,13 @@ from synthgen.train.tokenizers import load_tokenizer
 __all__ = ["train_classification"]
 
 
-def train_classification(loaded: Loaded[ClassifyConfig], dataset: Path, out: Path) -> TaskReport:
+def train_classification(
+    loaded: Loaded[ClassifyConfig],
+    dataset: Path,
+    out: Path,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> TaskReport:
     """Train the classifier of a file on a dataset.
 
     Raises:
@@ -48,7 +56,7 @@ def train_classification(loaded: Loaded[ClassifyConfig], dataset: Path, out: Pat
     torch.manual_seed(config.seed)  # its head is drawn: the same file is the same student
     model = load_classifier(source, config.classes, tokenizer)
     steps = ClassifierSteps(**config.training.model_dump(), seed=config.seed)
-    trained = train_classifier(model, tokenizer, training, validation, steps)
+    trained = train_classifier(model, tokenizer, training, validation, steps, progress=progress)
     report = TaskReport(
         out,
         config.task,

@@ -48,10 +48,12 @@ def train_file(
     match _task(document):
         case "classify":
             classifier = validated(ClassifyConfig, document, folder)
-            return train_classification(classifier, dataset, out or Path("students") / classifier.config.name)
+            target = out or Path("students") / classifier.config.name
+            return train_classification(classifier, dataset, target, progress=progress)
         case "embed":
             embedder = validated(EmbedConfig, document, folder)
-            return train_embedding(embedder, dataset, out or Path("students") / embedder.config.name)
+            target = out or Path("students") / embedder.config.name
+            return train_embedding(embedder, dataset, target, progress=progress)
         case "on_policy":
             student = validated(OnPolicyStudent, document, folder)
             target = out or Path("students") / student.config.name

@@ -1,7 +1,7 @@
 """The whole way of an embedding student: texts and vectors in, a model out."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from synthgen.train.base import source_of
 from synthgen.train.config import Loaded
 from synthgen.train.conversation import Conversation
 from synthgen.train.embed import EmbeddingSteps, embed, load_embedder, save_embedder, train_embedder
+from synthgen.train.metrics import Progress
 from synthgen.train.reading import Dataset, read_dataset, split
 from synthgen.train.student_folder import allowed, report_of, request_of
 from synthgen.train.tasks.config import EmbedConfig
@@ -27,7 +28,13 @@ Vectors = NDArray[np.float32]
 _AT_ONCE = 32  # texts the teacher embeds in one pass
 
 
-def train_embedding(loaded: Loaded[EmbedConfig], dataset: Path, out: Path) -> TaskReport:
+def train_embedding(
+    loaded: Loaded[EmbedConfig],
+    dataset: Path,
+    out: Path,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> TaskReport:
     """Train the embedding model of a file on a dataset.
 
     Raises:
@@ -50,7 +57,7 @@ def train_embedding(loaded: Loaded[EmbedConfig], dataset: Path, out: Path) -> Ta
     model = load_embedder(source, tokenizer)
     steps = EmbeddingSteps(**config.training.model_dump(), seed=config.seed)
     sides = [([texts[at] for at in side], vectors[side]) for side in (training, validation)]
-    trained = train_embedder(model, tokenizer, sides[0], sides[1], steps)
+    trained = train_embedder(model, tokenizer, sides[0], sides[1], steps, progress=progress)
     numbers = {
         "loss": trained.losses[-1],
         "correlation_before": trained.correlation_before,
