@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-__all__ = ["VIEW", "Verdicts", "view_of"]
+__all__ = ["VIEW", "Verdicts", "nulls", "view_of"]
 
 VIEW = pl.Schema(
     {
@@ -47,8 +47,15 @@ class Verdicts:
 
 def view_of(frame: pl.DataFrame) -> pl.DataFrame:
     """The columns of the view; those the frame lacks are null."""
+    if frame.schema == VIEW:
+        return frame
     columns = [
         pl.col(name).cast(dtype) if name in frame.columns else pl.lit(None, dtype).alias(name)
         for name, dtype in VIEW.items()
     ]
     return frame.select(columns)
+
+
+def nulls(rows: int, dtype: pl.DataType | type[pl.DataType]) -> pl.Series:
+    """So many nulls."""
+    return pl.Series([None], dtype=dtype).new_from_index(0, rows)
