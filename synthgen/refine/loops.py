@@ -75,8 +75,10 @@ def loops_of(text: pl.Series, *, kernel: bool | None = None) -> Loops:
 
 def worth_compiling(text: pl.Series) -> bool:
     """Whether the compiled pass is there and worth the second that numba takes."""
+    if "numba" in sys.modules:
+        return True
     large = (text.str.len_bytes().sum() or 0) >= _WORTH_BYTES
-    return "numba" in sys.modules or (large and importlib.util.find_spec("numba") is not None)
+    return large and importlib.util.find_spec("numba") is not None
 
 
 def _in_numpy(texts: list[str]) -> Loops:
