@@ -133,7 +133,7 @@ def truncation(frame: pl.DataFrame, params: TruncationParams) -> Verdicts:
         reason = put(reason, fenced, unclosed)
     cut = frame["finish_reason"] == "length"
     if cut.any():
-        reason = put(reason, cut, pl.Series(["truncated"]).new_from_index(0, cut.sum()))
+        reason = put(reason, cut, pl.Series(["truncated"]).new_from_index(0, int(cut.sum())))
     return Verdicts(reason)
 
 
