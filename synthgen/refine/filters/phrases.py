@@ -185,9 +185,9 @@ _TEMPLATES = (
     r"\{\{-? *(?:instruction|response|input|prompt|question|context|user|system|messages?)\b[^{}\n]*\}\}",
     r"(?i)below is an instruction that describes a task",
 )
+_YOU_ARE = r"(?i)\A\W*you are an? (?:helpful|honest|friendly|knowledgeable|ai|expert)[\w ,]{0,40} assistant\b"
 _INSTRUCTIONS = (
     r"(?i)#(?:given|rewritten|created|new|the given) prompt#",
-    r"(?i)\A\W*you are an? (?:helpful|honest|friendly|knowledgeable|ai|expert)[\w ,]{0,40} assistant\b",
     r"(?i)\b(?:as|according to|per) (?:stated in |instructed in )?(?:the|my) (?:system|hidden|above) (?:prompt|instructions?)",
     r"(?i)\bmy (?:system prompt|instructions) (?:says?|tells?|states?|is|are)\b",
 )
@@ -232,10 +232,12 @@ _LEAKS = (
         _any(*_TEMPLATES),
         _any(f"(?:{_ASKS_ABOUT_TOKENS})", f"(?:{_ASKS_FOR_TEMPLATE})"),
     ),
+    # Apart from the others: to compile it takes longer than to look for all of them.
+    _Leak("leaked_instruction", "instructions", "you are an? ", _YOU_ARE, "(?i)prompt|assistant"),
     _Leak(
         "leaked_instruction",
         "instructions",
-        "prompt|instruction|assistant",
+        "prompt|instruction",
         _any(*_INSTRUCTIONS),
         "(?i)prompt|assistant",
     ),
@@ -278,11 +280,11 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
         lowered_of(frame)
         .alias("")
         .to_frame()
-        .select(pl.col("").str.contains(leak.signs).alias(leak.name) for leak in leaks)
+        .select(pl.col("").str.contains(leak.signs).alias(str(place)) for place, leak in enumerate(leaks))
     )
     reason, detail = nulls(frame.height, pl.String), nulls(frame.height, pl.String)
-    for leak in leaks:
-        maybe = signs[leak.name] & reason.is_null()
+    for some, leak in zip(signs, leaks, strict=True):
+        maybe = some & reason.is_null()
         if maybe.any():
             found = _leaked(frame.filter(maybe), leak)
             reason = put(
