@@ -137,6 +137,8 @@ def _reasons_of(rejected: list[_Said], rows: int) -> list[pl.Series]:
 
 def _scores_of(scored: list[_Said], rows: int) -> pl.Series:
     """The scores of each row, in the chain's order."""
+    if not scored:
+        return pl.Series([[]], dtype=RESULT["scores"]).new_from_index(0, rows)
     score_NK = np.zeros((rows, len(scored)))
     there_NK = np.zeros((rows, len(scored)), np.bool_)
     for k, said in enumerate(scored):
