@@ -6,9 +6,9 @@ with `prompt` and `completion`, a JSON list with `instruction` and `output`, or 
 against the plain-Python pieces in the same run, and the share of answers the chain keeps.
 
     python -m benchmarks.filters [--chain sft_default] [--data answers.jsonl] [--reference benchmark.jsonl] [--plain]
-        [--datatrove-python VENV/bin/python]
+        [--datatrove-python VENV/bin/python] [--data-juicer-python VENV/bin/python]
 
-With `--datatrove-python`, what datatrove's filters take and keep of the same answers (`benchmarks/filter_peers.py`).
+With the last two, what those tools' filters take and keep of the same answers (`benchmarks/filter_peers.py`).
 """
 
 import argparse
@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, help="a benchmark to stay clear of, with `prompt`")
     parser.add_argument("--plain", action="store_true", help="without numba, whose loading is not measured")
     parser.add_argument("--datatrove-python", help="the interpreter of a virtual environment with datatrove")
+    parser.add_argument("--data-juicer-python", help="the same with py-data-juicer")
     arguments = parser.parse_args()
     if not arguments.plain:
         with suppress(ImportError):
@@ -255,20 +256,21 @@ def main() -> None:
         extra = OURS_ALONE if name in sums else ()
         theirs, ours = sum(plain[part] for part in parts), sum(columns[part] for part in (*parts, *extra))
         print(f"{name:>16} {theirs * 1e6 / size_kb:8.1f} {ours * 1e6 / size_kb:8.1f} {theirs / ours:8.1f}")
-    if arguments.datatrove_python:
-        peers(arguments.datatrove_python, [text for _, text in pairs], size_kb)
+    for tool in ("datatrove", "data_juicer"):
+        if python := getattr(arguments, f"{tool}_python"):
+            peers(tool, python, [text for _, text in pairs], size_kb)
 
 
-def peers(python: str, texts: list[str], size_kb: float) -> None:
-    """datatrove's filters, in an environment of their own."""
+def peers(tool: str, python: str, texts: list[str], size_kb: float) -> None:
+    """Another tool's filters, in an environment of their own."""
     script = Path(__file__).with_name("filter_peers.py")
     done = subprocess.run(
-        [python, str(script)], input=json.dumps(texts), capture_output=True, text=True, check=False
+        [python, str(script), tool], input=json.dumps(texts), capture_output=True, text=True, check=False
     )
     if done.returncode:
-        print(f"datatrove: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        print(f"{tool}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return
-    print(f"{'datatrove':>24} {'us/kB':>8} {'kept':>8}")
+    print(f"{tool:>24} {'us/kB':>8} {'kept':>8}")
     for name, (seconds, kept) in json.loads(done.stdout.strip().splitlines()[-1]).items():
         print(f"{name:>24} {seconds * 1e6 / size_kb:8.1f} {kept / len(texts):8.2%}")
 

@@ -181,6 +181,12 @@ def test_pii_kinds_choose_what_rejects() -> None:
     assert judge("pii", view(row), {"kinds": ["iban"]}).reason.to_list() == [None]
 
 
+def test_personal_data_of_no_kind_is_kept() -> None:
+    row = {"completion": "Call 212-664-7665."}
+
+    assert judge("pii", view(row), {"kinds": []}).reason.to_list() == [None]
+
+
 def test_a_secret_is_not_repeated_in_its_verdict() -> None:
     verdicts = judge("secrets", view(*rows("secrets")))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from synthgen.refine.alphabet import DIGIT, EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD, Alphabet
 
-__all__ = ["Cut", "cut_texts", "numeric_tokens"]
+__all__ = ["Cut", "cut_texts", "flag_characters", "numeric_tokens"]
 
 _ALPHABET = Alphabet()
 _PAD = bytes(8)  # a word may be read eight bytes at a time
@@ -44,7 +44,7 @@ _DIGIT_TABLE = _table(WORD, digits=True)
 @dataclass(frozen=True, slots=True)
 class Cut:
     """`folded`: the texts with a line feed behind each, and eight bytes more. `first_T`, `end_T`: where tokens begin and
-    end in it; `text_T`: the text each stands in. `wide_W`, `entry_W`: where characters above ASCII begin, and their entries."""
+    end in it; `text_T`: the text each stands in. `end_N`: behind each text's line feed. `wide_W`, `entry_W`: where characters above ASCII begin, and their entries."""
 
     folded: bytes
     first_T: NDArray[np.int64]
@@ -52,6 +52,7 @@ class Cut:
     text_T: NDArray[np.int64]
     wide_W: NDArray[np.int64]
     entry_W: NDArray[np.uint32]
+    end_N: NDArray[np.int64]
 
 
 def cut_texts(texts: Sequence[str], *, characters: bool = False) -> Cut:
@@ -71,7 +72,7 @@ def cut_texts(texts: Sequence[str], *, characters: bool = False) -> Cut:
         first_T, end_T = _words(folded, byte_C, wide_W, kind_W)
     end_N = np.cumsum([len(part) + 1 for part in parts], dtype=np.int64)
     per_text_N = np.diff(np.searchsorted(first_T, end_N), prepend=0)
-    return Cut(folded, first_T, end_T, np.repeat(np.arange(len(texts)), per_text_N), wide_W, entry_W)
+    return Cut(folded, first_T, end_T, np.repeat(np.arange(len(texts)), per_text_N), wide_W, entry_W, end_N)
 
 
 def numeric_tokens(cut: Cut) -> NDArray[np.bool_]:
@@ -80,7 +81,7 @@ def numeric_tokens(cut: Cut) -> NDArray[np.bool_]:
     digits_W = cut.wide_W[cut.entry_W & np.uint32(DIGIT) != 0]
     if digits_W.size:
         byte_C = np.frombuffer(cut.folded, np.uint8)
-        _set(digit_C, byte_C, digits_W)
+        flag_characters(digit_C, byte_C, digits_W)
     numeric_T: NDArray[np.bool_] = digit_C[cut.first_T] != 0
     left_T = np.flatnonzero(numeric_T)
     at_L = cut.first_T[left_T]
@@ -130,11 +131,13 @@ def _folds_to_itself(
     return bool(not expands and (entry_W & np.uint32(POINT) == _points(byte_C, wide_W)).all())
 
 
-def _set(flag_C: NDArray[np.uint8], byte_C: NDArray[np.uint8], first_W: NDArray[np.int64]) -> None:
-    """Flag all bytes of the characters that begin there."""
+def flag_characters(
+    flag_C: NDArray[np.uint8], byte_C: NDArray[np.uint8], first_W: NDArray[np.int64], flag: int = 1
+) -> None:
+    """Give all bytes of the characters that begin there this flag."""
     size_W = _SIZE[byte_C[first_W]]
     for k in range(4):
-        flag_C[first_W[size_W > k] + k] = 1
+        flag_C[first_W[size_W > k] + k] = flag
 
 
 def _characters(
@@ -156,12 +159,12 @@ def _words(
     word_C1 = np.frombuffer(bytearray(b"\0" + folded.translate(_WORD_TABLE)), np.uint8)
     word_C = word_C1[1:]
     if wide_W.size:
-        _set(word_C, byte_C, wide_W[(kind_W == WORD) | (kind_W == MARK)])
+        flag_characters(word_C, byte_C, wide_W[(kind_W == WORD) | (kind_W == MARK)])
     edge_E = np.flatnonzero(word_C1[1:] != word_C1[:-1])
     first_T, end_T = edge_E[::2], edge_E[1::2]
     if (kind_W == MARK).any():  # marks alone are no word
         mark_C = np.zeros(byte_C.size, np.uint8)
-        _set(mark_C, byte_C, wide_W[kind_W == MARK])
+        flag_characters(mark_C, byte_C, wide_W[kind_W == MARK])
         before_C1 = np.append(0, np.cumsum(mark_C, dtype=np.int64))
         real_T = before_C1[end_T] - before_C1[first_T] < end_T - first_T
         first_T, end_T = first_T[real_T], end_T[real_T]

@@ -7,7 +7,7 @@ Rejected: one pass a measure. Cutting a text into words is most of the work, wha
 
 A line ends at a line break or at the end of a sentence; white space around it does not count.
 
-Axes: C folded characters of the batch, T tokens, G n-grams, R different n-grams, L lines, N texts.
+Axes: C folded bytes of the batch, W stretches or characters above ASCII, T tokens, G n-grams, R different n-grams, L lines, N texts.
 """
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
@@ -19,27 +19,28 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from synthgen.refine.alphabet import KIND_SHIFT, POINT, SPACE
+from synthgen.refine.cut import Cut, cut_texts, flag_characters
 from synthgen.refine.loops_rule import ENDS, KEY_SHIFT, LINE_BYTES, LONG, SHORT
 from synthgen.refine.shingles import (
     CHAR_BASE,
     F64,
     I64,
-    U32,
     Bools,
     Tokens,
     ngrams,
-    tokenise,
+    tokens_in,
 )
 
 __all__ = ["Loops", "loops_of", "worth_compiling"]
 
 _WORTH_BYTES = 8 << 20  # the compiled pass saves 0.1 s of CPU a megabyte, and numba takes about a second
 _PLACES = 8
-_SPACE, _END = 1, 2  # a line break is both
-_KIND_X = np.zeros(0x10000, np.uint8)
-_KIND_X[[point for point in range(0x3001) if chr(point).isspace()]] = _SPACE
-_KIND_X[[ord(end) for end in ENDS]] |= _END
-_KIND_BYTES = bytes(_KIND_X[:256])
+_SPACE, _END, _REST = 1, 2, 4  # a line break is both of the first; the rest of the bytes of an end
+_KIND_X = bytes(
+    _SPACE * chr(byte).isspace() | _END * (chr(byte) in ENDS) if byte < 128 else 0 for byte in range(256)
+)
+_WIDE_ENDS = np.array([ord(end) for end in ENDS if ord(end) >= 128], np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +71,29 @@ def loops_of(text: pl.Series, *, kernel: bool | None = None) -> Loops:
         from synthgen.refine.loops_kernel import compiled_loops
 
         return Loops(*compiled_loops(text))
-    return _in_numpy(text.to_list())
+    return _measured(cut_texts(text.to_list()))
 
 
 def worth_compiling(text: pl.Series) -> bool:
     """Whether the compiled pass is there and worth the second that numba takes."""
+    if "numba" in sys.modules:
+        return True
     large = (text.str.len_bytes().sum() or 0) >= _WORTH_BYTES
-    return "numba" in sys.modules or (large and importlib.util.find_spec("numba") is not None)
+    return large and importlib.util.find_spec("numba") is not None
 
 
-def _in_numpy(texts: list[str]) -> Loops:
-    """ASCII apart from the rest: a single other character makes arrays of four bytes a character."""
-    plain_N = np.fromiter((text.isascii() for text in texts), np.bool_, len(texts))
-    groups = [np.flatnonzero(plain_N), np.flatnonzero(~plain_N)]
-    parts = [_measured([texts[i] for i in group.tolist()]) for group in groups]
-    back = np.argsort(np.concatenate(groups), kind="stable")
-    return Loops(*(np.concatenate([getattr(part, name) for part in parts])[back] for name in Loops.__slots__))
-
-
-def _measured(texts: list[str]) -> Loops:
-    tokens = tokenise(texts)
-    words_N = np.bincount(tokens.text_T, minlength=len(texts))
+def _measured(cut: Cut) -> Loops:
+    tokens, texts = tokens_in(cut), cut.end_N.size
+    words_N = np.bincount(tokens.text_T, minlength=texts)
     text_R, size_R = _runs(tokens, LONG)
-    all_N = np.bincount(text_R, weights=size_R, minlength=len(texts))
-    dup_N = (all_N - np.bincount(text_R, minlength=len(texts))) / np.maximum(all_N, 1)
+    all_N = np.bincount(text_R, weights=size_R, minlength=texts)
+    dup_N = (all_N - np.bincount(text_R, minlength=texts)) / np.maximum(all_N, 1)
     text_R, size_R = _runs(tokens, SHORT)
-    top_N = np.zeros(len(texts), np.int64)
+    top_N = np.zeros(texts, np.int64)
     np.maximum.at(top_N, text_R, size_R)
     top_N[top_N == 1] = 0
     share_N = np.minimum(top_N * SHORT / np.maximum(words_N, 1), 1.0)
-    return Loops(words_N, dup_N, share_N, *_lines(texts))
+    return Loops(words_N, dup_N, share_N, *_lines(cut))
 
 
 def _runs(tokens: Tokens, n: int) -> tuple[I64, I64]:
@@ -110,42 +104,66 @@ def _runs(tokens: Tokens, n: int) -> tuple[I64, I64]:
     grams = ngrams(tokens, n)
     if grams.start_G.size == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    numbers_T1 = np.concatenate([[0], np.cumsum(tokens.numeric_T)])
-    worded_G = (numbers_T1[grams.start_G + n] - numbers_T1[grams.start_G]) * 2 <= n
-    text_G = grams.text_G[worded_G].astype(np.uint64)
-    key_G = np.sort((text_G << np.uint64(64 - KEY_SHIFT)) | (grams.hash_G[worded_G] >> np.uint64(KEY_SHIFT)))
+    key_G = grams.text_G.astype(np.uint64) << np.uint64(64 - KEY_SHIFT) | grams.hash_G >> np.uint64(KEY_SHIFT)
+    numbers_T1 = np.append(0, np.cumsum(tokens.numeric_T))
+    key_G = np.sort(key_G[(numbers_T1[grams.start_G + n] - numbers_T1[grams.start_G]) * 2 <= n])
     first_R = np.flatnonzero(np.diff(key_G, prepend=np.uint64(2**64 - 1)))
     return (key_G[first_R] >> np.uint64(64 - KEY_SHIFT)).astype(np.int64), np.diff(first_R, append=key_G.size)
 
 
-def _lines(texts: list[str]) -> tuple[F64, I64, I64]:
+def _lines(cut: Cut) -> tuple[F64, I64, I64]:
     """Share of repeated characters, number of repeats, and longest run without white space of every text."""
-    char_C, kind_C, start_N = _folded(texts)
-    solid_N = np.zeros(len(texts), np.int64)
+    byte_C = np.frombuffer(cut.folded, np.uint8)
+    kind_C, sizes = _kinds(cut, byte_C), _Sizes(byte_C, wide=cut.wide_W.size > 0)
+    texts = cut.end_N.size
+    solid_N = np.zeros(texts, np.int64)
     first_W, end_W = _stretches(kind_C & _SPACE == 0)
-    begin_N = np.searchsorted(first_W, start_N)
+    begin_N = np.searchsorted(first_W, np.append(0, cut.end_N)[:texts])
     filled_N = np.diff(begin_N, append=first_W.size) > 0
     if first_W.size:
-        solid_N[filled_N] = np.maximum.reduceat(end_W - first_W, begin_N[filled_N])
+        solid_N[filled_N] = np.maximum.reduceat(sizes.of(first_W, end_W), begin_N[filled_N])
     # A line's own characters: from its first to its last that is no white space.
     first_W, end_W = _stretches(kind_C == 0)
     stop_L = np.flatnonzero(kind_C & _END)
-    first_L = np.append(first_W, char_C.size)[np.searchsorted(first_W, np.append(0, stop_L)[: stop_L.size])]
+    first_L = np.append(first_W, byte_C.size)[np.searchsorted(first_W, np.append(0, stop_L)[: stop_L.size])]
     last_L = np.append(end_W, 0)[np.searchsorted(end_W, stop_L, side="right") - 1]
-    long_L = _bytes_between(char_C, first_L, last_L) >= LINE_BYTES
+    long_L = last_L - first_L >= LINE_BYTES
     first_L, last_L = first_L[long_L], last_L[long_L]
-    text_L, size_L = np.searchsorted(start_N, first_L, side="right") - 1, last_L - first_L
-    again_L = _again(char_C, first_L, size_L, text_L)
-    all_N = np.bincount(text_L, weights=size_L, minlength=len(texts))
-    repeated_N = np.bincount(text_L[again_L], weights=size_L[again_L], minlength=len(texts))
-    return repeated_N / np.maximum(all_N, 1), np.bincount(text_L[again_L], minlength=len(texts)), solid_N
+    text_L, size_L = np.searchsorted(cut.end_N, first_L, side="right"), sizes.of(first_L, last_L)
+    again_L = _again(byte_C, first_L, last_L - first_L, text_L)
+    all_N = np.bincount(text_L, weights=size_L, minlength=texts)
+    repeated_N = np.bincount(text_L[again_L], weights=size_L[again_L], minlength=texts)
+    return repeated_N / np.maximum(all_N, 1), np.bincount(text_L[again_L], minlength=texts), solid_N
 
 
-def _again(char_C: NDArray[np.uint8] | U32, first_L: I64, size_L: I64, text_L: I64) -> Bools:
+def _kinds(cut: Cut, byte_C: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What each byte is to a line; what stands behind the last text is white space."""
+    kind_C = np.frombuffer(bytearray(cut.folded.translate(_KIND_X)), np.uint8)
+    kind_C[cut.end_N[-1] if cut.end_N.size else 0 :] = _SPACE
+    space_W = cut.wide_W[cut.entry_W >> np.uint32(KIND_SHIFT) & np.uint32(7) == SPACE]
+    flag_characters(kind_C, byte_C, space_W, _SPACE)
+    end_W = cut.wide_W[np.isin(cut.entry_W & np.uint32(POINT), _WIDE_ENDS)]
+    flag_characters(kind_C, byte_C, end_W, _REST)
+    kind_C[end_W] = _END
+    return kind_C
+
+
+class _Sizes:
+    """Characters in stretches of bytes."""
+
+    def __init__(self, byte_C: NDArray[np.uint8], *, wide: bool) -> None:
+        self._before_C1 = np.append(0, np.cumsum(byte_C & 0xC0 != 0x80)) if wide else None
+
+    def of(self, first_L: I64, last_L: I64) -> I64:
+        before_C1 = self._before_C1
+        return last_L - first_L if before_C1 is None else before_C1[last_L] - before_C1[first_L]
+
+
+def _again(byte_C: NDArray[np.uint8], first_L: I64, size_L: I64, text_L: I64) -> Bools:
     """Which lines stood in their text before. Only those are compared that are alike in length and in a few places."""
     alike_L = size_L.astype(np.uint64)
     for place in range(_PLACES):
-        alike_L = alike_L * np.uint64(CHAR_BASE) + char_C[first_L + (size_L - 1) * place // (_PLACES - 1)]
+        alike_L = alike_L * np.uint64(CHAR_BASE) + byte_C[first_L + (size_L - 1) * place // (_PLACES - 1)]
     order = np.lexsort((alike_L, text_L))
     same = (alike_L[order[1:]] == alike_L[order[:-1]]) & (text_L[order[1:]] == text_L[order[:-1]])
     maybe_L = np.zeros(size_L.size, np.bool_)
@@ -153,36 +171,13 @@ def _again(char_C: NDArray[np.uint8] | U32, first_L: I64, size_L: I64, text_L: I
     again_L = np.zeros(size_L.size, np.bool_)
     seen: set[tuple[int, bytes]] = set()
     for line in np.flatnonzero(maybe_L).tolist():
-        said = int(text_L[line]), char_C[first_L[line] : first_L[line] + size_L[line]].tobytes()
+        said = int(text_L[line]), byte_C[first_L[line] : first_L[line] + size_L[line]].tobytes()
         again_L[line] = said in seen
         seen.add(said)
     return again_L
-
-
-def _folded(texts: list[str]) -> tuple[NDArray[np.uint8] | U32, NDArray[np.uint8], I64]:
-    """Case-folded characters of all texts, a line break behind each; what each of them is; where each text begins."""
-    joined = "\n".join([*texts, ""])
-    plain = joined.isascii()
-    folded = texts if plain else [text.casefold() for text in texts]
-    start_N = np.cumsum([0, *(len(text) + 1 for text in folded)], dtype=np.int64)[:-1]
-    if plain:
-        lowered = joined.lower().encode()
-        kinds = lowered.translate(_KIND_BYTES)
-        return np.frombuffer(lowered, np.uint8), np.frombuffer(kinds, np.uint8), start_N
-    char_C = np.frombuffer("\n".join([*folded, ""]).encode("utf-32-le", "replace"), np.uint32)
-    return char_C, _KIND_X[np.minimum(char_C, _KIND_X.size - 1)], start_N
 
 
 def _stretches(inside_C: Bools) -> tuple[I64, I64]:
     """Where each run of true values begins and ends; the last value is false."""
     edge_E = np.flatnonzero(np.diff(inside_C, prepend=False))
     return edge_E[::2], edge_E[1::2]
-
-
-def _bytes_between(char_C: NDArray[np.uint8] | U32, first_L: I64, last_L: I64) -> I64:
-    """UTF-8 bytes of stretches of characters; 0 or less where they end before they begin."""
-    if char_C.dtype == np.uint8:
-        return last_L - first_L
-    bytes_C1 = np.zeros(char_C.size + 1, np.int64)
-    np.cumsum(np.searchsorted([0x80, 0x800, 0x10000], char_C, side="right") + 1, out=bytes_C1[1:])
-    return bytes_C1[last_L] - bytes_C1[first_L]

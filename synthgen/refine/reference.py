@@ -215,19 +215,7 @@ def tokens_of(texts: pl.Series, *, kernel: bool | None = None) -> Tokens:
         from synthgen.refine.reference_kernel import compiled_words
 
         return compiled_words(texts)
-    listed = texts.to_list()
-    plain_N = np.fromiter((text.isascii() for text in listed), np.bool_, len(listed))
-    if plain_N.all():
-        return tokenise(listed)
-    # A single character beyond ASCII makes arrays of four bytes a character: those texts stand apart.
-    groups = [np.flatnonzero(plain_N), np.flatnonzero(~plain_N)]
-    parts = [tokenise([listed[i] for i in group.tolist()]) for group in groups]
-    text_T = np.concatenate([group[part.text_T] for group, part in zip(groups, parts, strict=True)])
-    order = np.argsort(text_T, kind="stable")
-    hash_T, numeric_T = (
-        np.concatenate([getattr(part, name) for part in parts])[order] for name in ("hash_T", "numeric_T")
-    )
-    return Tokens(hash_T, text_T[order], numeric_T)
+    return tokenise(texts.to_list())
 
 
 class Search:
@@ -237,6 +225,7 @@ class Search:
         self._tokens = tokens
         self._kernel = kernel if kernel is not None else "numba" in sys.modules
         self._sums: TokenSums | None = None
+        self._last: tuple[int, U64] | None = None  # one length, which two are asked for one behind the other
 
     def maybe(self, n: int, maybe_X: Bools) -> Ngrams:
         """The n-grams of which a reference may have some, by the low bits of their hashes."""
@@ -246,7 +235,9 @@ class Search:
 
             return compiled_hits(tokens, n, maybe_X)
         self._sums = self._sums or TokenSums(tokens.hash_T)
-        hash_A = self._sums.runs(n)  # of all places, also those across two texts
+        if self._last is None or self._last[0] != n:
+            self._last = n, self._sums.runs(n)
+        hash_A = self._last[1]  # of all places, also those across two texts
         start_K = np.flatnonzero(maybe_X[hash_A & np.uint64(maybe_X.size - 1)])
         start_K = start_K[tokens.text_T[start_K] == tokens.text_T[start_K + n - 1]]
         return Ngrams(hash_A[start_K], tokens.text_T[start_K], start_K)

@@ -4,7 +4,11 @@ In: a `Chain`, a frame of the view. Out: one line of verdict per row. Guarantees
 and each sees only the rows that are still alive; the same chain and frame give the same verdicts.
 Rejected: scoring all rows with all filters and deciding afterwards (the later filters are the expensive ones, and
 most rejected rows fail a cheap one).
+
+Axes: N rows (of the frame, or those a step saw), K steps that gave a score, F scores or flags, L rows that are listed.
 """
+
+# ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 
 from dataclasses import dataclass
 
@@ -13,7 +17,8 @@ import polars as pl
 
 from synthgen.refine.chain import Chain, ChainStep
 from synthgen.refine.filters.text import SHARED
-from synthgen.refine.verdict import VIEW, Verdicts, view_of
+from synthgen.refine.shingles import I64
+from synthgen.refine.verdict import VIEW, Verdicts, nulls, view_of
 
 __all__ = ["RESULT", "run_chain"]
 
@@ -32,9 +37,7 @@ RESULT = pl.Schema(
     }
 )
 _REASONS = ("stage", "reason", "score", "threshold", "detail")
-_REJECTED = pl.Schema({"row": pl.UInt32(), **{name: RESULT[name] for name in _REASONS}})
-_SCORED = pl.Schema({"row": pl.UInt32(), "name": pl.String(), "score": pl.Float64()})
-_FLAGGED = pl.Schema({"row": pl.UInt32(), "flags": pl.String()})
+_REJECTED = pl.Schema({name: RESULT[name] for name in _REASONS})
 
 
 def run_chain(chain: Chain, frame: pl.DataFrame) -> pl.DataFrame:
@@ -46,84 +49,135 @@ def run_chain(chain: Chain, frame: pl.DataFrame) -> pl.DataFrame:
         UsageError: a filter cannot do its work here, or a user's function failed on the whole frame.
     """
     alive = view_of(frame)
-    rows = pl.Series(np.arange(frame.height, dtype=np.uint32))  # of the frame, those that are alive
+    row_N = np.arange(frame.height)  # of the frame, those that are alive
     recalls = [place for place, step in enumerate(chain.steps) if step.filter == "score"]
-    rejected, scores, flags = ([pl.DataFrame(schema=schema)] for schema in (_REJECTED, _SCORED, _FLAGGED))
+    scored, rejected, flagged = list[_Said](), list[_Said](), list[_Said]()
     for place, step in enumerate(chain.steps):
         missing = [name for name in step.reads if name not in alive.columns]
         if missing:
             alive = alive.with_columns(SHARED[name](alive).alias(name) for name in missing)
-        said = _Said.of(step.run(alive, step.params), rows)
+        said = _Said.of(step, row_N, step.run(alive, step.params))
         if any(later > place for later in recalls):
             alive = _remember(step, alive, said.score)
         if said.score.null_count() < len(said.score):
-            scores.append(said.scores(step.id))
+            scored.append(said)
         # Most steps reject nobody: whatever is asked of a frame costs more than looking.
         if said.reason.null_count() == len(said.reason):
             continue
-        if step.on_reject == "flag":
-            flags.append(said.flags(step.id))
-            continue
-        rejected.append(said.rejected(step.id))
-        kept = said.reason.is_null()
-        alive, rows = alive.filter(kept), rows.filter(kept)
-    return _assemble(frame, pl.concat(rejected), pl.concat(scores), pl.concat(flags))
+        (flagged if step.on_reject == "flag" else rejected).append(said.hits())
+        if step.on_reject != "flag":
+            kept = said.reason.is_null()
+            alive, row_N = alive.filter(kept), row_N[kept.to_numpy()]
+    scores, flags = _scores_of(scored, frame.height), _flags_of(flagged, frame.height)
+    return pl.DataFrame(
+        [frame["id"].cast(pl.String), *_reasons_of(rejected, frame.height), scores, flags], schema=RESULT
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What one step said of the rows it saw."""
+    """What one step said of the rows it saw, or of some of them."""
 
-    rows: pl.Series
+    step: str
+    row_N: I64
     reason: pl.Series
     score: pl.Series
     threshold: pl.Series
     detail: pl.Series
 
     @staticmethod
-    def of(verdicts: Verdicts, rows: pl.Series) -> "_Said":
+    def of(step: ChainStep, row_N: I64, verdicts: Verdicts) -> "_Said":
         def column(series: pl.Series | None, dtype: pl.DataType) -> pl.Series:
             if series is None:
-                return pl.Series([None], dtype=dtype).new_from_index(0, len(rows))
+                return nulls(row_N.size, dtype)
             return series if series.dtype == dtype else series.cast(dtype)
 
         return _Said(
-            rows,
+            step.id,
+            row_N,
             column(verdicts.reason, pl.String()),
             column(verdicts.score, pl.Float64()),
             column(verdicts.threshold, pl.Float64()),
             column(verdicts.detail, pl.String()),
         )
 
-    def scores(self, step: str) -> pl.DataFrame:
-        there = self.score.is_not_null()
-        score = self.score.filter(there)
-        name = pl.Series([step], dtype=pl.String).new_from_index(0, len(score))
-        return pl.DataFrame({"row": self.rows.filter(there), "name": name, "score": score})
-
-    def flags(self, step: str) -> pl.DataFrame:
+    def hits(self) -> "_Said":
+        """Of the rows with a reason."""
         hit = self.reason.is_not_null()
-        reasons = self.reason.filter(hit)
-        return pl.DataFrame({"row": self.rows.filter(hit), "flags": f"{step}:" + reasons})
+        columns = (column.filter(hit) for column in (self.reason, self.score, self.threshold, self.detail))
+        return _Said(self.step, self.row_N[hit.to_numpy()], *columns)
 
-    def rejected(self, step: str) -> pl.DataFrame:
-        hit = self.reason.is_not_null()
-        columns = {"row": self.rows, "reason": self.reason, "score": self.score, "threshold": self.threshold,
-                   "detail": self.detail}  # fmt: skip
-        # A fact has no measure of its own: found once where nothing of the kind is allowed.
-        fact = pl.col("score").is_null()
-        return (
-            pl.DataFrame({name: column.filter(hit) for name, column in columns.items()})
-            .select(
-                "row",
-                "reason",
-                stage=pl.lit(f"filter:{step}"),
-                score=pl.when(fact).then(1.0).otherwise("score"),
-                threshold=pl.when(fact).then(0.0).otherwise("threshold"),
-                detail="detail",
-            )
-            .select(_REJECTED.names())
+
+def _reasons_of(rejected: list[_Said], rows: int) -> list[pl.Series]:
+    """The columns `_REASONS`."""
+    if not rejected:
+        return [nulls(rows, dtype) for dtype in _REJECTED.values()]
+    # A fact has no measure of its own: found once where nothing of the kind is allowed.
+    fact = pl.col("score").is_null()
+    frames = [
+        pl.DataFrame(
+            {
+                "stage": pl.Series([f"filter:{said.step}"], dtype=pl.String).new_from_index(
+                    0, said.row_N.size
+                ),
+                "reason": said.reason,
+                "score": said.score,
+                "threshold": said.threshold,
+                "detail": said.detail,
+            }
         )
+        for said in rejected
+    ]
+    place_N = _places(np.concatenate([said.row_N for said in rejected]), rows)
+    measured = pl.concat(frames).with_columns(
+        score=pl.col("score").fill_null(1.0), threshold=pl.when(fact).then(0.0).otherwise("threshold")
+    )
+    return measured.select(pl.all().gather(place_N)).get_columns()
+
+
+def _scores_of(scored: list[_Said], rows: int) -> pl.Series:
+    """The scores of each row, in the chain's order."""
+    if not scored:
+        return pl.Series([[]], dtype=RESULT["scores"]).new_from_index(0, rows)
+    score_NK = np.zeros((rows, len(scored)))
+    there_NK = np.zeros((rows, len(scored)), np.bool_)
+    for k, said in enumerate(scored):
+        score_NK[said.row_N, k] = said.score.to_numpy()
+        there_NK[said.row_N, k] = said.score.is_not_null().to_numpy()
+    row_F, step_F = np.nonzero(there_NK)
+    names = pl.Series([said.step for said in scored], dtype=pl.String)
+    found = pl.DataFrame({"name": names.gather(step_F), "score": score_NK[there_NK]})
+    return _listed(row_F, found.to_struct(), rows, RESULT["scores"])
+
+
+def _flags_of(flagged: list[_Said], rows: int) -> pl.Series:
+    """The flags of each row, in the chain's order."""
+    if not flagged:
+        return pl.Series([[]], dtype=RESULT["flags"]).new_from_index(0, rows)
+    row_F = np.concatenate([said.row_N for said in flagged])
+    order = np.argsort(row_F, kind="stable")
+    found = pl.concat([f"{said.step}:" + said.reason for said in flagged])
+    return _listed(row_F[order], found.gather(order), rows, RESULT["flags"])
+
+
+def _listed(row_F: I64, values: pl.Series, rows: int, dtype: pl.DataType) -> pl.Series:
+    """The values of each row as a list; `row_F`, ascending, says whose each is."""
+    # Sorted groups are cut out one behind the other; a frame that is not known to be sorted is hashed.
+    grouped = pl.DataFrame({"row": pl.Series(row_F).set_sorted(), "value": values})
+    lists = grouped.group_by("row", maintain_order=True).agg("value")["value"]
+    if len(lists) < rows:
+        owner_L = row_F[np.diff(row_F, prepend=-1) > 0]
+        lists = pl.concat([lists, pl.Series([[]], dtype=dtype)]).gather(
+            _places(owner_L, rows).fill_null(len(lists))
+        )
+    return lists
+
+
+def _places(row_L: I64, rows: int) -> pl.Series:
+    """For every row, where it stands among these; null where it does not."""
+    place_N = np.full(rows, -1)
+    place_N[row_L] = np.arange(row_L.size)
+    return pl.Series(place_N).replace(-1, None)
 
 
 def _remember(step: ChainStep, alive: pl.DataFrame, score: pl.Series) -> pl.DataFrame:
@@ -132,23 +186,3 @@ def _remember(step: ChainStep, alive: pl.DataFrame, score: pl.Series) -> pl.Data
     listed = pl.when(score.is_not_null()).then(pl.concat_list(new)).otherwise(pl.lit([], VIEW["scores"]))
     none = pl.lit([], VIEW["scores"])
     return alive.with_columns(scores=pl.concat_list(pl.col("scores").fill_null(none), listed))
-
-
-def _assemble(
-    frame: pl.DataFrame, rejected: pl.DataFrame, scores: pl.DataFrame, flags: pl.DataFrame
-) -> pl.DataFrame:
-    # Rows of later steps come later, so lists are in the chain's order.
-    listed = scores.lazy().select("row", scores=pl.struct("name", "score"))
-    parts = (
-        (rejected, rejected.lazy(), _REASONS),
-        (scores, listed.group_by("row", maintain_order=True).agg(pl.all()), ("scores",)),
-        (flags, flags.lazy().group_by("row", maintain_order=True).agg(pl.all()), ("flags",)),
-    )
-    out = frame.lazy().select(pl.col("id").cast(pl.String)).with_row_index("row")
-    for found, part, names in parts:
-        if found.height:
-            out = out.join(part, on="row", how="left", maintain_order="left")
-        else:
-            out = out.with_columns(pl.lit(None, RESULT[name]).alias(name) for name in names)
-    empty = [pl.col(name).fill_null(pl.lit([], RESULT[name])) for name in ("scores", "flags")]
-    return out.with_columns(empty).select(RESULT.names()).collect().cast(RESULT)

@@ -47,6 +47,7 @@ __all__ = [
     "sign_corners",
     "sign_hashes",
     "tokenise",
+    "tokens_in",
     "words_of",
 ]
 
@@ -98,7 +99,11 @@ class Shingles:
 
 def tokenise(texts: Sequence[str], *, characters: bool = False) -> Tokens:
     """All tokens of all texts, in order. With `characters`, every character but white space is a token."""
-    cut = cut_texts(texts, characters=characters)
+    return tokens_in(cut_texts(texts, characters=characters))
+
+
+def tokens_in(cut: Cut) -> Tokens:
+    """The tokens of texts that are cut already."""
     return Tokens(_hashed(cut), cut.text_T, numeric_tokens(cut))
 
 

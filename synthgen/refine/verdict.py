@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-__all__ = ["VIEW", "Verdicts", "view_of"]
+__all__ = ["VIEW", "Verdicts", "above", "below", "nulls", "view_of"]
 
 VIEW = pl.Schema(
     {
@@ -47,8 +47,36 @@ class Verdicts:
 
 def view_of(frame: pl.DataFrame) -> pl.DataFrame:
     """The columns of the view; those the frame lacks are null."""
+    if frame.schema == VIEW:
+        return frame
     columns = [
         pl.col(name).cast(dtype) if name in frame.columns else pl.lit(None, dtype).alias(name)
         for name, dtype in VIEW.items()
     ]
     return frame.select(columns)
+
+
+def nulls(rows: int, dtype: pl.DataType | type[pl.DataType]) -> pl.Series:
+    """So many nulls."""
+    return pl.Series([None], dtype=dtype).new_from_index(0, rows)
+
+
+def above(score: pl.Series, bound: float, reason: str) -> Verdicts:
+    """Rejects what scores above the bound."""
+    return _judged(score, score > bound, bound, reason)
+
+
+def below(score: pl.Series, bound: float, reason: str) -> Verdicts:
+    """Rejects what scores below the bound; null is no score."""
+    return _judged(score, score < bound, bound, reason)
+
+
+def _judged(score: pl.Series, hit: pl.Series, bound: float, reason: str) -> Verdicts:
+    if not hit.any():  # as in nearly every batch
+        return Verdicts(nulls(len(score), pl.String), score)
+    out = (
+        hit.alias("hit")
+        .to_frame()
+        .select(reason=pl.when("hit").then(pl.lit(reason)), threshold=pl.when("hit").then(pl.lit(bound)))
+    )
+    return Verdicts(out["reason"], score, threshold=out["threshold"])

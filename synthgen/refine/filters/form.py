@@ -25,7 +25,8 @@ from pydantic import Field
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import Strict
 from synthgen.refine.filters.text import PROSE, completion, prose_of
-from synthgen.refine.verdict import Verdicts
+from synthgen.refine.shingles import I64
+from synthgen.refine.verdict import Verdicts, below, nulls
 from synthgen.types import JSONValue
 
 __all__ = [
@@ -121,41 +122,44 @@ class SymbolsParams(Strict):
 
 def symbols(frame: pl.DataFrame, params: SymbolsParams) -> Verdicts:
     """Prose of little but punctuation and symbols. Code, tables, formulae and JSON are not looked at."""
-    text = _counted(prose_of(frame))
-    size, share = pl.col("size"), pl.col("letters") / pl.col("size")
-    enough = size >= params.min_chars
-    scored = text.select(score=pl.when(enough).then(share))
-    hit = pl.col("score") < params.min_share
-    out = scored.select(
-        reason=pl.when(hit).then(pl.lit("symbols")).cast(pl.String),
-        score="score",
-        threshold=pl.when(hit).then(pl.lit(params.min_share)),
+    size_N, letters_N = _counted(prose_of(frame))
+    share_N = np.divide(letters_N, size_N, out=np.zeros(frame.height), where=size_N > 0)
+    enough = pl.Series(size_N >= params.min_chars)
+    return below(
+        pl.Series(share_N).zip_with(enough, nulls(frame.height, pl.Float64)), params.min_share, "symbols"
     )
-    return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
 
 
-def _counted(text: pl.Series) -> pl.DataFrame:
-    """`size`: characters that are no white space; `letters`: letters, marks and digits among them.
+def _counted(text: pl.Series) -> tuple[I64, I64]:
+    """Characters that are no white space, and letters, marks and digits among them.
 
     ASCII is looked up byte by byte, all texts at once; the other characters are few in most texts, and counted by
     expressions where there are any.
     """
-    rows = pl.DataFrame({"text": text}).with_columns(
-        bytes=pl.col("text").str.len_bytes().cast(pl.Int64),
-        plain=pl.col("text").str.len_bytes() == pl.col("text").str.len_chars(),
-    )
-    byte_C = np.frombuffer("".join(text.to_list()).encode(), np.uint8)
-    filled_N = rows["bytes"].to_numpy() > 0
-    first_N = np.cumsum(rows["bytes"].to_numpy()) - rows["bytes"].to_numpy()
-    sum_N = np.zeros(len(text), np.int64)
+    listed = text.to_list()
+    parts = [part.encode() for part in listed]
+    bytes_N = np.fromiter(map(len, parts), np.int64, len(parts))
+    byte_C = np.frombuffer(b"".join(parts), np.uint8)
+    filled_N = bytes_N > 0
+    first_N = np.cumsum(bytes_N) - bytes_N
+    sum_N = np.zeros(len(parts), np.int64)
     if byte_C.size:
         sum_N[filled_N] = np.add.reduceat(_WEIGHT[byte_C], first_N[filled_N], dtype=np.int64)
-    other = pl.when(~pl.col("plain")).then("text")
-    return rows.select(
-        size=pl.Series(sum_N >> 32) + other.str.count_matches(r"[^\s\x00-\x7F]").fill_null(0),
-        letters=pl.Series(sum_N & 0xFFFFFFFF)
-        + other.str.count_matches(r"[[\p{L}\p{M}\p{N}]&&[^\x00-\x7F]]").fill_null(0),
-    )
+    size_N, letters_N = sum_N >> 32, sum_N & 0xFFFFFFFF
+    other_N = bytes_N > np.fromiter(map(len, listed), np.int64, len(parts))
+    if other_N.any():
+        counts = (
+            text.alias("")
+            .to_frame()
+            .filter(other_N)
+            .select(
+                size=pl.col("").str.count_matches(r"[^\s\x00-\x7F]"),
+                letters=pl.col("").str.count_matches(r"[[\p{L}\p{M}\p{N}]&&[^\x00-\x7F]]"),
+            )
+        )
+        size_N[other_N] += counts["size"].to_numpy()
+        letters_N[other_N] += counts["letters"].to_numpy()
+    return size_N, letters_N
 
 
 class ToolCallsParams(Strict):

@@ -12,14 +12,25 @@ Rejected: phrase lists over the whole text (they drop fiction, e-mail drafts and
 openers such as "Sure! Here is", which are style, not damage.
 """
 
+from typing import Literal, NamedTuple
+
 import numpy as np
 import polars as pl
 from pydantic import Field
 
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import Strict
-from synthgen.refine.filters.text import completion, head, prompt, put, unquoted, word_count
-from synthgen.refine.verdict import Verdicts
+from synthgen.refine.filters.text import (
+    LOWERED,
+    completion,
+    head,
+    lowered_of,
+    prompt,
+    put,
+    unquoted,
+    word_count,
+)
+from synthgen.refine.verdict import Verdicts, above, nulls
 
 __all__ = [
     "ECHO",
@@ -34,7 +45,7 @@ __all__ = [
 ]
 
 
-_SIGN = "([a-z]{6,})"  # of lowered texts, by which an echo is suspected
+_SIGN = "([a-z]{4,})"  # of lowered texts, by which an echo is suspected
 
 
 def _any(*alternatives: str) -> str:
@@ -136,23 +147,24 @@ def refusal(frame: pl.DataFrame, params: RefusalParams) -> Verdicts:
     beginning = frame.select(completion().str.strip_chars().str.head(4 * params.chars)).to_series()
     start = unquoted(beginning).to_frame("start").select(head(pl.col("start"), params.chars))
     said = start.select(
-        frame["finish_reason"].fill_null("").alias("finish"),
+        frame["finish_reason"],
         refused=pl.col("start").str.contains(_any(*_REFUSALS)),
         model=pl.col("start").str.contains(_any(*_SELF)),
     )
-    if said["refused"].any():
+    refused = said["refused"]
+    if refused.any():
         letter = completion().str.strip_chars().str.to_lowercase().str.contains(_LETTER)
-        said = said.with_columns(refused=said["refused"] & ~frame.select(letter).to_series())
-    finish = pl.col("finish")
+        said = said.with_columns(put(refused, refused, ~frame.filter(refused).select(letter).to_series()))
+    finish = pl.col("finish_reason")
     reason = (
         pl.when(finish == "content_filter")
         .then(pl.lit("content_filter"))
-        .when((finish == "refusal") | pl.col("refused"))
+        .when((finish == "refusal").fill_null(False) | pl.col("refused"))
         .then(pl.lit("refusal"))
         .when("model")
         .then(pl.lit("self_reference"))
     )
-    return Verdicts(said.select(reason=reason.cast(pl.String))["reason"])
+    return Verdicts(said.select(reason=reason)["reason"])
 
 
 _TOKENS = (
@@ -173,9 +185,9 @@ _TEMPLATES = (
     r"\{\{-? *(?:instruction|response|input|prompt|question|context|user|system|messages?)\b[^{}\n]*\}\}",
     r"(?i)below is an instruction that describes a task",
 )
+_YOU_ARE = r"(?i)\A\W*you are an? (?:helpful|honest|friendly|knowledgeable|ai|expert)[\w ,]{0,40} assistant\b"
 _INSTRUCTIONS = (
     r"(?i)#(?:given|rewritten|created|new|the given) prompt#",
-    r"(?i)\A\W*you are an? (?:helpful|honest|friendly|knowledgeable|ai|expert)[\w ,]{0,40} assistant\b",
     r"(?i)\b(?:as|according to|per) (?:stated in |instructed in )?(?:the|my) (?:system|hidden|above) (?:prompt|instructions?)",
     r"(?i)\bmy (?:system prompt|instructions) (?:says?|tells?|states?|is|are)\b",
 )
@@ -185,20 +197,64 @@ _PLACEHOLDERS = (
     r"\[(?i:einfügen|hier einfügen|insérer|insertar|inserir)\b[^\]\n]{0,80}\]",
     r"(?i)\bTODO: ?(?:write|add|fill|complete|insert)\b",
 )
-# Every match of the above, and of a filler text, has one of these; ASCII case does not count.
-_LEAKAGE_SIGNS = (
-    "<|im_", "<|end", "<|begin_", "<|eo", "<|start_", "<|user", "<|assistant", "<|system", "<|python",
-    "<|fim_", "<|tool_", "inst]", "sys>>", "_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "<｜", "[mask]",
-    "[pad]", "[cls]", "[sep]", "<0x", "<s>", "</s>", "#response", "# response", "#input", "# input", "{{",
-    "<no", "[ins", "[enter", "[add", "[fill", "[put", "[include", "[replace", "[einf", "[hier", "<insert",
-    "<enter", "<fill", "todo:", "instruction", "prompt", "assistant", "lorem",
-)  # fmt: skip
 _ASKS_FOR_TEMPLATE = (
     r"(?i)\btemplate|placeholder|fill[- ]in|\bblanks?\b|vorlage|platzhalter|modèle|plantilla|marcador|"
     r"modelo|模板|占位|テンプレート|шаблон|قالب"
 )
 _ASKS_ABOUT_TOKENS = (
     r"(?i)special tokens?|chat template|tokenizer|tokeniser|<\||\[INST\]|chatml|end-of-sequence|eos"
+)
+
+
+class _Leak(NamedTuple):
+    """`signs`: what every match has, in lower case; `excuse`: a prompt that may have such an answer."""
+
+    name: Literal["template_token", "template_text", "leaked_instruction", "placeholder", "lorem_ipsum"]
+    param: str
+    signs: str
+    pattern: str
+    excuse: str
+
+
+# In the order in which they give a reason.
+_LEAKS = (
+    _Leak(
+        "template_token",
+        "tokens",
+        r"\[(?:/?inst|mask|pad|cls|sep)\]|<(?:[|｜<]|0x|/?s>|(?:start|end)_of|(?:bos|eos|pad|unk)>)",
+        _any(*_TOKENS),
+        _ASKS_ABOUT_TOKENS,
+    ),
+    _Leak(
+        "template_text",
+        "templates",
+        r"##|\{\{|<no ?(?:in|out)put>|below is an instruction",
+        _any(*_TEMPLATES),
+        _any(f"(?:{_ASKS_ABOUT_TOKENS})", f"(?:{_ASKS_FOR_TEMPLATE})"),
+    ),
+    # Apart from the others: to compile it takes longer than to look for all of them.
+    _Leak("leaked_instruction", "instructions", "you are an? ", _YOU_ARE, "(?i)prompt|assistant"),
+    _Leak(
+        "leaked_instruction",
+        "instructions",
+        "prompt|instruction",
+        _any(*_INSTRUCTIONS),
+        "(?i)prompt|assistant",
+    ),
+    _Leak(
+        "placeholder",
+        "placeholders",
+        r"[<\[](?:insert|enter|add|fill|put|include|replace|einf|hier|ins)|todo:",
+        _any(*_PLACEHOLDERS),
+        _ASKS_FOR_TEMPLATE,
+    ),
+    _Leak(
+        "lorem_ipsum",
+        "lorem_ipsum",
+        "lorem",
+        r"(?i)\blorem ipsum dolor\b",
+        rf"{_ASKS_FOR_TEMPLATE}|(?i)lorem|dummy|filler|blindtext|faux.texte|relleno",
+    ),
 )
 
 
@@ -219,45 +275,32 @@ def leakage(frame: pl.DataFrame, params: LeakageParams) -> Verdicts:
     A prompt that asks for a template, for filler text or about special tokens may have what it asks for.
     `detail` is the offending text.
     """
-    signs = completion().str.contains_any(list(_LEAKAGE_SIGNS), ascii_case_insensitive=True)
-    maybe = frame.select(signs.alias("")).to_series()
-    none = pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
-    if not maybe.any():
-        return Verdicts(none)
-    found = _leaked(frame.filter(maybe), params)
-    return Verdicts(put(none, maybe, found["reason"]), detail=put(none, maybe, found["detail"]))
+    leaks = [leak for leak in _LEAKS if getattr(params, leak.param)]
+    signs = (
+        lowered_of(frame)
+        .alias("")
+        .to_frame()
+        .select(pl.col("").str.contains(leak.signs).alias(str(place)) for place, leak in enumerate(leaks))
+    )
+    reason, detail = nulls(frame.height, pl.String), nulls(frame.height, pl.String)
+    for some, leak in zip(signs, leaks, strict=True):
+        maybe = some & reason.is_null()
+        if maybe.any():
+            found = _leaked(frame.filter(maybe), leak)
+            reason = put(
+                reason, maybe, pl.select(pl.when(found.is_not_null()).then(pl.lit(leak.name))).to_series()
+            )
+            detail = put(detail, maybe, found)
+    return Verdicts(reason, detail=detail)
 
 
-def _leaked(frame: pl.DataFrame, params: LeakageParams) -> pl.DataFrame:
-    """`reason` and `detail`."""
-    asked = prompt()
-    texts = frame.select("prompt", spoken=unquoted(frame.select(completion()).to_series()))
-    spoken = pl.col("spoken")
-    # Case-blind phrases cost twenty times a search for the one word each of them has.
-    instructing = pl.when(spoken.str.contains("(?i)prompt|instruction|assistant")).then(spoken)
-    wants_template = asked.str.contains(_ASKS_FOR_TEMPLATE)
-    about_tokens = asked.str.contains(_ASKS_ABOUT_TOKENS)
-    wants_filler = wants_template | asked.str.contains(r"(?i)lorem|dummy|filler|blindtext|faux.texte|relleno")
-    classes = (
-        ("template_token", _TOKENS, params.tokens, ~about_tokens),
-        ("template_text", _TEMPLATES, params.templates, ~about_tokens & ~wants_template),
-        (
-            "leaked_instruction",
-            _INSTRUCTIONS,
-            params.instructions,
-            ~asked.str.contains("(?i)prompt|assistant"),
-        ),
-        ("placeholder", _PLACEHOLDERS, params.placeholders, ~wants_template),
-        ("lorem_ipsum", (r"(?i)\blorem ipsum dolor\b",), params.lorem_ipsum, ~wants_filler),
-    )
-    found = texts.select(
-        pl.when(allowed & wanted)
-        .then((instructing if name == "leaked_instruction" else spoken).str.extract(f"({_any(*patterns)})"))
-        .alias(name)
-        for name, patterns, wanted, allowed in classes
-    )
-    names = [pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in found.columns]
-    return found.select(reason=pl.coalesce(names).cast(pl.String), detail=pl.coalesce(found.columns))
+def _leaked(frame: pl.DataFrame, leak: _Leak) -> pl.Series:
+    """What leaked into each completion, or null."""
+    found = unquoted(frame.select(completion()).to_series()).str.extract(f"({leak.pattern})")
+    if (there := found.is_not_null()).any():
+        excused = frame.filter(there).select(prompt().str.contains(leak.excuse)).to_series()
+        found = put(found, there, found.filter(there).zip_with(~excused, nulls(len(excused), pl.String)))
+    return found
 
 
 class EchoParams(Strict):
@@ -278,12 +321,7 @@ def echo(frame: pl.DataFrame, params: EchoParams) -> Verdicts:
     score = pl.Series("score", np.zeros(frame.height))
     if maybe.any():
         score = put(score, maybe, _echoed(frame.filter(maybe), params))
-    hit = pl.col("score") > params.max_share
-    out = score.to_frame().with_columns(
-        reason=pl.when(hit).then(pl.lit("echo")).cast(pl.String),
-        threshold=pl.when(hit).then(pl.lit(params.max_share)),
-    )
-    return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
+    return above(score, params.max_share, "echo")
 
 
 def _echoed(frame: pl.DataFrame, params: EchoParams) -> pl.Series:
@@ -310,7 +348,7 @@ def _completed() -> pl.Expr:
 
 def _maybe_echo(frame: pl.DataFrame) -> pl.Series:
     """Whether the completion has a run of letters from either half of the prompt: cheap, and few other answers do."""
-    texts = frame.select(asked=prompt().str.to_lowercase(), answer=completion().str.to_lowercase())
+    texts = frame.select(asked=prompt().str.to_lowercase(), answer=lowered_of(frame))
     asked, answer = pl.col("asked"), pl.col("answer")
     halves = (asked, asked.str.slice(asked.str.len_chars() // 2))
     # Where there is no such run (other scripts, short words), nothing speaks against it.
@@ -327,5 +365,5 @@ def _plain(text: pl.Expr) -> pl.Expr:
 
 
 REFUSAL = Plugin("refusal", RefusalParams, refusal)
-LEAKAGE = Plugin("leakage", LeakageParams, leakage)
-ECHO = Plugin("echo", EchoParams, echo, version=2)
+LEAKAGE = Plugin("leakage", LeakageParams, leakage, reads=(LOWERED,))
+ECHO = Plugin("echo", EchoParams, echo, version=2, reads=(LOWERED,))

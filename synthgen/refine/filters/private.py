@@ -23,8 +23,8 @@ import polars as pl
 
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import Strict
-from synthgen.refine.filters.text import completion
-from synthgen.refine.verdict import Verdicts
+from synthgen.refine.filters.text import completion, put
+from synthgen.refine.verdict import Verdicts, nulls
 
 __all__ = ["PII", "SECRETS", "PiiKind", "PiiParams", "SecretsParams", "pii", "private_values", "secrets"]
 
@@ -33,6 +33,19 @@ Check = Callable[[str], bool]
 
 # What every match of the patterns below has: cheap to look for, and absent from nearly all texts.
 _GATES = {
+    "secret_aws": "AKIA|ASIA|ABIA|ACCA",
+    "secret_github": "gh[pousr]_|github_pat_",
+    "secret_anthropic": "sk-ant",
+    "secret_openai": "sk-(?:proj|svcacct|admin|[A-Za-z0-9]{20})",
+    "secret_slack": "xox|hooks[.]slack",
+    "secret_google": "AIza|GOCSPX-|ya29[.]",
+    "secret_stripe": "k_live_",
+    "secret_huggingface": "hf_",
+    "secret_gitlab": "glpat-",
+    "secret_npm": "npm_",
+    "secret_pypi": "pypi-AgE",
+    "secret_jwt": "eyJ",
+    "secret_private_key": "PRIVATE KEY",
     "pii_credit_card": r"\d(?:[ -]?\d){3}(?:[ -]?\d){3}(?:[ -]?\d){6}",
     "pii_iban": r"[A-Z]{2}\d{2} ?[A-Z0-9]{4}",
     "pii_us_ssn": r"\d-\d{2}-\d",
@@ -109,22 +122,28 @@ def pii(frame: pl.DataFrame, params: PiiParams) -> Verdicts:
 
 
 def _verdicts(frame: pl.DataFrame, kinds: dict[str, tuple[str, Check]]) -> Verdicts:
-    """The first kind with a valid match; candidates are found in one columnar pass, checks run on those alone."""
-    text = completion()
-    found = frame.select(_matches(text, name, pattern).alias(name) for name, (pattern, _) in kinds.items())
-    reason: list[str | None] = [None] * frame.height
+    """The first kind with a valid match; candidates are found in columnar passes, checks run on those alone."""
+    reason = nulls(frame.height, pl.String)
+    if not kinds:
+        return Verdicts(reason)
+    # One pass for what any kind must have: polars keeps 32 patterns compiled, and compiles the others for every batch.
+    gates = "|".join(_GATES[name] for name in kinds)
+    maybe = frame.select(completion().str.contains(gates)).to_series()
+    if not maybe.any():
+        return Verdicts(reason)
+    found = frame.filter(maybe).select(
+        pl.when(completion().str.contains(_GATES[name]))
+        .then(completion())
+        .str.extract_all(pattern)
+        .alias(name)
+        for name, (pattern, _) in kinds.items()
+    )
+    said: list[str | None] = [None] * found.height
     for name, (_, check) in kinds.items():
-        hits = found.select(row=pl.int_range(pl.len()), hit=pl.col(name)).filter(pl.col("hit").list.len() > 0)
-        for row, values in hits.iter_rows():
-            if reason[row] is None and any(check(value) for value in values):
-                reason[row] = name
-    return Verdicts(pl.Series("reason", reason, pl.String))
-
-
-def _matches(text: pl.Expr, name: str, pattern: str) -> pl.Expr:
-    if name not in _GATES:
-        return text.str.extract_all(pattern)
-    return pl.when(text.str.contains(_GATES[name])).then(text).str.extract_all(pattern)
+        for row, values in enumerate(found[name].to_list()):
+            if values and said[row] is None and any(check(value) for value in values):
+                said[row] = name
+    return Verdicts(put(reason, maybe, pl.Series(said, dtype=pl.String)))
 
 
 def _listed(text: str) -> frozenset[str]:
@@ -269,7 +288,7 @@ _WHOLE = {
     "secret_private_key": _SECRETS["secret_private_key"] + r"(?:[A-Za-z0-9+/=\s\\]*-----END [A-Z0-9 ]+-----)?"
 }
 _COMPILED = {
-    name: (re.compile(_GATES.get(name, pattern)), re.compile(_WHOLE.get(name, pattern)), check)
+    name: (re.compile(_GATES[name]), re.compile(_WHOLE.get(name, pattern)), check)
     for name, (pattern, check) in _KINDS.items()
 }
 

@@ -8,6 +8,8 @@ Rejected: the web thresholds of Gopher (Rae et al. 2021, table A1: duplicate 5- 
 n-grams 0.20 to 0.16). A song with a chorus or a list of one pattern breaks them; a model in a loop is far above.
 """
 
+# ruff: noqa: N803, N806  # arrays carry their axes in their names
+
 from typing import Annotated
 
 import numpy as np
@@ -18,8 +20,8 @@ from synthgen.plugins import Plugin
 from synthgen.recipe.model import Strict
 from synthgen.refine.filters.text import PROSE, prose_of
 from synthgen.refine.loops import loops_of
-from synthgen.refine.shingles import Bools
-from synthgen.refine.verdict import Verdicts
+from synthgen.refine.shingles import I64, Bools
+from synthgen.refine.verdict import Verdicts, nulls
 
 __all__ = ["REPETITION", "RepetitionParams", "repetition"]
 
@@ -61,14 +63,20 @@ def repetition(frame: pl.DataFrame, params: RepetitionParams) -> Verdicts:
             "dup_ngram": np.where(enough, loops.dup_ngram_N, 0.0),
             "top_ngram": np.where(enough, loops.top_ngram_N, 0.0),
             "dup_lines": np.where(loops.line_repeat_N >= _LINES, loops.dup_line_N, 0.0),
+            "char_run": _char_runs(text, loops.solid_N > params.max_char_run, params.max_char_run),
         }
-    ).with_columns(char_run=_char_runs(text, loops.solid_N > params.max_char_run, params.max_char_run))
+    )
     bounds = (
         ("repeated_chars", "char_run", params.max_char_run),
         ("repeated_lines", "dup_lines", params.max_dup_lines),
         ("repeated_ngrams", "dup_ngram", params.max_dup_ngram),
         ("repeated_phrase", "top_ngram", params.max_top_ngram),
     )
+    if not any(
+        (shares[name].to_numpy() > bound).any() for _, name, bound in bounds
+    ):  # as in nearly every batch
+        largest_N = np.max([shares[name].to_numpy() for _, name, _ in bounds[1:]], axis=0)
+        return Verdicts(nulls(len(text), pl.String), pl.Series(largest_N))
     broken = [(reason, pl.col(name), float(bound), pl.col(name) > bound) for reason, name, bound in bounds]
     largest = pl.max_horizontal("dup_ngram", "top_ngram", "dup_lines")
     out = shares.select(
@@ -81,11 +89,13 @@ def repetition(frame: pl.DataFrame, params: RepetitionParams) -> Verdicts:
     return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
 
 
-def _char_runs(text: pl.Series, maybe: Bools, longest: int) -> pl.Series:
-    """Length of the longest run of few characters, where it is above `longest`; else 0. Only `maybe` rows can have one."""
+def _char_runs(text: pl.Series, maybe_N: Bools, longest: int) -> I64:
+    """Length of the longest run of few characters, where it is above `longest`; else 0. Only `maybe_N` rows can have one."""
+    run_N = np.zeros(len(text), np.int64)
+    if not maybe_N.any():
+        return run_N
     found = (
-        pl.DataFrame({"row": pl.arange(len(text), eager=True), "text": text})
-        .filter(maybe)
+        pl.DataFrame({"row": np.flatnonzero(maybe_N), "text": text.filter(pl.Series(maybe_N))})
         .select("row", run=pl.col("text").str.extract_all(rf"\S{{{longest + 1},}}"))
         .explode("run", empty_as_null=True, keep_nulls=True)
         .drop_nulls()
@@ -94,8 +104,8 @@ def _char_runs(text: pl.Series, maybe: Bools, longest: int) -> pl.Series:
         .group_by("row")
         .agg(size=pl.col("run").str.len_chars().max())
     )
-    rows = pl.DataFrame({"row": pl.arange(len(text), eager=True)})
-    return rows.join(found, on="row", how="left", maintain_order="left")["size"].fill_null(0)
+    run_N[found["row"].to_numpy()] = found["size"].to_numpy()
+    return run_N
 
 
 REPETITION = Plugin("repetition", RepetitionParams, repetition, version=3, reads=(PROSE,))

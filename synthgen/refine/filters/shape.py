@@ -9,6 +9,7 @@ In: a frame of the view. Out: verdicts with the reasons
 Rejected: a minimum of sentences or of terminal punctuation (both drop lists, code, tables and short answers).
 """
 
+# ruff: noqa: N806  # arrays carry their axes in their names
 import jsonschema_rs
 import orjson
 import polars as pl
@@ -16,8 +17,8 @@ from pydantic import Field, model_validator
 
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import Strict
-from synthgen.refine.filters.text import completion, word_count
-from synthgen.refine.verdict import Verdicts
+from synthgen.refine.filters.text import completion, put, word_count
+from synthgen.refine.verdict import Verdicts, nulls
 
 __all__ = [
     "JSON_SCHEMA",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 # A fence alone on its line: an info string holds no backtick, so ```inline``` does not count.
+_FENCE = "```|~~~"
 _FENCE_LINE = r"(?m)^[ \t>]*(?:[-*+]|\d+[.)])?[ \t]*(?:`{3,}[^`\n]*|~{3,}[^~\n]*)$"
 
 
@@ -75,16 +77,12 @@ def length(frame: pl.DataFrame, params: LengthParams) -> Verdicts:
         text.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]") if params.min_chars > 1 else 0
     )
     counted = params.min_words > 0 or params.max_words is not None
-    measured = frame.select(
-        "finish_reason",
-        "tool_calls",
-        chars=text.str.len_chars(),
-        words=word_count(text) if counted else 0,
-        weight=text.str.len_chars() + 2 * dense,
-    )
+    measured = frame.select(chars=text.str.len_chars(), words=word_count(text) if counted else 0, dense=dense)
     if _fits(measured, params):
-        none = pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
-        return Verdicts(none, measured["chars"].cast(pl.Float64))
+        return Verdicts(nulls(frame.height, pl.String), measured["chars"].cast(pl.Float64))
+    measured = measured.with_columns(
+        frame["finish_reason"], frame["tool_calls"], weight=pl.col("chars") + 2 * pl.col("dense")
+    )
     chars = pl.col("chars")
     called = (pl.col("finish_reason") == "tool_calls").fill_null(False) | pl.col("tool_calls").is_not_null()
     calls_only = (chars == 0) & called
@@ -110,14 +108,12 @@ def _fits(measured: pl.DataFrame, params: LengthParams) -> bool:
     """Whether no row breaks a bound, as in nearly every batch."""
     if not measured.height:
         return True
-    least, fewest = measured["weight"].min(), measured["words"].min()
-    most = ((measured["chars"].max(), params.max_chars), (measured["words"].max(), params.max_words))
-    assert isinstance(least, int)
-    assert isinstance(fewest, int)
-    return (
-        least >= params.min_chars
-        and fewest >= params.min_words
-        and all(bound is None or (isinstance(found, int) and found <= bound) for found, bound in most)
+    chars_N, words_N, dense_N = (column.to_numpy() for column in measured)
+    return bool(
+        (chars_N + 2 * dense_N).min() >= params.min_chars
+        and words_N.min() >= params.min_words
+        and (params.max_chars is None or chars_N.max() <= params.max_chars)
+        and (params.max_words is None or words_N.max() <= params.max_words)
     )
 
 
@@ -129,15 +125,16 @@ class TruncationParams(Strict):
 
 def truncation(frame: pl.DataFrame, params: TruncationParams) -> Verdicts:
     """The teacher stopped at its token limit, or a code fence is never closed."""
-    fenced = pl.any_horizontal(completion().str.contains(sign, literal=True) for sign in ("```", "~~~"))
-    odd = pl.when(fenced).then(completion()).str.count_matches(_FENCE_LINE).fill_null(0) % 2 == 1
-    reason = (
-        pl.when((pl.col("finish_reason") == "length").fill_null(False))
-        .then(pl.lit("truncated"))
-        .when(odd & params.fences)
-        .then(pl.lit("unclosed_fence"))
-    )
-    return Verdicts(frame.select(reason=reason.cast(pl.String))["reason"])
+    reason = nulls(frame.height, pl.String)
+    fenced = frame.select(completion().str.contains(_FENCE)).to_series()
+    if params.fences and fenced.any():
+        odd = completion().str.count_matches(_FENCE_LINE) % 2 == 1
+        unclosed = frame.filter(fenced).select(pl.when(odd).then(pl.lit("unclosed_fence"))).to_series()
+        reason = put(reason, fenced, unclosed)
+    cut = frame["finish_reason"] == "length"
+    if cut.any():
+        reason = put(reason, cut, pl.Series(["truncated"]).new_from_index(0, int(cut.sum())))
+    return Verdicts(reason)
 
 
 class JsonSchemaParams(Strict):

@@ -7,14 +7,15 @@ on 805 good answers: such rules drop 17 to 57 %).
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import polars as pl
 
 __all__ = [
+    "LOWERED",
     "PROSE",
     "SHARED",
     "completion",
     "head",
+    "lowered_of",
     "prompt",
     "prose",
     "prose_of",
@@ -37,17 +38,20 @@ _QUOTED = r'(?s)"[^"]*(?:"|\z)|“[^”]*(?:”|\z)|„[^“”]*(?:[“”]|\z)
 _QUOTE_LINE = r"(?m)^[ \t]*(?:>|[—–] ?).*$"
 
 
+# Each with the signs that every match of it has.
 _NO_PROSE = (
-    (_FENCED, ("```", "~~~")),
-    (_TABLE_ROW, ("|",)),
-    (_FORMULA, ("$$", "\\[", "\\begin")),
+    (_FENCED, "```|~~~"),
+    (_TABLE_ROW, r"\|"),
+    (_FORMULA, r"\$\$|\\\[|\\begin"),
 )
 _SPOKEN_OF = (
-    (_FENCED, ("```", "~~~")),
-    (_QUOTE_LINE, (">", "—", "–")),
-    (_QUOTED, ('"', "“", "„", "«", "「", "『", "`")),
+    (_FENCED, "```|~~~"),
+    (_QUOTE_LINE, "[>—–]"),
+    (_QUOTED, '["“„«「『`]'),
 )
+_JSON = r"(?s)\A(?:\{.*\}|\[.*\])\z"
 PROSE = "completion_prose"
+LOWERED = "completion_lowered"
 
 
 def completion() -> pl.Expr:
@@ -62,13 +66,10 @@ def prompt() -> pl.Expr:
 
 def prose(text: pl.Series) -> pl.Series:
     """`text` without fenced code, tables, formulae and list markers; empty where all of it is one JSON value."""
-    stripped = pl.col("").str.strip_chars()
-    is_json = (stripped.str.starts_with("{") & stripped.str.ends_with("}")) | (
-        stripped.str.starts_with("[") & stripped.str.ends_with("]")
-    )
-    kept = (
-        text.to_frame("").select(pl.when(is_json).then(pl.lit("")).otherwise(stripped).alias("")).to_series()
-    )
+    kept = text.str.strip_chars()
+    is_json = kept.str.contains(_JSON)
+    if is_json.any():
+        kept = kept.zip_with(~is_json, pl.Series([""]).new_from_index(0, len(text)))
     return without(kept, _NO_PROSE).str.replace_all(_MARKER, " ")
 
 
@@ -82,19 +83,16 @@ def unquoted(text: pl.Series) -> pl.Series:
     return without(text, _SPOKEN_OF)
 
 
-def without(text: pl.Series, cuts: Sequence[tuple[str, tuple[str, ...]]]) -> pl.Series:
+def without(text: pl.Series, cuts: Sequence[tuple[str, str]]) -> pl.Series:
     """`text` without the matches of one pattern after the other, a blank in the place of each.
 
-    Every match has one of its pattern's signs: a search for those is nearly free. A series and not an expression: what
-    stands in an expression several times is computed as often.
+    With each stands a pattern of its signs: every match has one, and a search for those is nearly free. A series and not
+    an expression: what stands in an expression several times is computed as often.
     """
-    own = pl.col("")
     maybe = text.to_frame("").select(
-        pl.any_horizontal(own.str.contains(sign, literal=True) for sign in signs).alias(str(place))
-        for place, (_, signs) in enumerate(cuts)
+        pl.col("").str.contains(signs).alias(str(place)) for place, (_, signs) in enumerate(cuts)
     )
-    for place, (pattern, _) in enumerate(cuts):
-        some = maybe[str(place)]
+    for some, (pattern, _) in zip(maybe, cuts, strict=True):
         if some.any():
             text = put(text, some, text.filter(some).str.replace_all(pattern, " "))
     return text
@@ -102,9 +100,7 @@ def without(text: pl.Series, cuts: Sequence[tuple[str, tuple[str, ...]]]) -> pl.
 
 def put(whole: pl.Series, where: pl.Series, values: pl.Series) -> pl.Series:
     """`whole` with these values in the places that are true."""
-    place = np.arange(len(whole))
-    place[where.to_numpy()] = np.arange(len(whole), len(whole) + len(values))
-    return pl.concat([whole, values]).gather(place)
+    return whole.clone().scatter(where.arg_true(), values)
 
 
 def head(text: pl.Expr, chars: int) -> pl.Expr:
@@ -117,9 +113,21 @@ def word_count(text: pl.Expr) -> pl.Expr:
     return text.str.count_matches(_WORD)
 
 
+def lowered_of(frame: pl.DataFrame) -> pl.Series:
+    """The completions in lower case; computed once a chain (`SHARED`), here where the filter runs alone."""
+    return frame[LOWERED] if LOWERED in frame.columns else _completion_lowered(frame)
+
+
+def _completion_lowered(frame: pl.DataFrame) -> pl.Series:
+    return frame.select(completion().str.to_lowercase()).to_series()
+
+
 def _completion_prose(frame: pl.DataFrame) -> pl.Series:
     return prose(frame.select(completion()).to_series())
 
 
 # Columns that several filters read (`Plugin.reads`): a chain computes each of them once.
-SHARED: dict[str, Callable[[pl.DataFrame], pl.Series]] = {PROSE: _completion_prose}
+SHARED: dict[str, Callable[[pl.DataFrame], pl.Series]] = {
+    PROSE: _completion_prose,
+    LOWERED: _completion_lowered,
+}
