@@ -104,8 +104,8 @@ def _filter_group(
 def _score_columns(options: FilterOptions) -> list[str]:
     """Numeric columns that count as scores: the one `--keep` looks at, and the one rows are selected by."""
     named = {options.score}
-    if options.select is not None and options.select.kind == "score":
-        named.add(options.select.name)
+    if options.select is not None:
+        named.update(options.select.scores)
     return sorted(named - {JUDGE_STEP})
 
 
