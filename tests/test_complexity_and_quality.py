@@ -2,13 +2,11 @@
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import synthgen
 from synthgen.assets import find_asset
@@ -147,13 +145,3 @@ def test_the_expected_complexity_is_read_from_the_score_tokens() -> None:
     assert expected_scores({"complexity": 3.0}, *prompt.score_range(), said) == {
         "complexity": pytest.approx(3.5)
     }
-
-
-def test_the_documented_recipe_selects_by_scores_it_has(server: Loopback, tmp_path: Path) -> None:
-    document = (Path(__file__).parents[1] / "docs" / "judge.md").read_text(encoding="utf-8")
-    (shown,) = (text for text in re.findall(r"```yaml\n(.*?)```", document, re.DOTALL) if "*judge" in text)
-    content = rated(server)
-    content["refine"] |= yaml.safe_load(shown)["refine"]
-    content["teachers"]["big"] = content["teachers"]["one"]
-
-    assert cli("plan", save(tmp_path / "r.yaml", content)).code == 0
