@@ -385,18 +385,27 @@ def test_formats_lists_the_columns_of_the_judgements() -> None:
     assert sorted(shown) == sorted(judgements_schema())
 
 
-def test_the_judge_page_shows_a_recipe_that_is_one() -> None:
-    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", JUDGE, re.DOTALL | re.MULTILINE)
+def test_the_judge_page_shows_recipes_that_are_some() -> None:
+    shown = re.findall(r"^```yaml\n(.*?)^```$", JUDGE, re.DOTALL | re.MULTILINE)
     teachers = {alias: yaml.safe_load(RECIPE)["teachers"]["qwen"] for alias in ("big", "other")}
     steps = [{"name": "answer", "prompt": "answer", "teacher": "big", "samples": 3}]
     source = {"inline": [{"instruction": "Name a colour."}]}
 
-    plan = api.plan(
-        {"name": "shown", "use": ["train-general"], "source": source, "teachers": teachers, "steps": steps}
-        | yaml.safe_load(shown)
-    )
+    plans = [
+        api.plan(
+            {
+                "name": "shown",
+                "use": ["train-general"],
+                "source": source,
+                "teachers": teachers,
+                "steps": steps,
+            }
+            | yaml.safe_load(text)
+        )
+        for text in shown
+    ]
 
-    assert [line.requests for line in plan.lines] == [3, 3, 3, 6]
+    assert [[line.requests for line in plan.lines] for plan in plans] == [[3, 3, 3, 6], [3, 3, 3]]
 
 
 def test_formats_lists_what_lies_in_a_run_folder(here: Workplace) -> None:

@@ -100,6 +100,23 @@ def test_a_target_counts_what_there_is_to_select_from(loopback: Loopback, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (None, "select: 4 of all accepted records are published, by score:judge\n"),
+        (8, "select: 4 of the 8 accepted records of `target` are published, by score:judge\n"),
+        (3, "the 3 accepted records of `target` are published, by score:judge (which leaves out none)\n"),
+    ],
+)
+def test_the_plan_says_what_is_selected_out_of_what(
+    target: int | None, told: str, loopback: Loopback, tmp_path: Path
+) -> None:
+    path = selecting(loopback, tmp_path / "r.yaml", {"n": CHOSEN, "by": "score:judge"}, target=target)
+
+    assert cli("plan", path, "--json").json["select"] == {"n": CHOSEN, "by": "score:judge"}
+    assert told in cli("plan", path).out
+
+
+@pytest.mark.parametrize(
     ("select", "key", "expected"),
     [
         ({"n": 0}, "n", "refine.select.n: "),

@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import orjson
 import polars as pl
 import pytest
 import torch
 
+from synthgen.asking.local_model import model_path
 from synthgen.errors import UsageError
+from synthgen.train.base import converted
 from synthgen.train.config import DataConfig
 from synthgen.train.conversation import Conversation
 from synthgen.train.ifd import Difficulty, difficulties, opening, rate_dataset
@@ -16,7 +19,7 @@ from synthgen.train.local_teacher import LocalTeacher
 from synthgen.train.template import ChatFormat, chat_format
 from synthgen.types import Message
 from tests.chat_templates import tokenizer
-from tests.runs import cli, records
+from tests.runs import cli, records, save_rows
 from tests.tiny_models import tiny_llama
 
 torch.set_num_threads(1)
@@ -205,3 +208,37 @@ def test_filter_keeps_the_highest_below_1(tmp_path: Path, checkpoint: Path) -> N
     assert kept["scores"] == [{"name": "ifd", "score": below.max()}]
     assert (scored.json["rows"], scored.json["below_1"]) == (len(SHORT), len(below))
     assert scored.json["refused"] == {"one_token": 1}
+
+
+# ---- a real checkpoint
+
+PAIRS = {
+    "Name three primary colours of light.": "The three primary colours of light are red, green and blue.",
+    "How do I boil an egg so that the yolk stays soft?": "Put the egg into boiling water for six minutes, then cool it in cold water.",
+    "Translate 'good morning' into French.": "In French, 'good morning' is 'bonjour'.",
+    "Write a haiku about autumn leaves.": "Red leaves drift and fall,\nwhispering across the path,\nautumn says goodbye.",
+    "Why is the sky blue?": "Air scatters blue light from the sun more than red light, so the sky looks blue.",
+    "What is the chemical formula of water?": "The chemical formula of water is H2O: two hydrogen atoms and one oxygen atom.",
+    "How can I remove a red wine stain from a carpet?": "Blot the wine stain, pour cold water and salt on the carpet, and blot it again.",
+    "Write a Python function that adds two numbers.": "def add(a, b):\n    return a + b",
+    "Who wrote Romeo and Juliet?": "Romeo and Juliet was written by William Shakespeare.",
+    "Give me a tip for sleeping better.": "Go to bed at the same time every night and keep screens out of the bedroom.",
+    "What is the tallest mountain on Earth?": "Mount Everest is the tallest mountain on Earth, at 8,849 metres.",
+    "How do plants make their food?": "Plants make food by photosynthesis, from sunlight, water and carbon dioxide.",
+}
+
+
+@pytest.mark.slow
+def test_a_real_checkpoint_finds_answers_of_other_prompts_harder(tmp_path: Path) -> None:
+    base = str(converted("smollm2-135m", model_path("smollm2-135m")))
+    answers = list(PAIRS.values())
+    scores = {}
+    for name, order in (("right", answers), ("shuffled", answers[5:] + answers[:5])):
+        pairs = [{"instruction": asked, "output": given} for asked, given in zip(PAIRS, order, strict=True)]
+        path = save_rows(tmp_path / f"{name}.jsonl", pairs)
+        assert rate_dataset(path, base, tmp_path / name).rows == len(PAIRS)
+        by_answer = pl.read_ndjson(tmp_path / name / path.name)
+        scores[name] = dict(by_answer.select("output", "ifd").iter_rows())
+
+    assert sum(scores["right"][one] < scores["shuffled"][one] for one in answers) >= len(answers) - 1
+    assert fmean(scores["right"].values()) < 0.8 < fmean(scores["shuffled"].values())

@@ -205,7 +205,9 @@ def filter_(
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option(help="How --select chooses: diversity (the default), score:NAME, stratify:COLUMN."),
+        typer.Option(
+            help="How --select chooses: diversity (the default), score:NAME or a product score:A*B, stratify:COLUMN."
+        ),
     ] = None,
     test_share: Annotated[
         float,

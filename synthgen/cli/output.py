@@ -16,6 +16,7 @@ from rich.text import Text
 from synthgen.cli.as_json import print_json
 from synthgen.cli.terminal import safe
 from synthgen.pipeline import Cancelled, Plan, PrivacyPlan, Question, Report, RowStory, RunSummary
+from synthgen.recipe.model import SelectConfig
 from synthgen.types import JSONValue
 
 __all__ = ["console", "print_cancelled", "print_plan", "print_report", "print_shown"]
@@ -142,6 +143,8 @@ def print_plan(plan: Plan, questions: Sequence[Question] = (), *, as_json: bool)
         out.print(Text(f"teacher {mode.teacher} {price}: {mode.why}"))
     low, expected, high = plan.usd() or (None, None, None)
     out.print(f"cost: {_usd(low, expected, high)}" + (" USD, estimated" if expected is not None else ""))
+    if plan.select is not None:
+        out.print(Text(_selection(plan.select, plan.target)))
     if plan.budget_usd is not None:
         out.print(f"cap: {plan.budget_usd:g} USD")
     if plan.privacy and (plan.privacy.found or plan.privacy.mode != "allow"):
@@ -149,6 +152,12 @@ def print_plan(plan: Plan, questions: Sequence[Question] = (), *, as_json: bool)
     _print_policy(out, plan.policy)
     for question in questions:
         _print_question(out, question)
+
+
+def _selection(select: SelectConfig, target: int | None) -> str:
+    before = "all accepted records" if target is None else f"the {target} accepted records of `target`"
+    kept = f"select: {select.n} of {before} are published, by {select.by}"
+    return f"{kept} (which leaves out none)" if target is not None and select.n >= target else kept
 
 
 def _print_privacy(out: Console, privacy: PrivacyPlan) -> None:

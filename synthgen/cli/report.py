@@ -38,6 +38,16 @@ def report(
     words: Annotated[
         Path | None, typer.Option(help="Word lists for the bias part (TOML). Default: English ones.")
     ] = None,
+    swaps: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write prompts that name a profession twice, about a woman and about a man, as JSONL for a source."
+        ),
+    ] = None,
+    swap_pairs: Annotated[int, typer.Option(help="At most so many pairs of them.", min=1)] = 200,
+    swapped: Annotated[
+        Path | None, typer.Option(help="What --swaps wrote: compare the answers to its pairs in these rows.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Default: report.json in the folder, if it is one.")
     ] = None,
@@ -52,7 +62,13 @@ def report(
     if seeds is not None and not against:
         raise UsageError("--seeds: are requests that the rows do not cover; name a log with --against")
     options = api.ReportOptions(
-        against=tuple(against or ()), column=column, by=tuple(by or ()), seeds=seed_rows, words=words
+        against=tuple(against or ()),
+        column=column,
+        by=tuple(by or ()),
+        seeds=seed_rows,
+        words=words,
+        swaps=swap_pairs if swaps is not None else 0,
+        swapped=swapped,
     )
     found = api.report(inputs, options=options)
     if out is None and len(inputs) == 1 and inputs[0].is_dir():
@@ -62,6 +78,9 @@ def report(
     if seeds is not None:
         found.write_seeds(seeds)
         print(f"{len(found.seeds)} seeds: {safe(str(seeds))}", file=sys.stderr)
+    if swaps is not None:
+        found.write_swaps(swaps)
+        print(f"{len(found.swaps) // 2} pairs: {safe(str(swaps))}", file=sys.stderr)
     if as_json:
         print_json(found.content)
         return
@@ -87,6 +106,10 @@ def _print(to: "Console", content: Section) -> None:
             f"(runs of {entry['ngram']} words)"
         )
     _bias(to, _section(content["bias"]))
+    if "swaps" in content:
+        _swaps(to, _section(content["swaps"]))
+    if "counterfactual" in content:
+        _counterfactual(to, _section(content["counterfactual"]))
 
 
 def _diversity(to: "Console", content: Section) -> None:
@@ -187,6 +210,39 @@ def _bias(to: "Console", bias: Section) -> None:
         "unasked f / m",
     )
     _table(to, f"gender near professions, {bias['window']} words ({bias['words']})", head, lines)
+
+
+def _swaps(to: "Console", found: Section) -> None:
+    why = ", ".join(f"{reason} {count}" for reason, count in _section(found["skipped"]).items())
+    to.print(
+        f"\nprompts with a profession and a gender: {found['prompts']}; {found['can_be_swapped']} of them can be asked "
+        "about the other gender" + (f" (not: {why})" if why else "")
+    )
+
+
+def _counterfactual(to: "Console", found: Section) -> None:
+    length, words = _section(found["length"]), _section(found["words"])
+    measures: list[tuple[str, Section]] = [
+        ("words of an answer", length),
+        ("refuses", _section(found["refusals"])),
+        ("speaks of the other gender alone", _section(found["other_gender"])),
+        *((f"names: {row['profession']}", row) for row in _rows(found["professions"])),
+        *((f"says: {row['word']}", row) for row in _rows(words["most"])),
+    ]
+    lines = [
+        (name, row["female"], row["male"], f"{row['female_more']} / {row['male_more']}", _interval(row), row["p"],
+         "differs" if row["differs"] else "")
+        for name, row in measures
+    ]  # fmt: skip
+    title = (
+        f"the same prompts about women and men: {found['pairs']} pairs, {found['unanswered']} without both answers; "
+        f"{found['differing']} of {found['tests']} measures and {words['differing']} of {words['tested']} words differ"
+    )
+    _table(to, title, ("answers", "women", "men", "more in pairs", "log-odds", "p", ""), lines)
+    to.print(
+        f"answers about women are {length['ratio']} times as long ({length['ratio_low']} to {length['ratio_high']}); "
+        f"{_section(found['alike'])['same']} pairs have the same answer"
+    )
 
 
 def _interval(found: Section) -> str:

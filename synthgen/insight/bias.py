@@ -25,7 +25,7 @@ from synthgen.insight.words import Texts, Words, count_words
 from synthgen.refine.shingles import Bools, tokenise
 from synthgen.types import JSONValue
 
-__all__ = ["WordLists", "gender_bias", "read_word_lists"]
+__all__ = ["WINDOW", "WordLists", "gender_bias", "read_word_lists"]
 
 WINDOW = 25
 _Z95 = 1.959963984540054

@@ -112,8 +112,8 @@ def _claimed(out: Path, options: FilterOptions) -> Iterator[Path]:
 def _score_columns(options: FilterOptions) -> list[str]:
     """Numeric columns that count as scores: the one `--keep` looks at, and those that rows are chosen by."""
     named = {options.score, options.best}
-    if options.select is not None and options.select.kind == "score":
-        named.add(options.select.name)
+    if options.select is not None:
+        named.update(options.select.scores)
     return sorted(named - {JUDGE_STEP, ""})
 
 

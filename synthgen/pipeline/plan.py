@@ -20,7 +20,7 @@ from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.rows import Counter, Row, identify
 from synthgen.pipeline.tree import Ask, Tree
 from synthgen.policy import policy_json
-from synthgen.recipe.model import PrivacyMode
+from synthgen.recipe.model import PrivacyMode, SelectConfig
 from synthgen.sources import BadRow, read_source
 from synthgen.types import JSONValue
 
@@ -62,6 +62,7 @@ class Plan:
     allowed: bool
     fans_out: bool
     modes: tuple[Mode, ...] = ()
+    select: SelectConfig | None = None
     privacy: PrivacyPlan | None = None  # None: every teacher is on the user's own machines
     hints: tuple[str, ...] = ()  # what may have been meant where the policy knows no such thing
 
@@ -94,6 +95,7 @@ class Plan:
             "lines": [cast(JSONValue, asdict(line)) for line in self.lines],
             "usd": None if usd is None else {"low": usd[0], "expected": usd[1], "high": usd[2]},
             "target": self.target,
+            "select": None if self.select is None else {"n": self.select.n, "by": self.select.by},
             "budget_usd": self.budget_usd,
             "disk_bytes": self.disk_bytes,
             "policy": self.policy,
@@ -138,6 +140,7 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         bad_rows=bad,
         lines=tuple(lines),
         target=recipe.target,
+        select=recipe.refine.select,
         budget_usd=budget_usd,
         policy=policy_json(gates.registry, gates.ask, gates.result),
         # The journal holds every reply as text, the shards hold it once more, compressed.

@@ -34,6 +34,7 @@ from synthgen.insight import (
     wilson,
 )
 from synthgen.pipeline.runfolder import RunFolder
+from synthgen.pipeline.swapping import compare_swapped, find_swaps
 from synthgen.refine.compared import compared_text, default_fields
 from synthgen.refine.filters.private import PiiParams, SecretsParams, pii, secrets
 from synthgen.refine.verdict import view_of
@@ -58,6 +59,8 @@ class ReportOptions:
     `against`: logs of real requests; `column` of them where they are plain text under a name of its own. `by`: fields
     of the rows whose combinations should all occur, beside the attributes of a `sample` source. `seeds`: how many
     requests at most become seed rows. `words`: word lists for the bias report, in place of the packaged English ones.
+    `swaps`: how many pairs of prompts about a woman and about a man to make, at most. `swapped`: such pairs, written
+    before, to which the rows are the answers.
     """
 
     against: tuple[Path, ...] = ()
@@ -65,14 +68,17 @@ class ReportOptions:
     by: tuple[str, ...] = ()
     seeds: int = 100
     words: Path | None = None
+    swaps: int = 0
+    swapped: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetReport:
-    """`content` is what `report.json` holds; `seeds` are rows a recipe's source can read."""
+    """`content` is what `report.json` holds; `seeds` and `swaps` are rows a recipe's source can read."""
 
     content: dict[str, JSONValue]
     seeds: tuple[dict[str, JSONValue], ...]
+    swaps: tuple[dict[str, JSONValue], ...] = ()
 
     def write(self, path: Path) -> None:
         """Write `report.json`, whole or not at all.
@@ -88,9 +94,19 @@ class DatasetReport:
         Raises:
             StorageError: the disk refuses.
         """
-        write_bytes(
-            path, b"".join(orjson.dumps(seed, option=orjson.OPT_APPEND_NEWLINE) for seed in self.seeds)
-        )
+        _write_rows(path, self.seeds)
+
+    def write_swaps(self, path: Path) -> None:
+        """Write the prompts about both genders as JSONL.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        _write_rows(path, self.swaps)
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, JSONValue]]) -> None:
+    write_bytes(path, b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
 
 
 def report_on(inputs: Sequence[Path], options: ReportOptions) -> DatasetReport:
@@ -121,8 +137,15 @@ def report_on(inputs: Sequence[Path], options: ReportOptions) -> DatasetReport:
     }
     if options.by and "attributes" not in content:
         raise UsageError("--by: looks into a run's or dataset's folder; name that, not single files")
+    swaps = None
+    if options.swaps:
+        swaps = find_swaps(inputs, lists, options.swaps)
+        content["swaps"] = swaps.counts
+    if options.swapped is not None:
+        content["counterfactual"] = compare_swapped(inputs, options.swapped, lists)
+    swap_rows = swaps.rows if swaps else ()
     if not requests:
-        return DatasetReport(content, ())
+        return DatasetReport(content, (), swap_rows)
     asked = pick(pl.Series([str(row.fields["instruction"]) for row in requests], dtype=pl.String), ROWS)
     places = [n * len(requests) // len(asked) for n in range(len(asked))]
     covered = cover(prompts, asked, seeds=options.seeds, our_language=asked_in)
@@ -134,7 +157,7 @@ def report_on(inputs: Sequence[Path], options: ReportOptions) -> DatasetReport:
         "requests_read_from": len(requests),
         "seeds": {"rows": len(open_ones), "withheld_private": withheld},
     }
-    return DatasetReport(content, tuple(open_ones))
+    return DatasetReport(content, tuple(open_ones), swap_rows)
 
 
 def _requests(path: Path, column: str | None) -> Iterator[SourceRow]:

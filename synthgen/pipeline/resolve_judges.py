@@ -93,7 +93,9 @@ def _weights(prompt: Prompt) -> dict[str, float]:
 def _scoring_prompt(loaded: LoadedRecipe, find: Find, name: str) -> Prompt:
     where = loaded.where(*_AT, "prompt")
     prompt = prompt_at(loaded, find, (*_AT, "prompt"), name)
-    if {"instruction", "response"} - set(prompt.inputs):
+    # A question can be rated without its answer; then all its samples share one judgement.
+    scores = prompt.reply.kind in ("score", "rubric")
+    if {"instruction", *(() if scores else ("response",))} - set(prompt.inputs):
         compares = prompt.reply.kind == "preference"
         hint = "; a prompt that compares belongs to `refine.best_of`" if compares else ""
         raise RecipeError(

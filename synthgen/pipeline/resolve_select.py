@@ -31,12 +31,13 @@ def check_select(loaded: LoadedRecipe, chain: Chain, judging: Judging, shape: Re
         known, problem = [*_scores(chain, judging)], "nothing in this recipe gives such a score"
     else:
         known, problem = _columns(shape), "records have no such column"
-    if select.name not in known:
-        there = ", ".join(known) or "none"
-        where = loaded.where("refine", "select", "by")
-        raise RecipeError(
-            f"{where}: refine.select.by: {select.by}: {problem}{suggest(select.name, known)}; there are: {there}"
-        )
+    for name in select.scores or (select.name,):
+        if name not in known:
+            there = ", ".join(known) or "none"
+            where = loaded.where("refine", "select", "by")
+            raise RecipeError(
+                f"{where}: refine.select.by: {select.by}: {problem}{suggest(name, known)}; there are: {there}"
+            )
 
 
 def _scores(chain: Chain, judging: Judging) -> Iterator[str]:

@@ -6,6 +6,9 @@ depends on the set of rows alone: of equal ones the smallest id is chosen, in wh
 Rejected: selecting while rows come in (the best N are known when all are there).
 """
 
+import operator
+from functools import reduce
+
 import numpy as np
 import polars as pl
 from pydantic import ValidationError
@@ -35,7 +38,9 @@ def parse_select(n: int, by: str) -> SelectConfig:
     try:
         return SelectConfig(n=n, by=by)
     except ValidationError as error:
-        raise UsageError(f"--by {by}: write diversity, score:NAME or stratify:COLUMN") from error
+        raise UsageError(
+            f"--by {by}: write diversity, score:NAME or stratify:COLUMN; score:A*B is the product of two"
+        ) from error
 
 
 def select_rows(staging: Staging, select: SelectConfig, counts: Counts) -> None:
@@ -60,7 +65,8 @@ def select_rows(staging: Staging, select: SelectConfig, counts: Counts) -> None:
     rows = pl.DataFrame({"id": pl.concat(ids), "key": pl.concat(keys)})
     if select.kind == "score":
         if rows["key"].is_null().all():
-            raise UsageError(f"select by {select.by}: no accepted row has this score")
+            which = "this score" if len(select.scores) == 1 else "all of these scores"
+            raise UsageError(f"select by {select.by}: no accepted row has {which}")
         best = rows.with_row_index("place").sort("key", "id", descending=[True, False], nulls_last=True)
         kept = best["place"].head(select.n).to_numpy()
     else:
@@ -87,7 +93,7 @@ def select_rows(staging: Staging, select: SelectConfig, counts: Counts) -> None:
 
 
 def _key(frame: pl.DataFrame, select: SelectConfig) -> pl.Series:
-    """The score, or the group, of each row."""
+    """The score (of several their product, null where one is missing), or the group, of each row."""
     if select.kind == "diversity":
         return pl.repeat("", frame.height, dtype=pl.String, eager=True)
     if select.kind == "stratify":
@@ -98,4 +104,4 @@ def _key(frame: pl.DataFrame, select: SelectConfig) -> pl.Series:
                 f"select by {select.by}: no such column{suggest(select.name, plain)}; there are: {', '.join(plain)}"
             )
         return frame[select.name].cast(pl.String)
-    return frame.select(stored_score(select.name)).to_series()
+    return frame.select(reduce(operator.mul, map(stored_score, select.scores))).to_series()

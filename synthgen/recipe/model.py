@@ -332,12 +332,12 @@ class ReferenceConfig(Strict):
     ngram: Annotated[int, Field(ge=8, le=50)] = 13
 
 
-_SELECTION = re.compile(r"^(diversity|(score|stratify):.+)$")
+_SELECTION = re.compile(r"^(diversity|stratify:.+|score:[^*]+(\*[^*]+)*)$")
 
 
 def _is_selection(text: str) -> str:
     if not _SELECTION.match(text):
-        raise ValueError("write diversity, score:NAME or stratify:COLUMN")
+        raise ValueError("write diversity, score:NAME or stratify:COLUMN; score:A*B is the product of two")
     return text
 
 
@@ -347,8 +347,8 @@ _Selection = Annotated[
 
 
 class SelectConfig(Strict):
-    """Of the accepted records, publish the `n` most varied (`diversity`), best (`score:NAME`), or those of evenly sized
-    groups (`stratify:COLUMN`); the others are rejected. `target` counts records before that.
+    """Of the accepted records, publish the `n` most varied (`diversity`), best (`score:NAME`, or `score:A*B` by the product),
+    or those of evenly sized groups (`stratify:COLUMN`); the others are rejected. `target` counts records before that.
     """
 
     n: Annotated[int, Field(ge=1)]
@@ -363,6 +363,11 @@ class SelectConfig(Strict):
     def name(self) -> str:
         """The score, or the column of the record whose values share evenly."""
         return self.by.partition(":")[2]
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The scores whose product ranks; none where no score does."""
+        return tuple(name.strip() for name in self.name.split("*")) if self.kind == "score" else ()
 
 
 class RefineConfig(Strict):
