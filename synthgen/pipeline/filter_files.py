@@ -12,6 +12,7 @@ from pathlib import Path
 from synthgen.dataset import TEXTS, Batch, Staging, detect_shape, open_inputs
 from synthgen.dataset.publish import publish
 from synthgen.errors import SourceError, UsageError
+from synthgen.pipeline.checked import names_of
 from synthgen.pipeline.claim import claim
 from synthgen.pipeline.decontamination import open_decontamination
 from synthgen.pipeline.describe import count_rows, stamp
@@ -23,6 +24,7 @@ from synthgen.pipeline.holdout import withhold_leaks
 from synthgen.pipeline.judgement import JUDGE_STEP
 from synthgen.pipeline.report import Report
 from synthgen.pipeline.selecting import select_rows
+from synthgen.pipeline.together import group_field, whole_groups
 from synthgen.pipeline.verdicts import Counts
 from synthgen.recipe.model import NearConfig
 from synthgen.refine import SeenTexts, load_chain
@@ -63,18 +65,23 @@ def _filter_group(
     near = None if options.near is False else NearConfig()
     against = open_decontamination(options.references())
     counts = Counts()
-    batches = open_inputs(
-        inputs,
-        shape,
-        score_columns=_score_columns(options),
-        origin_column=options.origin_column,
+    batches = whole_groups(
+        open_inputs(
+            inputs,
+            shape,
+            score_columns=_score_columns(options),
+            origin_column=options.origin_column,
+        ),
+        group_field(chain),
     )
+    names: list[str] = []
     with SeenTexts(near, None) as seen:
         if options.dry_run is not None:
             for batch in _first(batches, options.dry_run):
+                names = names or _names(batch)
                 refine_batch(batch, shape, chain, seen, against, rule, options.score, policy, counts)
             _require_rows(inputs, counts)
-            return report_of(out, out.name, counts, None, started), policy.groups
+            return report_of(out, out.name, counts, None, started, chain, names), policy.groups
         with (
             claim(out, TEXTS),
             Staging(
@@ -82,6 +89,7 @@ def _filter_group(
             ) as staging,
         ):
             for batch in batches:
+                names = names or _names(batch)
                 refined = refine_batch(
                     batch, shape, chain, seen, against, rule, options.score, policy, counts
                 )
@@ -98,7 +106,12 @@ def _filter_group(
                 out.name, chain, counts, rows, [*(against.said() if against else []), *withheld]
             )
             publish(out, staging, texts=policy.texts(rows, entries), manifest=entries)
-    return report_of(out, out.name, counts, None, started), policy.groups
+    return report_of(out, out.name, counts, None, started, chain, names), policy.groups
+
+
+def _names(batch: Batch) -> list[str]:
+    """What the first row has beside its conversation."""
+    return names_of(batch.fields[0]) if batch.fields else []
 
 
 def _score_columns(options: FilterOptions) -> list[str]:

@@ -16,7 +16,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import orjson
 import polars as pl
@@ -25,10 +25,10 @@ from pydantic import Field
 import synthgen.refine.jail
 from synthgen.errors import UsageError
 from synthgen.plugins import Plugin
-from synthgen.recipe.model import Strict
 from synthgen.refine.filters.code_blocks import python_blocks
 from synthgen.refine.filters.fields import field_values
 from synthgen.refine.filters.text import completion
+from synthgen.refine.needs import NeedsField
 from synthgen.refine.verdict import Verdicts
 from synthgen.types import JSONValue
 
@@ -40,7 +40,7 @@ _REASONS = {"failed": "tests_failed", "invalid": "tests_invalid", "": "tests_tim
 Said = tuple[str | None, float | None, str | None]
 
 
-class CodeTestsParams(Strict):
+class CodeTestsParams(NeedsField):
     """`tests`: the row's field with the tests, a text or a list of texts: assertions, `check(candidate)`, functions `test_*`,
     classes of unittest; or cases, a mapping of `inputs` and `outputs` (`input_output` of APPS), or a list of mappings with
     `input` and `output`, of a function, or of a program that reads and prints. `entry_point`: the field with the name of what
@@ -48,6 +48,8 @@ class CodeTestsParams(Strict):
 
     `cpu_s` 10 is what data-juicer and open-r1 give a program; `memory_mb` counts address space.
     """
+
+    needs: ClassVar[str] = "tests"
 
     tests: str = "tests"
     entry_point: str = "entry_point"

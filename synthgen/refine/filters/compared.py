@@ -12,8 +12,9 @@ Rejected: word overlap with the document (a good summary shares few words; an in
 """
 
 import re
-from typing import Annotated
+from typing import Annotated, ClassVar
 
+import orjson
 import polars as pl
 from pydantic import Field
 
@@ -21,6 +22,7 @@ from synthgen.plugins import Plugin
 from synthgen.recipe.model import NAME, Strict
 from synthgen.refine.filters.fields import field_values
 from synthgen.refine.filters.text import completion
+from synthgen.refine.needs import NeedsField
 from synthgen.refine.verdict import Verdicts
 
 __all__ = [
@@ -43,9 +45,11 @@ _NAME = re.compile(r"[A-ZÀ-ÞА-Я][\w'’-]+(?: [A-ZÀ-ÞА-Я][\w'’-]+)+|\b
 _LIST_NUMBER = re.compile(r"(?m)^[ \t>]*\(?\d{1,3}[.):][ \t]+")
 
 
-class GroundedParams(Strict):
+class GroundedParams(NeedsField):
     """`document`: the row's field with the given text. `min_share`: least share of the answer's numbers and names that
     the document or the prompt holds; 0.8 allows a sum or an ordinal among five facts."""
+
+    needs: ClassVar[str] = "document"
 
     document: str = "document"
     min_share: Share = 0.8
@@ -86,11 +90,15 @@ def _plain(text: str) -> str:
     return re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.casefold().replace("’", "'"))
 
 
-class ConsistencyParams(Strict):
-    """`min_share`: least share of a question's samples that end in the same answer (Wang et al. 2022,
+class ConsistencyParams(NeedsField):
+    """`group`: the row's field that is equal for the samples of one question, in data that is no run; the samples stand
+    beside one another there. None: the samples of a run. `min_share`: least share of a question's samples that end in the same answer (Wang et al. 2022,
     "Self-Consistency", take the majority, hence 0.5). `max_share`: above it the question is too easy to learn
     from; 1 keeps all."""
 
+    needs: ClassVar[str] = "group"
+
+    group: str | None = None
     min_share: Share = 0.5
     max_share: Share = 1.0
 
@@ -111,7 +119,7 @@ def consistency(frame: pl.DataFrame, params: ConsistencyParams) -> Verdicts:
         .str.replace_all(r"[\s$]|\\[,!; ]", "")
         .str.replace_all(r"(\d),(\d{3})", "$1$2")
     )
-    answers = frame.select("group", answer=plain.str.strip_suffix("."))
+    answers = frame.select(_groups(frame, params.group), answer=plain.str.strip_suffix("."))
     size, same = pl.len().over("group"), pl.len().over("group", "answer")
     shared = answers.select(
         score=pl.when(pl.col("group").is_not_null() & (size > 1)).then(same / size).cast(pl.Float64)
@@ -123,6 +131,14 @@ def consistency(frame: pl.DataFrame, params: ConsistencyParams) -> Verdicts:
         threshold=pl.when(low).then(pl.lit(params.min_share)).when(high).then(pl.lit(params.max_share)),
     )
     return Verdicts(out["reason"], out["score"], threshold=out["threshold"])
+
+
+def _groups(frame: pl.DataFrame, field: str | None) -> pl.Series:
+    """What tells the questions apart."""
+    if field is None:
+        return frame["group"]
+    values = [None if value is None else orjson.dumps(value).decode() for value in field_values(frame, field)]
+    return pl.Series("group", values, pl.String)
 
 
 class ScoreParams(Strict):
