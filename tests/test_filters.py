@@ -20,14 +20,14 @@ FILTERS = sorted(path.stem for path in EXAMPLES.glob("*.jsonl") if path.stem != 
 
 
 # Filters that nothing can be said of without parameters, and those whose examples stand in a test of their own:
-# one compares rows, the other starts a process for each frame.
+# one compares rows, one starts a process for each frame, two need what an extra installs.
 NEEDED: dict[str, dict[str, object]] = {
     "flagged_words": {"words": ["darn", "heck", "bloody"], "max_share": 0.1},
     "one_of": {"labels": ["billing", "bug", "other"]},
     "sections": {"required": ["Summary", "Steps"]},
     "score": {"of": "quality", "keep": ">= 3"},
 }
-ELSEWHERE = ["consistency", "math_answer"]
+ELSEWHERE = ["consistency", "math_answer", "tokens", "toxicity"]
 IN_DEFAULT = sorted({step.filter for step in load_chain("sft_default").steps})
 
 

@@ -69,9 +69,6 @@ def _confirmed(gold: list[object], said: list[object], *, exact: bool) -> str:
     one, other = gold[0], said[0]
     if gold[-1] != said[-1] and (_is_part(one, gold[-1]) or _is_part(other, said[-1])):
         return "unparsed"
-    exact = (
-        "%" not in f"{gold[-1]}{said[-1]}"
-    )  # 50 % for 50 is right to math-verify, and usually to the question
     if exact and isinstance(one, Expr) and isinstance(other, Expr) and one.is_number and other.is_number:
         first, second = one.doit().evalf(15), other.doit().evalf(15)
         apart, size = (abs(first - second).evalf(15), max(abs(first).evalf(15), abs(second).evalf(15)))

@@ -1,14 +1,12 @@
-"""Answers compared with something: a document, the other samples, a stored score.
+"""Answers compared with something: the other samples, a stored score.
 
 In: a frame of the view. Out: verdicts with the reasons
 
-    grounded     ungrounded
     consistency  inconsistent | too_easy
     score        score_below | unscored
 
-Guarantee: a row that has nothing to be compared with (no document, no other sample) is kept without a score, except
-by `score`, which must not let a row pass that nobody scored.
-Rejected: word overlap with the document (a good summary shares few words; an invented date is one word).
+Guarantee: a row that has nothing to be compared with (no other sample) is kept without a score, except by `score`, which
+must not let a row pass that nobody scored.
 """
 
 import re
@@ -27,67 +25,14 @@ from synthgen.refine.verdict import Verdicts
 
 __all__ = [
     "CONSISTENCY",
-    "GROUNDED",
     "SCORE",
     "ConsistencyParams",
-    "GroundedParams",
     "ScoreParams",
     "consistency",
-    "grounded",
     "score",
 ]
 
 Share = Annotated[float, Field(ge=0, le=1)]
-
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-# Two capitalised words in a row, or one with a capital inside: names in every language with capitals, German too.
-_NAME = re.compile(r"[A-ZÀ-ÞА-Я][\w'’-]+(?: [A-ZÀ-ÞА-Я][\w'’-]+)+|\b\w+[a-z][A-Z]\w*\b")
-_LIST_NUMBER = re.compile(r"(?m)^[ \t>]*\(?\d{1,3}[.):][ \t]+")
-
-
-class GroundedParams(NeedsField):
-    """`document`: the row's field with the given text. `min_share`: least share of the answer's numbers and names that
-    the document or the prompt holds; 0.8 allows a sum or an ordinal among five facts."""
-
-    needs: ClassVar[str] = "document"
-
-    document: str = "document"
-    min_share: Share = 0.8
-
-
-def grounded(frame: pl.DataFrame, params: GroundedParams) -> Verdicts:
-    """Numbers and names in the answer that the document does not have; `detail` lists the first three.
-
-    The cheap half of groundedness: what is false without a wrong number or name is a judge's to find. An answer
-    without numbers and names has no score.
-    """
-    said: list[tuple[str | None, float | None, str | None]] = []
-    answers = frame.select("prompt", completion()).iter_rows()
-    for document, (prompt, answer) in zip(field_values(frame, params.document), answers, strict=True):
-        facts = _facts(answer) if isinstance(document, str) else []
-        given = _plain(f"{document}\n{prompt or ''}")
-        missing = [fact for fact in facts if not re.search(rf"(?<!\w){re.escape(_plain(fact))}(?!\w)", given)]
-        share = 1 - len(missing) / len(facts) if facts else None
-        low = share is not None and share < params.min_share
-        said.append(("ungrounded" if low else None, share, ", ".join(missing[:3]) if low else None))
-    reason, measured, detail = zip(*said, strict=True) if said else ((), (), ())
-    bound = [None if why is None else params.min_share for why in reason]
-    return Verdicts(
-        pl.Series("reason", reason, pl.String),
-        pl.Series("score", measured, pl.Float64),
-        pl.Series("detail", detail, pl.String),
-        pl.Series("threshold", bound, pl.Float64),
-    )
-
-
-def _facts(answer: str) -> list[str]:
-    text = _LIST_NUMBER.sub("", answer)
-    return list(dict.fromkeys([*_NUMBER.findall(text), *_NAME.findall(text)]))
-
-
-def _plain(text: str) -> str:
-    """Case-folded, with one apostrophe and without the commas of thousands."""
-    return re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.casefold().replace("’", "'"))
 
 
 class ConsistencyParams(NeedsField):
@@ -172,5 +117,4 @@ def score(frame: pl.DataFrame, params: ScoreParams) -> Verdicts:
 
 
 CONSISTENCY = Plugin("consistency", ConsistencyParams, consistency)
-GROUNDED = Plugin("grounded", GroundedParams, grounded)
 SCORE = Plugin("score", ScoreParams, score)
