@@ -417,7 +417,10 @@ def test_a_row_on_which_a_users_filter_fails_is_rejected_alone(tmp_path: Path) -
 
     judged = run_chain(load_chain(name, tmp_path), view({"completion": "fine"}, {"completion": ""}))
 
-    assert judged.select("reason", "detail").rows() == [(None, None), ("filter_error", "IndexError")]
+    assert judged.select("reason", "detail").rows() == [
+        (None, None),
+        ("filter_error", "IndexError: string index out of range"),
+    ]
 
 
 def test_parameters_of_a_users_filter_are_checked_at_their_line(tmp_path: Path) -> None:
