@@ -31,12 +31,16 @@ def judge(name: str, answers: list[str], document: object = TOWER, **params: obj
 
 
 @cache
-def labelled() -> dict[str, tuple[int, int, int]]:
+def labelled(name: str = "grounding") -> dict[str, tuple[int, int, int]]:
     """Label -> rows, rejected, flagged by the chain `grounded`."""
     documents = {row["id"]: row["document"] for row in lines("examples/documents.jsonl")}
     rows = [
-        {**row, "id": str(place), "fields": json.dumps({"document": documents[row["document"]]})}
-        for place, row in enumerate(lines("tests/data/grounding.jsonl"))
+        {
+            **row,
+            "id": str(place),
+            "fields": json.dumps({"document": documents.get(row["document"], row["document"])}),
+        }
+        for place, row in enumerate(lines(f"tests/data/{name}.jsonl"))
     ]
     judged = run_chain(load_chain("grounded"), pl.DataFrame(rows))
     told = judged.with_columns(label=pl.Series([row["label"] for row in rows]))
@@ -67,6 +71,12 @@ def test_invented_sentences_are_flagged() -> None:
 
 def test_the_opposite_in_the_same_words_is_left_to_a_judge() -> None:
     assert labelled()["subtle"] == (6, 0, 0)
+
+
+def test_a_set_written_after_the_filters_is_told_apart_as_well() -> None:
+    later = labelled("grounding_later")
+
+    assert later == {"right": (15, 0, 0), "facts": (11, 11, 0), "invented": (5, 0, 5)}
 
 
 def test_numbers_and_words_for_numbers_stand_for_each_other() -> None:

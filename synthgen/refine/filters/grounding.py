@@ -37,6 +37,7 @@ _NAME = re.compile(r"[A-ZÀ-ÞА-Я][\w'’-]+(?: [A-ZÀ-ÞА-Я][\w'’-]+)+|\b
 # One capitalised word within a sentence; what comes from a place ("French", "Italian") is no name of its own.
 _ALONE = re.compile(r"(?<=[a-zà-ÿа-я0-9,;] )[A-ZÀ-ÞА-Я]\w[\w'’-]*")
 _OF_A_PLACE = re.compile(r"(?i)(?:ish|ese|ian|ean|can|man|nch|tch|eek|wiss)s?$")
+_INNER = re.compile("[a-z][A-Z]")
 _LIST_NUMBER = re.compile(r"(?m)^[ \t>]*\(?\d{1,3}[.):][ \t]+")
 _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"'”’)]*\s+|\n+")
@@ -95,20 +96,32 @@ def _missing_facts(answer: str, given: str) -> tuple[float | None, list[str]]:
     def is_given(fact: str) -> bool:
         if fact in counted or fact[0].isdigit():
             return str(counted.get(fact, _plain(fact))) in numbers
-        # A word alone may come in another form: "Parisians" of "Paris".
-        whole = r"(?!\w)" if " " in fact else r"\w{0,3}(?!\w)"
-        return re.search(rf"(?<!\w){re.escape(_plain(fact))}{whole}", plain) is not None
+        # A name's words may stand apart ("President Lincoln"), and come in another form ("Parisians").
+        return all(
+            re.search(rf"(?<!\w){re.escape(word)}\w{{0,3}}(?!\w)", plain) for word in _plain(fact).split()
+        )
 
     missing = [fact for fact in facts if not is_given(fact)]
     return (1 - len(missing) / len(facts) if facts else None), missing
 
 
 def _names(text: str) -> list[str]:
-    names = _NAME.findall(text)
-    if _language(text) == "de":  # every noun has a capital
-        return names
-    alone = (word.removesuffix("'s").removesuffix("’s") for word in _ALONE.findall(_NAME.sub("", text)))
-    return names + [word for word in alone if not _OF_A_PLACE.search(word)]
+    """Names of several words, and of one where not every noun has a capital."""
+    found = [_without_grammar(name) for name in _NAME.findall(text)] + _ALONE.findall(_NAME.sub("", text))
+    alone = _language(text) != "de"
+    return [
+        name.removesuffix("'s").removesuffix("’s")
+        for name in found
+        if " " in name or (name and alone and not _OF_A_PLACE.search(name)) or _INNER.search(name)
+    ]
+
+
+def _without_grammar(name: str) -> str:
+    """As of "The Tower": at the beginning of a sentence that is no name of two words."""
+    words = name.split()
+    while words and words[0].casefold() in _ALL_GRAMMAR:
+        words.pop(0)
+    return " ".join(words)
 
 
 def _plain(text: str) -> str:

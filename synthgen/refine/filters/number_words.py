@@ -58,8 +58,10 @@ def _others() -> dict[str, int]:
 
 _OTHERS = _others()
 _ANY = "|".join(sorted({*_SMALL, *_OTHERS}, key=lambda word: (-len(word), word)))
+_BIGS = "|".join(_BIG)
+_GROUP = rf"(?:{_ANY}|an?)(?: (?:{_BIGS}))+"
 _PHRASE = re.compile(
-    rf"(?i)(?<![\w-])(?:(?:{_ANY}|an?)(?: (?:{'|'.join(_BIG)}))+(?: (?:and )?(?:{_ANY}))?|{_ANY})(?![\w-])"
+    rf"(?i)(?<![\w-])(?:{_GROUP}(?: (?:and )?{_GROUP})*(?: (?:and )?(?:{_ANY}))?|{_ANY})(?![\w-])"
 )
 
 
