@@ -3,8 +3,8 @@
 In: a frame of the view. Out: verdicts with the reason `toxic`; the score is the highest probability of a sentence, 0..1.
 Guarantee: offline; code and what is said in quotation marks or dialogue is not looked at.
 The model is that of alt-profanity-check 1.9 (MIT, 1 MB, a linear support vector machine over English words, learnt from 200,000
-comments): it knows rudeness, not ideas. A calm sentence that wants people shot gets 0.3, "Sex chromosomes are X and Y" 0.9; hence the
-high bound, and `on_reject: flag` where medicine or history is answered.
+comments): it knows rude words, not ideas. A calm sentence that wants people shot gets 0.3, "Sex chromosomes are X and Y" 0.92,
+"The cock crowed at dawn" 0.99; hence the high bound, and `on_reject: flag` is the way to use it.
 Rejected: detoxify and its like (Apache, but their weights are on a hub), rules by word (`flagged_words` is that).
 """
 
