@@ -161,4 +161,4 @@ def _run(job: list[JSONValue], params: CodeTestsParams) -> str:
     return rest or ("" if process.returncode in _ENDED else "failed ended early")
 
 
-CODE_TESTS = Plugin("code_tests", CodeTestsParams, code_tests)
+CODE_TESTS = Plugin("code_tests", CodeTestsParams, code_tests, version=2)

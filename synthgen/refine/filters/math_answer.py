@@ -131,4 +131,4 @@ class _Worker:
             self._process = None
 
 
-MATH_ANSWER = Plugin("math_answer", MathAnswerParams, math_answer)
+MATH_ANSWER = Plugin("math_answer", MathAnswerParams, math_answer, version=2)
