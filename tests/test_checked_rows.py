@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from synthgen.dataset import detect_shape, open_inputs
 from synthgen.pipeline.together import whole_groups
+from synthgen.refine.filters.fields import field_values
 from tests.loopback import Loopback
 from tests.runs import cli, recipe, records, save, save_rows
 
@@ -62,17 +64,16 @@ def test_rows_that_were_checked_are_counted_in_the_manifest(tmp_path: Path) -> N
     ]
 
 
-def test_a_reference_may_lie_within_a_field(tmp_path: Path) -> None:
+def test_a_reference_may_lie_within_a_field() -> None:
     rows = [
-        {"prompt": "1 + 1?", "completion": "#### 2", "reward_model": {"style": "rule", "ground_truth": "3"}}
+        {"reward_model": {"ground_truth": "3"}},
+        {"reward_model.ground_truth": 4},
+        {"reward_model": "5"},
+        {},
     ]
-    steps = chain(tmp_path, "  - math_answer: {reference: reward_model.ground_truth}\n")
+    frame = pl.DataFrame({"fields": [json.dumps(row) for row in rows]})
 
-    result = cli(
-        "filter", save_rows(tmp_path / "r.jsonl", rows), "--chain", steps, "--dry-run", "9", "--json"
-    )
-
-    assert result.json["reasons"] == {"filter:math_answer/math_wrong": 1}
+    assert field_values(frame, "reward_model.ground_truth") == ["3", 4, None, None]
 
 
 def test_samples_of_a_question_are_compared_in_any_data(tmp_path: Path) -> None:
