@@ -9,7 +9,6 @@ is resolved directly. Nothing is imported before it is asked for.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from inspect import isfunction
 from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -77,9 +76,12 @@ _BUILT_IN: dict[Kind, tuple[EntryPoint, ...]] = {
         sections="synthgen.refine.filters.form:SECTIONS",
         symbols="synthgen.refine.filters.form:SYMBOLS",
         tool_calls="synthgen.refine.filters.form:TOOL_CALLS",
+        tokens="synthgen.refine.filters.tokens:TOKENS",
+        toxicity="synthgen.refine.filters.toxicity:TOXICITY",
         flagged_words="synthgen.refine.filters.flagged:FLAGGED_WORDS",
         consistency="synthgen.refine.filters.compared:CONSISTENCY",
-        grounded="synthgen.refine.filters.compared:GROUNDED",
+        grounded="synthgen.refine.filters.grounding:GROUNDED",
+        supported="synthgen.refine.filters.grounding:SUPPORTED",
         score="synthgen.refine.filters.compared:SCORE",
         math_answer="synthgen.refine.filters.math_answer:MATH_ANSWER",
         code_tests="synthgen.refine.filters.code_tests:CODE_TESTS",
@@ -116,10 +118,12 @@ def load_plugin(
         raise UsageError(f"unknown {kind} {name!r}{suggest(name, known)}; known: {', '.join(known)}")
     try:
         plugin = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{kind} {name!r} cannot be imported from {entry.value}: {error}") from error
-    if adapt is not None and isfunction(plugin):
+    except Exception as error:  # whatever a user's module raises
+        told = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
+        raise UsageError(f"{kind} {name!r} cannot be imported from {entry.value}: {told}{error}") from error
+    if isinstance(plugin, Plugin):
+        return plugin
+    if adapt is not None and callable(plugin) and not isinstance(plugin, type):
         return adapt(name, plugin)
-    if not isinstance(plugin, Plugin):
-        raise UsageError(f"{kind} {name!r}: {entry.value} is not a synthgen.plugins.Plugin")
-    return plugin
+    also = ", nor a function or an object that can be called" if adapt else ""
+    raise UsageError(f"{kind} {name!r}: {entry.value} is not a synthgen.plugins.Plugin{also}")

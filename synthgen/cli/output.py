@@ -39,7 +39,7 @@ def print_report(report: Report, *, as_json: bool, published: bool = True) -> No
         print_json(report.as_json())
         return
     out = console()
-    _print_funnel(out, report.counts, report.reasons, report.examples, report.flags)
+    _print_funnel(out, report.counts, report.reasons, report.examples, report.flags, report.checked)
     _print_usage(out, report.usage)
     out.print(f"sent {report.sent} requests in {report.elapsed_s:.1f} s")
     if not report.refined:
@@ -54,6 +54,7 @@ def _print_funnel(
     reasons: Mapping[str, int],
     examples: Mapping[str, str],
     flags: Mapping[str, int],
+    checked: Mapping[str, int] | None = None,
 ) -> None:
     funnel = Table(title="funnel", title_justify="left", box=None, show_header=False, pad_edge=False)
     for name in OUTCOMES:
@@ -64,6 +65,8 @@ def _print_funnel(
                 funnel.add_row(Text(f"  {reason}"), str(count))
     for flag, count in flags.items():
         funnel.add_row(Text(f"flagged {safe(flag)}"), str(count))
+    for step, count in (checked or {}).items():
+        funnel.add_row(Text(f"checked by {safe(step)}"), str(count))
     out.print(funnel)
     for reason, example in examples.items():
         out.print(Text(f"{reason}, for example {safe(example, _SAMPLE_CHARS)}"))

@@ -4,16 +4,18 @@ In: a way to refine one group into one folder. Out: one report over all folders.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from synthgen.dataset import configs_card, write_bytes
 from synthgen.journal import JournalIndex
+from synthgen.pipeline.checked import checked, unchecked
 from synthgen.pipeline.filter_options import FilterOptions
 from synthgen.pipeline.report import OUTCOMES, Report
 from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import Counts
+from synthgen.refine import Chain
 
 __all__ = ["each_config", "report_of"]
 
@@ -41,7 +43,16 @@ def each_config(
     return replace(first, out=out, name=out.name, counts=counts, reasons=reasons)
 
 
-def report_of(out: Path, name: str, counts: Counts, index: JournalIndex | None, started: float) -> Report:
+def report_of(
+    out: Path,
+    name: str,
+    counts: Counts,
+    index: JournalIndex | None,
+    started: float,
+    chain: Chain,
+    names: Sequence[str] = (),
+) -> Report:
+    """`names`: the fields of the rows, for who must name one."""
     outcomes = {name: counts.outcomes.get(name, 0) for name in OUTCOMES}
     return Report(
         out=out,
@@ -52,6 +63,8 @@ def report_of(out: Path, name: str, counts: Counts, index: JournalIndex | None, 
             for key, n in sorted(counts.reasons.items(), key=lambda item: (-item[1], item[0]))
         },
         flags=dict(sorted(counts.flags.items())),
+        checked=checked(chain, counts),
+        warnings=tuple(unchecked(chain, counts, names)),
         examples={"/".join(key): f"{where}: {said}" for key, (where, said) in counts.examples.items()},
         sent=0,
         usage=usage_json(index.ledger, None) if index else None,

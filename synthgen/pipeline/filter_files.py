@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from synthgen.dataset import TEXTS, Batch, Staging, detect_shape, open_inputs
 from synthgen.dataset.publish import publish
 from synthgen.errors import SourceError, UsageError
+from synthgen.pipeline.checked import names_of
 from synthgen.pipeline.claim import claim
 from synthgen.pipeline.clustering import withdraw_duplicates
 from synthgen.pipeline.decontamination import open_decontamination
@@ -26,6 +27,7 @@ from synthgen.pipeline.holdout import withhold_leaks
 from synthgen.pipeline.judgement import JUDGE_STEP
 from synthgen.pipeline.report import Report
 from synthgen.pipeline.selecting import select_rows
+from synthgen.pipeline.together import group_field, whole_groups
 from synthgen.pipeline.verdicts import Counts
 from synthgen.recipe.model import NearConfig
 from synthgen.refine import load_chain
@@ -66,12 +68,16 @@ def _filter_group(
     clusters = options.clusters(None if options.near is False else NearConfig())
     against = open_decontamination(options.references())
     counts = Counts()
-    batches = open_inputs(
-        inputs,
-        shape,
-        score_columns=_score_columns(options),
-        origin_column=options.origin_column,
+    batches = whole_groups(
+        open_inputs(
+            inputs,
+            shape,
+            score_columns=_score_columns(options),
+            origin_column=options.origin_column,
+        ),
+        group_field(chain),
     )
+    names: list[str] = []
     with (
         _claimed(out, options) as folder,
         Staging(
@@ -79,6 +85,7 @@ def _filter_group(
         ) as staging,
     ):
         for batch in batches if options.dry_run is None else _first(batches, options.dry_run):
+            names = names or _names(batch)
             refined = refine_batch(batch, shape, chain, against, rule, options.score, policy, counts)
             staging.add("accepted", refined.accepted)
             staging.add("rejected", refined.rejected)
@@ -95,7 +102,12 @@ def _filter_group(
             entries = policy.manifest(out.name, chain, counts, rows, searched)
             entries["dedup"] = clusters.as_json()
             publish(out, staging, texts=policy.texts(rows, entries), manifest=entries)
-    return report_of(out, out.name, counts, None, started), policy.groups
+    return report_of(out, out.name, counts, None, started, chain, names), policy.groups
+
+
+def _names(batch: Batch) -> list[str]:
+    """What the first row has beside its conversation."""
+    return names_of(batch.fields[0]) if batch.fields else []
 
 
 @contextmanager

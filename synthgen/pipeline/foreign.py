@@ -16,6 +16,7 @@ import polars as pl
 
 from synthgen.assets import package_version
 from synthgen.errors import PolicyError, UsageError
+from synthgen.pipeline.checked import checked
 from synthgen.pipeline.describe import Decided, Rows, about, dataset_texts, lock_text
 from synthgen.pipeline.gates import OnDeny, Sorter
 from synthgen.pipeline.verdicts import Counts, Objection
@@ -216,6 +217,7 @@ class ForeignPolicy:
             "decontamination": searched,
             "counts": {"planned": counts.planned, **counts.outcomes},
             "flags": dict(sorted(counts.flags.items())),
+            "checked": dict(checked(chain, counts)),
             "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
             **rows.as_entries(),
         }

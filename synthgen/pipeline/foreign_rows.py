@@ -42,6 +42,9 @@ def refine_batch(
     fields = pl.DataFrame({"id": batch.frame["id"], "fields": pl.Series(batch.fields, dtype=pl.String)})
     view = _view(frame, fields)
     seen_by_chain = run_chain(chain, view)
+    for name, scored in seen_by_chain["scores"].explode().struct.field("name").value_counts().iter_rows():
+        if name is not None:
+            counts.scored[name] = counts.scored.get(name, 0) + scored
     frame = _with_notes(frame, seen_by_chain)
     judged = seen_by_chain.select(_SAID)
     alive = view.filter(judged["reason"].is_null())

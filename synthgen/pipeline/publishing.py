@@ -15,6 +15,7 @@ from synthgen.dataset import Staging
 from synthgen.dataset.publish import publish
 from synthgen.errors import SynthgenError
 from synthgen.journal import JournalIndex
+from synthgen.pipeline.checked import checked
 from synthgen.pipeline.clustering import ClusterRule
 from synthgen.pipeline.contest import Contest
 from synthgen.pipeline.decontamination import Decontamination
@@ -153,6 +154,7 @@ def _manifest(
         "complete": counts.outcomes.get("pending", 0) == 0,
         "counts": {"planned": counts.planned, **counts.outcomes},
         "flags": dict(sorted(counts.flags.items())),
+        "checked": cast(JSONValue, checked(chain, counts)),
         "reasons": {"/".join(key): count for key, count in sorted(counts.reasons.items())},
         # Ids only: what a server said of them may quote a prompt, and stays in the journal.
         "examples": {"/".join(key): leaf_id for key, (leaf_id, _) in sorted(counts.examples.items())},

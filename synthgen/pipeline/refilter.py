@@ -86,8 +86,9 @@ def _recut_group(run: Path, out: Path, options: FilterOptions, group: int) -> tu
         counts = _recut(folder, out, resolved, gates, index, options)
     finally:
         index.close()
-    report = report_of(out, resolved.loaded.recipe.name, counts, index, started)
-    return replace(report, warnings=cut_warnings(folder.path, resolved.panel)), gates.groups
+    report = report_of(out, resolved.loaded.recipe.name, counts, index, started, resolved.chain)
+    warnings = (*report.warnings, *cut_warnings(folder.path, resolved.panel))
+    return replace(report, warnings=warnings), gates.groups
 
 
 def _resolve_again(folder: RunFolder, options: FilterOptions) -> Resolved:

@@ -7,6 +7,7 @@ from pathlib import Path
 from synthgen.asking import Asker
 from synthgen.errors import BudgetReached, Interrupted, StoppedShort, StorageError, SynthgenError
 from synthgen.journal import Ledger
+from synthgen.pipeline.checked import checked, unchecked
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.usage import usage_json
@@ -22,7 +23,8 @@ class Report:
 
     `counts`: outcome -> candidates, with `planned` as their sum. `refined` False: only asked; what counts as accepted then
     has met no filter. `reasons`: `stage/reason` -> candidates dropped.
-    `flags`: what accepted candidates are flagged with -> how many. `examples`: the keys of `reasons` -> the first candidate that failed or was quarantined for it, and what was said of it.
+    `flags`: what accepted candidates are flagged with -> how many. `checked`: steps that compare an answer with a field of its row -> rows
+    that had something to compare. `examples`: the keys of `reasons` -> the first candidate that failed or was quarantined for it, and what was said of it.
     """
 
     out: Path
@@ -36,6 +38,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     examples: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, int] = field(default_factory=dict)
+    checked: Mapping[str, int] = field(default_factory=dict)
     refined: bool = True
 
     @property
@@ -55,6 +58,7 @@ class Report:
             "refined": self.refined,
             "reasons": dict(self.reasons),
             "flags": dict(self.flags),
+            "checked": dict(self.checked),
             "examples": dict(self.examples),
             "sent": self.sent,
             "usage": self.usage,
@@ -125,11 +129,17 @@ def make_report(
             for key, n in sorted(progress.counts.reasons.items(), key=lambda i: (-i[1], i[0]))
         },
         flags=dict(sorted(progress.counts.flags.items())),
+        checked=checked(resolved.chain, progress.counts) if refined else {},
         sent=asker.sent,
         usage=usage_json(ledger, asker.budget.cap_usd),
         elapsed_s=progress.elapsed_s,
         problem=problem,
-        warnings=(*warnings, *_lost_servers(asker), *_unread_judges(out, progress.counts)),
+        warnings=(
+            *warnings,
+            *_lost_servers(asker),
+            *_unread_judges(out, progress.counts),
+            *(unchecked(resolved.chain, progress.counts) if refined else ()),
+        ),
         refined=refined,
         examples={
             "/".join(key): f"{leaf_id}: {detail}" if detail else leaf_id

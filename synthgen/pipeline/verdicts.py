@@ -104,7 +104,8 @@ class Read:
 class Counts:
     """The accounting of a run: planned is always the sum of the outcomes.
 
-    `flags` counts what accepted candidates are flagged with; `judges` the replies of each. `examples` has the first candidate of each reason to fail or be quarantined: its id, and what was said of it.
+    `flags` counts what accepted candidates are flagged with; `scored` the rows that a filter gave a score, by the step's id;
+    `judges` the replies of each. `examples` has the first candidate of each reason to fail or be quarantined: its id, and what was said of it.
     """
 
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -112,6 +113,7 @@ class Counts:
     flags: dict[str, int] = field(default_factory=dict)
     examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     judges: dict[str, Read] = field(default_factory=dict)
+    scored: dict[str, int] = field(default_factory=dict)
 
     def add(self, verdict: Verdict, *, passed: Outcome = "pending") -> None:
         """Count one final verdict; `passed` is what one without an outcome counts as."""
@@ -119,6 +121,8 @@ class Counts:
         for judgement in verdict.judgements:
             self.judges.setdefault(judgement.judge, Read()).add(verdict.leaf.id, judgement.problem)
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        for name, _ in verdict.scores:
+            self.scored[name] = self.scored.get(name, 0) + 1
         if outcome == "accepted":
             for flag in verdict.flags:
                 self.flags[flag] = self.flags.get(flag, 0) + 1

@@ -13,7 +13,7 @@ __all__ = ["field_values"]
 
 
 def field_values(frame: pl.DataFrame, name: str) -> list[JSONValue]:
-    """The field `name` of every row."""
+    """The field `name` of every row; `reward_model.ground_truth` is a field of a field, where no field has that name."""
     return [_value(text, name) for text in frame["fields"].to_list()]
 
 
@@ -22,4 +22,11 @@ def _value(text: str | None, name: str) -> JSONValue:
         fields = orjson.loads(text) if text else None
     except orjson.JSONDecodeError:
         return None
-    return fields.get(name) if isinstance(fields, dict) else None
+    return _within(fields, name)
+
+
+def _within(value: JSONValue, name: str) -> JSONValue:
+    if not isinstance(value, dict) or name in value:
+        return value[name] if isinstance(value, dict) else None
+    outer, _, inner = name.partition(".")
+    return _within(value.get(outer), inner) if inner else None

@@ -14,7 +14,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import IO, cast
+from typing import IO, ClassVar, cast
 
 import orjson
 import polars as pl
@@ -23,9 +23,9 @@ from pydantic import Field
 import synthgen.refine
 from synthgen.errors import UsageError
 from synthgen.plugins import Plugin
-from synthgen.recipe.model import Strict
 from synthgen.refine.filters.fields import field_values
 from synthgen.refine.filters.text import completion
+from synthgen.refine.needs import NeedsField
 from synthgen.refine.verdict import Verdicts
 from synthgen.types import JSONValue
 
@@ -33,12 +33,15 @@ __all__ = ["MATH_ANSWER", "MathAnswerParams", "math_answer"]
 
 _WORKER = Path(synthgen.refine.__file__).with_name("math_worker.py")
 _START_S = 60.0  # importing sympy takes a second on a quiet machine
+_OTHER_FORM = "the reference is neither a text nor a number, nor a list of one"
 _REASONS = {"right": None, "wrong": "math_wrong", "unparsed": "math_unparsed", "timeout": "math_timeout"}
 
 
-class MathAnswerParams(Strict):
-    """`reference`: the row's field with the right answer: a number, LaTeX, or a solution that ends in `\\boxed{}` or
-    `####`. `cpu_s` bounds one comparison; a usual one takes half a millisecond."""
+class MathAnswerParams(NeedsField):
+    """`reference`: the row's field with the right answer: a number, LaTeX, the letter of a choice, or a solution that ends in
+    `\\boxed{}` or `####`. `cpu_s` bounds one comparison; a usual one takes half a millisecond."""
+
+    needs: ClassVar[str] = "reference"
 
     reference: str = "answer"
     cpu_s: float = Field(default=2.0, gt=0, le=60)
@@ -50,7 +53,7 @@ def math_answer(frame: pl.DataFrame, params: MathAnswerParams) -> Verdicts:
     Raises:
         UsageError: math-verify is not installed.
     """
-    references = [_text(value) for value in field_values(frame, params.reference)]
+    references = [_reference(value) for value in field_values(frame, params.reference)]
     answers = frame.select(completion()).to_series().to_list()
     said: list[str | None] = [None] * frame.height
     if any(reference is not None for reference in references):
@@ -58,21 +61,25 @@ def math_answer(frame: pl.DataFrame, params: MathAnswerParams) -> Verdicts:
             raise UsageError("filter 'math_answer' needs math-verify: pip install 'synthgen[math]'")
         with _Worker(params.cpu_s) as worker:
             said = [
-                None if reference is None else worker.ask(reference, answer)
+                None if reference is None else worker.ask(reference, answer) if reference else "unparsed"
                 for reference, answer in zip(references, answers, strict=True)
             ]
     reason = [_REASONS[word] if word else None for word in said]
     return Verdicts(
         pl.Series("reason", reason, pl.String),
         pl.Series("score", [None if word is None else float(word == "right") for word in said], pl.Float64),
-        threshold=pl.Series("threshold", [1.0 if why else None for why in reason], pl.Float64),
+        pl.Series("detail", [_OTHER_FORM if text == "" else None for text in references], pl.String),
+        pl.Series("threshold", [1.0 if why else None for why in reason], pl.Float64),
     )
 
 
-def _text(value: JSONValue) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+def _reference(value: JSONValue) -> str | None:
+    """The right answer as a text; nothing in it where it is of a form that cannot be read; None where there is none."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return str(value).strip() or None
+    return str(value).strip() if isinstance(value, str | int | float) else ""
 
 
 class _Worker:
@@ -124,4 +131,4 @@ class _Worker:
             self._process = None
 
 
-MATH_ANSWER = Plugin("math_answer", MathAnswerParams, math_answer)
+MATH_ANSWER = Plugin("math_answer", MathAnswerParams, math_answer, version=2)
