@@ -80,6 +80,9 @@ def generate(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for batches, or submit them and end (exit code 3).")
     ] = True,
+    drain: Annotated[
+        float, typer.Option(help="Seconds that SIGINT or SIGTERM leaves the answers under way.", min=0)
+    ] = 120,
     as_json: AsJson = False,
 ) -> None:
     """Ask the teachers, refine, and publish the dataset. The same command again resumes, or has nothing to do."""
@@ -95,6 +98,7 @@ def generate(
             retry_failed=retry_failed,
             handle_signals=True,
             wait=wait,
+            drain_s=drain,
             progress=progress,
             say=say,
         )

@@ -62,6 +62,8 @@ class Options:
 
     `wait` False: submit batches and end; the same command later collects them. `pace`: how often they are looked at.
     `quiet_s`: after so long without any movement the run says what it waits for.
+    `drain_s`: how long a signal leaves the answers under way. Schedulers send one SIGTERM and kill 30 to 120 s later;
+    what takes longer than 120 s is lost to a kill as it is to us, but for the account of it.
     """
 
     max_cost_usd: float | None = None
@@ -69,6 +71,7 @@ class Options:
     retry_failed: bool = False
     handle_signals: bool = False
     quiet_s: float = 60.0
+    drain_s: float = 120.0
     today: date | None = None
     wait: bool = True
     pace: Pace = field(default_factory=Pace)
@@ -411,27 +414,39 @@ class _Run:
         return True
 
     def _handle_signals(self) -> Callable[[], None]:
-        """First SIGINT or SIGTERM: send nothing more and drain. Second: stop at once."""
+        """First SIGINT or SIGTERM: send nothing more and drain, for `drain_s`. Then, or at the second: stop at once."""
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None  # we are inside a coroutine
+        drained: asyncio.TimerHandle | None = None
+        drain_s = self.options.drain_s
 
         def interrupt() -> None:
+            nonlocal drained
             self.interrupts += 1
             if self.interrupts == 1:
                 self.asker.halt("interrupted")
                 self.options.say(
-                    "interrupted: waiting for the answers under way (they are paid); once more to stop at once"
+                    f"interrupted: waiting for the answers under way (they are paid), at most {drain_s:g} s (--drain); "
+                    "once more to stop at once"
                 )
+                drained = loop.call_later(drain_s, give_up)
             else:
                 task.cancel()
+
+        def give_up() -> None:
+            if open_requests := self.asker.open_requests:  # else it is publishing, which ends by itself
+                self.options.say(f"{open_requests} requests have no answer after {drain_s:g} s: stopping")
+                interrupt()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, interrupt)
 
         def restore() -> None:
+            if drained is not None:
+                drained.cancel()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
 
