@@ -1,11 +1,11 @@
 """`synthgen dedup`: near-duplicate rows of any Parquet or JSONL."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from synthgen.cli.passing import passing
 from synthgen.cli.terminal import safe
 from synthgen.errors import UsageError
 
@@ -60,19 +60,20 @@ def dedup(
     if out is None:
         raise UsageError("dedup: name a folder for the result with -o")
     rule = MinHashRule(threshold=threshold, shingle=shingle, num_perm=num_perm, seed=seed, hash=hash_name)  # type: ignore[arg-type]  # checked there
-    options = api.DedupOptions(
-        fields=tuple(field or ()),
-        rule=rule,
-        keep=keep,
-        against=tuple(against or ()),
-        id=id_column,
-        source=source,
-        template=None if template is None else _read(template),
-        allow_collapse=allow_collapse,
-        threads=threads,
-        say=lambda text: print(safe(text), file=sys.stderr),
-    )
-    report = api.dedup(inputs, out, options=options)
+    with passing() as say:
+        options = api.DedupOptions(
+            fields=tuple(field or ()),
+            rule=rule,
+            keep=keep,
+            against=tuple(against or ()),
+            id=id_column,
+            source=source,
+            template=None if template is None else _read(template),
+            allow_collapse=allow_collapse,
+            threads=threads,
+            say=say,
+        )
+        report = api.dedup(inputs, out, options=options)
     if as_json:
         print_json(report.as_json())
     else:
