@@ -104,7 +104,7 @@ class Read:
 class Counts:
     """The accounting of a run: planned is always the sum of the outcomes.
 
-    `flags` counts what accepted candidates are flagged with; `judges` the replies of each. `examples` has the first candidate of each reason to fail or be quarantined: its id, and what was said of it.
+    `flags` counts what accepted candidates are flagged with; `judges` the replies of each. `examples` has the first candidate of each reason to fail, be quarantined or be unreadable: its id, and what was said of it.
     """
 
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Counts:
         if outcome in ("rejected", "quarantined", "failed"):
             key = (verdict.stage or "?", verdict.reason or "?")
             self.reasons[key] = self.reasons.get(key, 0) + 1
-            if outcome != "rejected":
+            if outcome != "rejected" or verdict.stage == "parse":
                 self.examples.setdefault(key, (verdict.leaf.id, verdict.detail or ""))
 
     @property
