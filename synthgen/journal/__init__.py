@@ -21,7 +21,8 @@ from synthgen.journal.replies import (
     read_reply,
     without_logprobs,
 )
-from synthgen.journal.writer import Journal, lock_run
+from synthgen.journal.system import network_file_system
+from synthgen.journal.writer import Journal, is_locked, lock_run
 
 __all__ = [
     "Captured",
@@ -39,6 +40,7 @@ __all__ = [
     "lock_run",
     "lost_entry",
     "over_entry",
+    "network_file_system",
     "prepared_entry",
     "read_logprobs",
     "read_reply",

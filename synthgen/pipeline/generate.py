@@ -26,7 +26,7 @@ from synthgen.asking.server_queue import follow_queues
 from synthgen.asking.structured import Ignored
 from synthgen.dataset import TEXTS, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
-from synthgen.journal import Journal, JournalIndex, lock_run
+from synthgen.journal import Journal, JournalIndex, lock_run, network_file_system
 from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.calibrated import Standing, stale_calibration, standing
 from synthgen.pipeline.counting import Counting
@@ -102,6 +102,11 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     release = lock_run(folder.journal)
     try:
         check_target(out, TEXTS)
+        if kind := network_file_system(folder.journal):
+            options.say(
+                f"{out}: on a network file system ({kind}) the lock of a run may not hold between machines: start no "
+                "other synthgen on this folder while this one runs"
+            )
         run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options, against)
         with _collecting_seldom():
             return await run.go()
