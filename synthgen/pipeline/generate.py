@@ -39,7 +39,7 @@ from synthgen.pipeline.report import Report, make_report
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter
 from synthgen.pipeline.runfolder import RunFolder
-from synthgen.pipeline.usage import usage_json
+from synthgen.pipeline.usage import possibly_paid_said, usage_json
 from synthgen.pipeline.verdicts import Counts, Target
 from synthgen.pipeline.watchdog import Watchdog
 from synthgen.pipeline.waves import Waves
@@ -201,6 +201,7 @@ class _Run:
         self.journal = Journal(self.folder.journal)
         for damage in self.journal.index.damaged:
             self.options.say(f"journal: {damage}; what it held is asked again")
+        self._tell_possibly_paid()
         if self.options.retry_failed:
             self.journal.index.forget_failures()
         self.budget = Budget(
@@ -272,6 +273,13 @@ class _Run:
             warnings=(*self.gates.result.warnings, *self._orphans(), *stale_calibration(self.standing)),
             refined=self.refines,
         )
+
+    def _tell_possibly_paid(self) -> None:
+        """Money that earlier sessions may have spent for nothing, said before more is spent; not where all is free."""
+        ledger = self.journal.index.ledger
+        unpriced = any(spec.price is None for spec in self.resolved.specs.values())
+        if ledger.lost and (ledger.lost_usd or unpriced):
+            self.options.say(possibly_paid_said(ledger.lost, ledger.lost_usd, self.folder.path))
 
     def _remember_ignored(self, alias: str, seen: Ignored) -> None:
         """A server ignores its schema; a disk that cannot take that halts the session."""
