@@ -398,8 +398,13 @@ class _Run:
         while True:
             await asyncio.sleep(min(_EVENT_EVERY_S, self.options.quiet_s))
             self.events.write()
-            if not self.batches.under_way:  # a batch may stand still for a day; the live view names it
+            if not self.batches.under_way or self._asks_live():
                 watchdog.check()
+
+    def _asks_live(self) -> bool:
+        """Whether a request is sent or waits outside batches: those may stand still for a day; the live view names them."""
+        queues = self.asker.queues.values()
+        return any(q.waiting or any(lane.counts.in_flight for lane in q.lanes) for q in queues)
 
     def _watchdog(self) -> Watchdog:
         def state() -> dict[str, JSONValue]:
