@@ -254,12 +254,20 @@ def show(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     row: Annotated[str | None, typer.Option(help="Tell the whole story of one record, by its id.")] = None,
     samples: Annotated[int, typer.Option(help="How many sample records.", min=0)] = 3,
+    unusable: Annotated[
+        bool, typer.Option("--unusable", help="The replies that were paid and could not be used.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show counts, reasons, spend and samples of a run, or the story of one record."""
     from synthgen import api
-    from synthgen.cli.output import print_shown
+    from synthgen.cli.output import print_shown, print_unusable
 
+    if unusable:
+        if row is not None:
+            raise UsageError("--unusable: shows replies of all rows; leave --row out")
+        print_unusable(api.unusable_replies(run), as_json=as_json)
+        return
     print_shown(api.show(run, row=row, samples=samples), as_json=as_json)
 
 

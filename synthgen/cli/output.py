@@ -29,7 +29,7 @@ from synthgen.pipeline import (
 from synthgen.pipeline.usage import possibly_paid_said
 from synthgen.types import JSONValue
 
-__all__ = ["console", "print_cancelled", "print_plan", "print_report", "print_shown"]
+__all__ = ["console", "print_cancelled", "print_plan", "print_report", "print_shown", "print_unusable"]
 
 OUTCOMES = ("planned", "accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 _SAMPLE_CHARS = 600
@@ -207,6 +207,21 @@ def print_shown(shown: RunSummary | RowStory, *, as_json: bool) -> None:
         _print_summary(console(), shown)
     else:
         _print_story(console(), shown)
+
+
+def print_unusable(found: UnusableReplies, *, as_json: bool) -> None:
+    """What `show --unusable` found."""
+    if as_json:
+        print_json(found.as_json())
+        return
+    out = console()
+    for reply in found.replies:
+        whose = (
+            f"{reply.key}  step {reply.step}, teacher {reply.teacher}: {reply.reason}, {reply.usd:.6f} USD"
+        )
+        out.print(Text(safe(whose)))
+        out.print(Text(_indented(f"  {safe(reply.body, _SAMPLE_CHARS)}")))
+    out.print(f"{len(found.replies)} replies were paid and unusable, up to {found.usd:.6f} USD")
 
 
 def _print_summary(out: Console, summary: RunSummary) -> None:
