@@ -452,6 +452,8 @@ class _Run:
                 )
                 drained = loop.call_later(drain_s, give_up)
             else:
+                if drained is not None:
+                    drained.cancel()
                 task.cancel()
 
         def give_up() -> None:
