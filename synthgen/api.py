@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # each verb loads what it needs
         ReportOptions,
         RowStory,
         RunSummary,
+        UnusableReplies,
     )
     from synthgen.pipeline.calibration import Calibration
     from synthgen.pipeline.doctor import DoctorOptions, Examination
@@ -58,6 +59,7 @@ __all__ = [
     "RowStory",
     "RunSummary",
     "SynthgenError",
+    "UnusableReplies",
     "cancel",
     "dedup",
     "doctor",
@@ -74,6 +76,7 @@ __all__ = [
     "recipe_schema",
     "report",
     "show",
+    "unusable_replies",
 ]
 
 T = TypeVar("T")
@@ -361,6 +364,17 @@ def show(run: str | Path, *, row: str | None = None, samples: int = 3) -> "RunSu
     return summarise(Path(run), samples) if row is None else row_story(Path(run), row)
 
 
+def unusable_replies(run: str | Path) -> "UnusableReplies":
+    """Replies of a run that were paid and could not be used, with their bodies.
+
+    Raises:
+        SynthgenError: not a run, or its journal cannot be read.
+    """
+    from synthgen.pipeline import find_unusable
+
+    return find_unusable(Path(run))
+
+
 def _folder(loaded: LoadedRecipe, out: str | Path | None) -> Path:
     """The run folder of a recipe."""
     return Path(out) if out is not None else Path("runs") / loaded.recipe.name
@@ -423,5 +437,6 @@ __getattr__ = lazily(
         "report": ("Report",),
         "reporting": ("DatasetReport", "ReportOptions"),
         "show": ("RowStory", "RunSummary"),
+        "show_unusable": ("UnusableReplies",),
     },
 )

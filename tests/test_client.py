@@ -248,6 +248,18 @@ async def test_a_truncated_body_counts_as_perhaps_paid(client: Client) -> None:
     assert (outcome.reason, outcome.maybe_paid) == ("body", True)
 
 
+async def test_what_came_of_a_truncated_body_is_kept(client: Client) -> None:
+    if client.transport == "sdk":
+        pytest.skip("the SDKs keep it to themselves")
+    async with Loopback(script=[TRUNCATE]) as server, client.teacher(server.url) as teacher:
+        outcome = await teacher.answer(ask())
+
+    assert isinstance(outcome, Retry)
+    assert outcome.body is not None
+    assert outcome.body.startswith(b"{")
+    assert server.payments[0].id.encode() in outcome.body
+
+
 async def test_a_proxys_html_page_is_retried_and_named(client: Client) -> None:
     async with Loopback(script=[HTML]) as server, client.teacher(server.url) as teacher:
         outcome = await teacher.answer(ask())

@@ -11,7 +11,7 @@ import pytest
 
 from synthgen.errors import RunLocked
 from synthgen.journal import lock_run
-from synthgen.journal.system import sync
+from synthgen.journal.system import network_file_system, sync
 from synthgen.spool import read_at
 
 
@@ -112,3 +112,21 @@ def test_a_lock_file_removed_in_between_is_not_taken_for_the_lock(
     with pytest.raises(RunLocked):
         lock_run(tmp_path)
     release()
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [("/home/me/run", None), ("/home/share/run", "nfs4"), ("/home/a b/run", "cifs"), ("/mnt/run", None)],
+)
+def test_a_network_file_system_is_known_by_its_mount(tmp_path: Path, folder: str, kind: str | None) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "/dev/sda / ext4 rw 0 0\nhost:/x /home/share nfs4 rw 0 0\n//host/y /home/a\\040b cifs rw 0 0\n"
+        "host:/z /mnt nfs rw 0 0\n/dev/sdb /mnt xfs rw 0 0\n"
+    )
+
+    assert network_file_system(Path(folder), mounts) == kind
+
+
+def test_where_the_system_does_not_say_no_file_system_is_a_network(tmp_path: Path) -> None:
+    assert network_file_system(tmp_path, tmp_path / "none") is None

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import synthgen
 from synthgen.api import Options
+from synthgen.asking.batch import Pace
 from synthgen.pipeline.watchdog import Watchdog
 from synthgen.recipe.model import Limits
 from synthgen.types import JSONValue
+from tests.batch_server import BatchLoopback
 from tests.loopback import HANG, Loopback
-from tests.runs import recipe
+from tests.runs import recipe, teacher
 from tests.simulated import OneLane, simulate
 
 
@@ -116,3 +118,20 @@ def test_a_run_whose_server_hangs_says_what_it_waits_for(tmp_path: Path) -> None
     assert report.exit_code == 0
     assert "in_flight 1" in said[0]
     assert stalled[0]["teachers"]["qwen"]["lanes"]["qwen"]["in_flight"] == 1
+
+
+def test_a_live_teacher_that_hangs_is_told_of_also_while_anothers_batch_is_under_way(tmp_path: Path) -> None:
+    said: list[str] = []
+    with BatchLoopback(polls=1_000_000, script=[HANG]) as server:
+        live = teacher(server, model="qwen3-quick", hf="Qwen/Qwen3-8B", timeout_s=0.6)
+        batched = teacher(server, provider="openai", mode="batch")
+        steps = [{"name": "answer", "prompt": "answer", "teacher": {"batched": 1, "live": 1}}]
+        content = recipe(server, 12, teachers={"batched": batched, "live": live}, steps=steps)
+        pace = Pace(poll_s=0.002, longest_poll_s=0.02, linger_s=0.02, settle_s=0.1)
+        options = Options(ask_only=True, quiet_s=0.1, say=said.append, wait=False, pace=pace)
+
+        report = synthgen.generate(content, tmp_path / "run", options=options)
+
+    assert (report.exit_code, len(server.batches)) == (3, 1)
+    assert "nothing has moved" in said[0]
+    assert "in_flight 1" in said[0]

@@ -269,7 +269,9 @@ class Asker:
             case Retry(reason, message, body=bytes(body)):
                 self.budget.settle(reserved_usd, reserved_usd)
                 text = body[:KEPT_BODY_BYTES].decode(errors="replace")
-                self._append({"k": keys[0], "t": "X", "reason": reason, "usd": reserved_usd, "body": text})
+                whose: Entry = {"step": attempt.step, "teacher": attempt.spec.alias}
+                paid: Entry = {"reason": reason, "usd": reserved_usd, "body": text}
+                self._append({"k": keys[0], "t": "X", **whose, **paid})
                 self._close(keys[1:], reason)
         if reason == "connect" or not self._is_hopeless(attempt):
             return []

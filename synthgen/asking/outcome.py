@@ -44,7 +44,7 @@ class HttpReply:
 class TransportFailure(Exception):
     """No whole reply came back. `maybe_paid`: the request may have reached the teacher before it broke.
 
-    `auth`: nothing was sent, since the cloud's own credentials are gone.
+    `auth`: nothing was sent, since the cloud's own credentials are gone. `body`: what had come of a 200, kept aside.
     """
 
     def __init__(
@@ -53,10 +53,12 @@ class TransportFailure(Exception):
         message: str,
         *,
         maybe_paid: bool,
+        body: bytes | None = None,
     ):
         super().__init__(message)
         self.reason = reason
         self.maybe_paid = maybe_paid
+        self.body = body
 
 
 class NotAsked(Exception):

@@ -303,7 +303,7 @@ class RemoteTeacher:
 def _no_reply(failure: TransportFailure) -> Outcome:
     if failure.reason == "auth":
         return LaneStop("auth", str(failure))
-    return Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid)
+    return Retry(failure.reason, str(failure), maybe_paid=failure.maybe_paid, body=failure.body)
 
 
 def check_key(config: TeacherConfig) -> None:

@@ -80,6 +80,9 @@ def generate(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for batches, or submit them and end (exit code 3).")
     ] = True,
+    drain: Annotated[
+        float, typer.Option(help="Seconds that SIGINT or SIGTERM leaves the answers under way.", min=0)
+    ] = 120,
     as_json: AsJson = False,
 ) -> None:
     """Ask the teachers, refine, and publish the dataset. The same command again resumes, or has nothing to do."""
@@ -95,6 +98,7 @@ def generate(
             retry_failed=retry_failed,
             handle_signals=True,
             wait=wait,
+            drain_s=drain,
             progress=progress,
             say=say,
         )
@@ -268,12 +272,20 @@ def show(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     row: Annotated[str | None, typer.Option(help="Tell the whole story of one record, by its id.")] = None,
     samples: Annotated[int, typer.Option(help="How many sample records.", min=0)] = 3,
+    unusable: Annotated[
+        bool, typer.Option("--unusable", help="The replies that were paid and could not be used.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show counts, reasons, spend and samples of a run, or the story of one record."""
     from synthgen import api
-    from synthgen.cli.output import print_shown
+    from synthgen.cli.output import print_shown, print_unusable
 
+    if unusable:
+        if row is not None:
+            raise UsageError("--unusable: shows replies of all rows; leave --row out")
+        print_unusable(api.unusable_replies(run), as_json=as_json)
+        return
     print_shown(api.show(run, row=row, samples=samples), as_json=as_json)
 
 

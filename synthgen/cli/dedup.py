@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from synthgen.cli.passing import passing
 from synthgen.cli.terminal import safe
 from synthgen.errors import UsageError
 
@@ -64,24 +65,27 @@ def dedup(
     if out is None:
         raise UsageError("dedup: name a folder for the result with -o")
     rule = MinHashRule(threshold=threshold, shingle=shingle, num_perm=num_perm, seed=seed, hash=hash_name)  # type: ignore[arg-type]  # checked there
-    options = api.DedupOptions(
-        fields=tuple(field or ()),
-        rule=rule,
-        keep=keep,
-        against=tuple(against or ()),
-        id=id_column,
-        source=source,
-        template=None if template is None else _read(template),
-        allow_collapse=allow_collapse,
-        pairs=pairs,
-        threads=threads,
-        say=lambda text: print(safe(text), file=sys.stderr),
-    )
-    report = api.dedup(inputs, out, options=options)
+    with passing() as say:
+        options = api.DedupOptions(
+            fields=tuple(field or ()),
+            rule=rule,
+            keep=keep,
+            against=tuple(against or ()),
+            id=id_column,
+            source=source,
+            template=None if template is None else _read(template),
+            allow_collapse=allow_collapse,
+            pairs=pairs,
+            threads=threads,
+            say=say,
+        )
+        report = api.dedup(inputs, out, options=options)
     if as_json:
         print_json(report.as_json())
     else:
         _print(report)
+    for warning in report.warnings:
+        print(f"warning: {safe(warning)}", file=sys.stderr)
     if report.problem is not None:
         raise report.problem
 

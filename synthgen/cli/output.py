@@ -6,6 +6,7 @@ are shown escaped, and no markup in it is interpreted.
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from textwrap import indent
 from typing import cast
 
@@ -15,11 +16,21 @@ from rich.text import Text
 
 from synthgen.cli.as_json import print_json
 from synthgen.cli.terminal import safe
-from synthgen.pipeline import Cancelled, Plan, PrivacyPlan, Question, Report, RowStory, RunSummary
+from synthgen.pipeline import (
+    Cancelled,
+    Plan,
+    PrivacyPlan,
+    Question,
+    Report,
+    RowStory,
+    RunSummary,
+    UnusableReplies,
+)
+from synthgen.pipeline.usage import possibly_paid_said
 from synthgen.recipe.model import SelectConfig
 from synthgen.types import JSONValue
 
-__all__ = ["console", "print_cancelled", "print_plan", "print_report", "print_shown"]
+__all__ = ["console", "print_cancelled", "print_plan", "print_report", "print_shown", "print_unusable"]
 
 OUTCOMES = ("planned", "accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 _SAMPLE_CHARS = 600
@@ -40,7 +51,7 @@ def print_report(report: Report, *, as_json: bool, published: bool = True) -> No
         return
     out = console()
     _print_funnel(out, report.counts, report.reasons, report.examples, report.flags, report.checked)
-    _print_usage(out, report.usage)
+    _print_usage(out, report.usage, report.out)
     out.print(f"sent {report.sent} requests in {report.elapsed_s:.1f} s")
     if not report.refined:
         out.print("asked only: no filter has looked at what counts as accepted")
@@ -72,7 +83,7 @@ def _print_funnel(
         out.print(Text(f"{reason}, for example {safe(example, _SAMPLE_CHARS)}"))
 
 
-def _print_usage(out: Console, usage: JSONValue) -> None:
+def _print_usage(out: Console, usage: JSONValue, run: Path) -> None:
     if not isinstance(usage, dict):
         return
     table = Table("step", "teacher", "replies", "failed", "input", "output", "USD", box=None, pad_edge=False)
@@ -88,15 +99,13 @@ def _print_usage(out: Console, usage: JSONValue) -> None:
         out.print(table)
     lost = cast(dict[str, JSONValue], usage["lost"])
     if lost["requests"]:
-        out.print(
-            f"{lost['requests']} sends never brought a reply and may have been paid "
-            f"(up to {lost['reserved_usd']:.6f} USD, counted against the cap)"
-        )
+        out.print(possibly_paid_said(cast(int, lost["requests"]), cast(float, lost["reserved_usd"]), run))
     unusable = cast(dict[str, JSONValue], usage["unusable"])
     if unusable["replies"]:
         out.print(
             f"{unusable['replies']} replies were paid and unusable "
-            f"(up to {unusable['reserved_usd']:.6f} USD, counted against the cap)"
+            f"(up to {unusable['reserved_usd']:.6f} USD, counted against the cap); "
+            f"`synthgen show {run} --unusable` prints them"
         )
 
 
@@ -212,6 +221,21 @@ def print_shown(shown: RunSummary | RowStory, *, as_json: bool) -> None:
         _print_story(console(), shown)
 
 
+def print_unusable(found: UnusableReplies, *, as_json: bool) -> None:
+    """What `show --unusable` found."""
+    if as_json:
+        print_json(found.as_json())
+        return
+    out = console()
+    for reply in found.replies:
+        whose = (
+            f"{reply.key}  step {reply.step}, teacher {reply.teacher}: {reply.reason}, {reply.usd:.6f} USD"
+        )
+        out.print(Text(safe(whose)))
+        out.print(Text(_indented(f"  {safe(reply.body, _SAMPLE_CHARS)}")))
+    out.print(f"{len(found.replies)} replies were paid and unusable, up to {found.usd:.6f} USD")
+
+
 def _print_summary(out: Console, summary: RunSummary) -> None:
     if not summary.published:
         out.print(f"{summary.run}: not published yet; run the same generate command to its end")
@@ -220,7 +244,9 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
     if set(summary.generations) - {"1"}:
         told = ", ".join(f"{count:,} of generation {number}" for number, count in summary.generations.items())
         out.print(f"rows: {told}; each round of distillation loses some of what the first teacher knew")
-    _print_usage(out, summary.usage)
+    _print_usage(out, summary.usage, summary.run)
+    if summary.running:
+        out.print("a process works on this run now; sends without a reply may be on the wire")
     if summary.judge:
         out.print(Text(f"judge: {safe(summary.judge)}"))
     for said in summary.batches:

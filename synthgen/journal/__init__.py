@@ -21,7 +21,8 @@ from synthgen.journal.replies import (
     read_reply,
     without_logprobs,
 )
-from synthgen.journal.writer import Journal, lock_run
+from synthgen.journal.system import network_file_system
+from synthgen.journal.writer import Journal, is_locked, lock_run
 
 __all__ = [
     "Captured",
@@ -36,8 +37,10 @@ __all__ = [
     "answer_entry",
     "entry_of",
     "failure_entry",
+    "is_locked",
     "lock_run",
     "lost_entry",
+    "network_file_system",
     "over_entry",
     "prepared_entry",
     "read_logprobs",

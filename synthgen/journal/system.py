@@ -1,13 +1,16 @@
 """What operating systems do differently below a journal: locking a file, making bytes durable.
 
-In: open file handles. Out: nothing. Guarantees: after `sync` the bytes survive a power cut as far as the
+In: open file handles. Out: nothing, but for the name of a network file system. Guarantees: after `sync` the bytes survive a power cut as far as the
 system can promise it; a lock ends with its process, also with a killed one. Linux is what the tests run on; the others
 follow their manuals: macOS's fsync leaves the bytes in the drive's cache and has F_FULLFSYNC for the rest (fsync(2),
 fcntl(2)), Windows has neither flock nor fdatasync (msvcrt.locking locks bytes, here one far beyond the text).
-Rejected: a lock package (portalocker, filelock: both lock by name, or leave a file that means nothing after a kill).
+Rejected: a lock package (portalocker, filelock: both lock by name, or leave a file that means nothing after a kill). A network file system may keep
+locks to one machine (NFS with `local_lock`, SMB with `nobrl`, most of FUSE), and nothing tells from one of them: hence
+`network_file_system`.
 """
 
 import os
+import re
 from pathlib import Path
 
 try:
@@ -15,9 +18,13 @@ try:
 except ImportError:
     fcntl = None  # type: ignore[assignment]  # Windows
 
-__all__ = ["lock", "sync", "sync_folder"]
+__all__ = ["lock", "network_file_system", "sync", "sync_folder"]
 
 _LOCKED_BYTE = 1 << 30
+_MOUNTS = Path("/proc/self/mounts")
+_NETWORK = re.compile(
+    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|beegfs|glusterfs|fuse\.(sshfs|s3fs|gcsfuse|glusterfs|rclone)"
+)
 
 
 def lock(handle: int) -> None:
@@ -62,3 +69,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def network_file_system(folder: Path, mounts: Path = _MOUNTS) -> str | None:
+    """The kind of network file system a folder is on; None for a local one, and where the system does not say (no Linux)."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    place = folder.resolve()
+    kind, deepest = "", -1
+    for line in lines:
+        _, point, mounted, *_ = line.split(" ")
+        at = Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), point))
+        if (
+            place.is_relative_to(at) and len(at.parts) >= deepest
+        ):  # of two at one place the later one covers the other
+            kind, deepest = mounted, len(at.parts)
+    return kind if _NETWORK.fullmatch(kind) else None

@@ -25,7 +25,7 @@ from synthgen.journal.sealer import Sealer
 from synthgen.journal.system import lock, sync, sync_folder
 from synthgen.spool import read_at
 
-__all__ = ["Journal", "lock_run"]
+__all__ = ["Journal", "is_locked", "lock_run"]
 
 SEGMENT_BYTES = 128 << 20
 
@@ -78,6 +78,23 @@ def lock_run(folder: Path) -> Callable[[], None]:
         os.close(handle)
         raise StorageError(f"{folder / 'LOCK'}: cannot be locked: {error.strerror}") from error
     return lambda: os.close(handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works on the run of this journal folder. Writes nothing; False where nobody can tell."""
+    try:
+        handle = os.open(folder / "LOCK", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        lock(handle)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from synthgen.pipeline.reporting import DatasetReport, ReportOptions, report_on
     from synthgen.pipeline.runfolder import RunFolder
     from synthgen.pipeline.show import RowStory, RunSummary, row_story, summarise
+    from synthgen.pipeline.show_unusable import UnusableReplies, find_unusable
 
 __all__ = [
     "Attestation",
@@ -46,12 +47,14 @@ __all__ = [
     "RowStory",
     "RunFolder",
     "RunSummary",
+    "UnusableReplies",
     "attest",
     "cancel_run",
     "check_recipe",
     "check_rows",
     "export",
     "filter_foreign",
+    "find_unusable",
     "first_questions",
     "make_plan",
     "open_gates",
@@ -122,6 +125,10 @@ __getattr__ = lazily(
             "RunSummary",
             "row_story",
             "summarise",
+        ),
+        "show_unusable": (
+            "UnusableReplies",
+            "find_unusable",
         ),
     },
 )

@@ -80,8 +80,7 @@ def dedup(inputs: Sequence[Path], out: Path, options: DedupOptions) -> DedupRepo
     keep = parse_keep(options.keep)
     template = template_parts(options.template) if options.template else ()
     ours = _inputs(_files(inputs, out), options, keep, template)
-    if template:
-        _say_if_missing(ours, options, template)
+    warnings = _of_other_rows(ours, options, template) if template else ()
     theirs = _references(_files(options.against, out), options, template) if options.against else None
     threads = options.threads or os.cpu_count() or 1
     with claim(out):
@@ -93,10 +92,10 @@ def dedup(inputs: Sequence[Path], out: Path, options: DedupOptions) -> DedupRepo
         found = _duplicates(index, keep, hasher, threads, options.say, options.pairs)
         problem = None if options.allow_collapse else _collapse(index, found)
         if problem is not None:
-            return dedup_report(out, index, found, {}, started, problem)
+            return dedup_report(out, index, found, {}, started, problem, warnings)
         reasons = write_rows(index, found, out, options.rows_per_shard, _manifest(options, ours))
         scratch.remove()
-    return dedup_report(out, index, found, reasons, started)
+    return dedup_report(out, index, found, reasons, started, warnings=warnings)
 
 
 def _files(paths: Sequence[Path], out: Path) -> tuple[Path, ...]:
@@ -126,18 +125,17 @@ def _inputs(files: tuple[Path, ...], options: DedupOptions, keep: Keep, template
     )
 
 
-def _say_if_missing(ours: Inputs, options: DedupOptions, template: Sequence[str]) -> None:
-    """A template none of whose pieces stands in the first rows is that of other rows."""
+def _of_other_rows(ours: Inputs, options: DedupOptions, template: Sequence[str]) -> tuple[str, ...]:
+    """What is to be said of a template none of whose pieces stands in the first rows."""
     plain = compared_text(ours.schema, options.fields or default_fields(ours.schema))
     first = next(iter(read_tables(ours.files, ours.schema, columns=plain.meta.root_names())), None)
-    if first is None or not first.frame.height:
-        return
-    texts = first.frame.select(plain).to_series()
-    if not texts.str.contains_any(list(template)).any():
-        options.say(
-            f"warning: the template's text stands in none of the first {len(texts)} rows; it was rendered from another one, "
-            "or its white space differs"
-        )
+    texts = first.frame.select(plain).to_series() if first is not None else pl.Series([], dtype=pl.String)
+    if texts.is_empty() or texts.str.contains_any(list(template)).any():
+        return ()
+    return (
+        f"the template's text stands in none of the first {len(texts)} rows; they were rendered from another one, or its "
+        "white space differs",
+    )
 
 
 def _no_row(files: Sequence[Path]) -> str:

@@ -51,6 +51,7 @@ class DedupReport:
     largest: int
     elapsed_s: float
     problem: SynthgenError | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -63,6 +64,7 @@ class DedupReport:
             "out": str(self.out),
             "exit_code": self.exit_code,
             "problem": None if self.problem is None else str(self.problem),
+            "warnings": list(self.warnings),
             "counts": dict(self.counts),
             "reasons": dict(self.reasons),
             "references": self.references,
@@ -79,6 +81,7 @@ def dedup_report(
     reasons: Mapping[str, int],
     started: float,
     problem: SynthgenError | None = None,
+    warnings: tuple[str, ...] = (),
 ) -> DedupReport:
     """The numbers of a dedup; without `reasons` nothing was written, and they are what it would remove."""
     of_N = found.of_N[index.reference_rows :]
@@ -95,6 +98,7 @@ def dedup_report(
         largest=int(size_C.max(initial=0)),
         elapsed_s=time.monotonic() - started,
         problem=problem,
+        warnings=warnings,
     )
 
 

@@ -26,7 +26,7 @@ from synthgen.asking.server_queue import follow_queues
 from synthgen.asking.structured import Ignored
 from synthgen.dataset import TEXTS, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
-from synthgen.journal import Journal, JournalIndex, lock_run
+from synthgen.journal import Journal, JournalIndex, lock_run, network_file_system
 from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.calibrated import Standing, stale_calibration, standing
 from synthgen.pipeline.counting import Counting
@@ -39,7 +39,7 @@ from synthgen.pipeline.report import Report, make_report
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter
 from synthgen.pipeline.runfolder import RunFolder
-from synthgen.pipeline.usage import usage_json
+from synthgen.pipeline.usage import possibly_paid_said, usage_json
 from synthgen.pipeline.verdicts import Counts, Target
 from synthgen.pipeline.watchdog import Watchdog
 from synthgen.pipeline.waves import Waves
@@ -62,6 +62,8 @@ class Options:
 
     `wait` False: submit batches and end; the same command later collects them. `pace`: how often they are looked at.
     `quiet_s`: after so long without any movement the run says what it waits for.
+    `drain_s`: how long a signal leaves the answers under way. Schedulers send one SIGTERM and kill 30 to 120 s later;
+    what takes longer than 120 s is lost to a kill as it is to us, but for the account of it.
     """
 
     max_cost_usd: float | None = None
@@ -69,6 +71,7 @@ class Options:
     retry_failed: bool = False
     handle_signals: bool = False
     quiet_s: float = 60.0
+    drain_s: float = 120.0
     today: date | None = None
     wait: bool = True
     pace: Pace = field(default_factory=Pace)
@@ -99,6 +102,11 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
     release = lock_run(folder.journal)
     try:
         check_target(out, TEXTS)
+        if kind := network_file_system(folder.journal):
+            options.say(
+                f"{out}: on a network file system ({kind}) the lock of a run may not hold between machines: start no "
+                "other synthgen on this folder while this one runs"
+            )
         run = _Run(resolved, gates, plan, teachers, folder, cap_usd, options, against)
         with _collecting_seldom():
             return await run.go()
@@ -193,6 +201,7 @@ class _Run:
         self.journal = Journal(self.folder.journal)
         for damage in self.journal.index.damaged:
             self.options.say(f"journal: {damage}; what it held is asked again")
+        self._tell_possibly_paid()
         if self.options.retry_failed:
             self.journal.index.forget_failures()
         self.budget = Budget(
@@ -264,6 +273,13 @@ class _Run:
             warnings=(*self.gates.result.warnings, *self._orphans(), *stale_calibration(self.standing)),
             refined=self.refines,
         )
+
+    def _tell_possibly_paid(self) -> None:
+        """Money that earlier sessions may have spent for nothing, said before more is spent; not where all is free."""
+        ledger = self.journal.index.ledger
+        unpriced = any(spec.price is None for spec in self.resolved.specs.values())
+        if ledger.lost and (ledger.lost_usd or unpriced):
+            self.options.say(possibly_paid_said(ledger.lost, ledger.lost_usd, self.folder.path))
 
     def _remember_ignored(self, alias: str, seen: Ignored) -> None:
         """A server ignores its schema; a disk that cannot take that halts the session."""
@@ -382,8 +398,13 @@ class _Run:
         while True:
             await asyncio.sleep(min(_EVENT_EVERY_S, self.options.quiet_s))
             self.events.write()
-            if not self.batches.under_way:  # a batch may stand still for a day; the live view names it
+            if not self.batches.under_way or self._asks_live():
                 watchdog.check()
+
+    def _asks_live(self) -> bool:
+        """Whether a request is sent or waits outside batches: those may stand still for a day; the live view names them."""
+        queues = self.asker.queues.values()
+        return any(q.waiting or any(lane.counts.in_flight for lane in q.lanes) for q in queues)
 
     def _watchdog(self) -> Watchdog:
         def state() -> dict[str, JSONValue]:
@@ -411,27 +432,41 @@ class _Run:
         return True
 
     def _handle_signals(self) -> Callable[[], None]:
-        """First SIGINT or SIGTERM: send nothing more and drain. Second: stop at once."""
+        """First SIGINT or SIGTERM: send nothing more and drain, for `drain_s`. Then, or at the second: stop at once."""
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None  # we are inside a coroutine
+        drained: asyncio.TimerHandle | None = None
+        drain_s = self.options.drain_s
 
         def interrupt() -> None:
+            nonlocal drained
             self.interrupts += 1
             if self.interrupts == 1:
                 self.asker.halt("interrupted")
                 self.options.say(
-                    "interrupted: waiting for the answers under way (they are paid); once more to stop at once"
+                    f"interrupted: waiting for the answers under way (they are paid), at most {drain_s:g} s (--drain); "
+                    "once more to stop at once"
                 )
+                drained = loop.call_later(drain_s, give_up)
             else:
+                if drained is not None:
+                    drained.cancel()
                 task.cancel()
+
+        def give_up() -> None:
+            if open_requests := self.asker.open_requests:  # else it is publishing, which ends by itself
+                self.options.say(f"{open_requests} requests have no answer after {drain_s:g} s: stopping")
+                interrupt()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, interrupt)
 
         def restore() -> None:
+            if drained is not None:
+                drained.cancel()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
 

@@ -68,6 +68,8 @@ class Report:
 
 # Judges of good models misspell a verdict now and then; from here on it is the judge, not the record.
 _UNREAD_FROM, _UNREAD_SHARE = 5, 0.05
+# What teachers and prompts are to blame for, unlike filters: refusals and replies that cannot be read.
+_ASKING = ("ask", "parse")
 OUTCOMES = ("accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 
 
@@ -137,6 +139,7 @@ def make_report(
         warnings=(
             *warnings,
             *_lost_servers(asker),
+            *_lost_in_bulk(out, progress.counts),
             *_unread_judges(out, progress.counts),
             *(unchecked(resolved.chain, progress.counts) if refined else ()),
         ),
@@ -161,6 +164,21 @@ def _missed(target: int, accepted: int, leaked: int) -> str:
     if accepted + leaked < target:
         return f"{missed}, and the plan is used up; {why}"
     return f"{missed}: {why}; `target: {target + leaked}` makes up for that"
+
+
+def _lost_in_bulk(run: Path, counts: Counts) -> Iterator[str]:
+    """Where over half of what was settled got no answer, or none that can be read: exit code 0 hides it."""
+    lost = {key: n for key, n in counts.reasons.items() if key[0] in _ASKING}
+    settled, together = counts.planned - counts.outcomes.get("pending", 0), sum(lost.values())
+    if together < _UNREAD_FROM or 2 * together <= settled:
+        return
+    key, most = max(lost.items(), key=lambda item: item[1])
+    example = counts.examples.get(key)
+    row = f" --row {example[0]}" if example else ""
+    yield (
+        f"{together} of {settled} candidates are lost for their replies, most of them ({most}) as {'/'.join(key)}; "
+        f"see why with `synthgen show {run}{row}`"
+    )
 
 
 def _unread_judges(run: Path, counts: Counts) -> Iterator[str]:

@@ -15,7 +15,7 @@ import polars as pl
 
 from synthgen.dataset import is_published, read_manifest
 from synthgen.errors import UsageError
-from synthgen.journal import JournalIndex
+from synthgen.journal import JournalIndex, is_locked
 from synthgen.pipeline.admit import screen
 from synthgen.pipeline.calibrated import standing
 from synthgen.pipeline.gates import open_gates
@@ -25,6 +25,7 @@ from synthgen.pipeline.runfolder import RunFolder
 from synthgen.pipeline.show_published import find_published, published_story
 from synthgen.pipeline.stories import Record, RowStory, StepStory, said, score_lines
 from synthgen.pipeline.tree import Leaf
+from synthgen.pipeline.usage import usage_json
 from synthgen.pipeline.verdicts import SELECT
 from synthgen.types import JSONValue
 
@@ -38,6 +39,8 @@ class RunSummary:
 
     `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`. `generations`:
     rounds of distillation behind the accepted rows -> how many have them. `judge` says whether the scores can be trusted.
+    `usage` is the journal's, also of a run that was killed. `running`: a process works on it now, so that what `usage`
+    calls lost may be on the wire.
     """
 
     run: Path
@@ -52,6 +55,7 @@ class RunSummary:
     flags: Mapping[str, int]
     batches: tuple[str, ...] = ()
     judge: str | None = None
+    running: bool = False
 
     def as_json(self) -> dict[str, JSONValue]:
         """What `--json` prints."""
@@ -68,6 +72,7 @@ class RunSummary:
             "generations": dict(self.generations),
             "batches": list(self.batches),
             "judge": self.judge,
+            "running": self.running,
         }
 
 
@@ -81,20 +86,21 @@ def summarise(run: Path, samples: int) -> RunSummary:
     if not published:
         RunFolder(run).require()
     manifest = read_manifest(run) if published else {}
-    usage = run / "usage.json"
+    usage, batches = _account(run)
     return RunSummary(
         run=run,
         published=published,
         counts=cast(dict[str, int], manifest.get("counts", {})),
         reasons=cast(dict[str, int], manifest.get("reasons", {})),
-        usage=orjson.loads(usage.read_bytes()) if usage.is_file() else None,
+        usage=usage,
         samples=tuple(_head(run / "data", samples)),
         rejects=tuple(_head(run / "rejected", 1)),
         examples=cast(dict[str, str], manifest.get("examples", {})),
         generations=cast(dict[str, int], manifest.get("generations", {})),
         flags=cast(dict[str, int], manifest.get("flags", {})),
-        batches=_under_way(run / "journal"),
+        batches=batches,
         judge=_calibration(run),
+        running=is_locked(run / "journal"),
     )
 
 
@@ -112,14 +118,25 @@ def _calibration(run: Path) -> str | None:
     )
 
 
-def _under_way(journal: Path) -> tuple[str, ...]:
-    if not journal.is_dir():
-        return ()
-    index = JournalIndex(journal)
+def _account(run: Path) -> tuple[JSONValue, tuple[str, ...]]:
+    """Tokens and money, and what is under way at vendors: from the journal; of a folder without one, as it was stored."""
+    folder = RunFolder(run)
+    usage, plan = _stored(run / "usage.json"), _stored(folder.plan)
+    if not folder.journal.is_dir():
+        return usage, ()
+    cap = usage["cap_usd"] if isinstance(usage, dict) else None
+    if usage is None and isinstance(plan, dict):  # a first session that did not come to its end
+        cap = plan["budget_usd"]
+    index = JournalIndex(folder.journal)
     try:
-        return tuple(batch.said() for batch in index.open_batches.values())
+        batches = tuple(batch.said() for batch in index.open_batches.values())
+        return usage_json(index.ledger, cast(float | None, cap)), batches
     finally:
         index.close()
+
+
+def _stored(path: Path) -> JSONValue:
+    return cast(JSONValue, orjson.loads(path.read_bytes())) if path.is_file() else None
 
 
 def _head(folder: Path, rows: int) -> list[Record]:

@@ -1,12 +1,26 @@
 """Tokens and money of a run, as the journal's ledger has them: summed over all sessions, nothing counted twice."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import cast
 
 from synthgen.journal import Ledger, Tally
 from synthgen.types import JSONValue
 
-__all__ = ["usage_json"]
+__all__ = ["possibly_paid_said", "usage_json"]
+
+
+def possibly_paid_said(requests: int, reserved_usd: float, run: Path) -> str:
+    """What people are told of sends whose reply never came."""
+    money = (
+        f"up to {reserved_usd:.6f} USD, counted against the cap"
+        if reserved_usd
+        else "at a price of 0, or unknown"
+    )
+    return (
+        f"{requests} sends never brought a reply and may have been paid ({money}); "
+        f"`synthgen journal verify {run}` lists them"
+    )
 
 
 def usage_json(ledger: Ledger, cap_usd: float | None) -> JSONValue:

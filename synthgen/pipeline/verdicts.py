@@ -105,7 +105,8 @@ class Counts:
     """The accounting of a run: planned is always the sum of the outcomes.
 
     `flags` counts what accepted candidates are flagged with; `scored` the rows that a filter gave a score, by the step's id;
-    `judges` the replies of each. `examples` has the first candidate of each reason to fail or be quarantined: its id, and what was said of it.
+    `judges` the replies of each. `examples` has the first candidate of each reason to fail, be quarantined or be
+    unreadable: its id, and what was said of it.
     """
 
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -129,7 +130,7 @@ class Counts:
         if outcome in ("rejected", "quarantined", "failed"):
             key = (verdict.stage or "?", verdict.reason or "?")
             self.reasons[key] = self.reasons.get(key, 0) + 1
-            if outcome != "rejected":
+            if outcome != "rejected" or verdict.stage == "parse":
                 self.examples.setdefault(key, (verdict.leaf.id, verdict.detail or ""))
 
     @property

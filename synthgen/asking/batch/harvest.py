@@ -87,7 +87,9 @@ class Harvest:
                 self.missing[key] = Missing(reason, message, again=True, final=True)
                 if body is not None:
                     text = body[:KEPT_BODY_BYTES].decode(errors="replace")
-                    entry = {"k": key, "t": "X", "reason": reason, "usd": reserved_usd, "body": text}
+                    at = self._circumstances(key, tries)
+                    whose: Entry = {"step": at.step, "teacher": at.teacher}
+                    entry = {"k": key, "t": "X", **whose, "reason": reason, "usd": reserved_usd, "body": text}
                     self.ready.append(Settled(entry, reserved_usd, reserved_usd))
                     self.unusable += 1
             case Unanswered("cancelled"):

@@ -45,14 +45,18 @@ class AiohttpTransport:
         session = self._session = self._session or self._open()
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._endpoint.connect_timeout_s)
         url = self._endpoint.base_url + path
+        came: list[bytes] = []
         try:
             async with session.post(
                 url, data=orjson.dumps(body), timeout=timeout, allow_redirects=False
             ) as response:
-                raw = await _read_capped(response)
+                raw = await _read_capped(response, came if response.status == 200 else [])
                 return self._endpoint.clean(response.status, response.headers, raw)
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise self._failure(error) from None  # the cause's text is not scrubbed
+            failure = self._failure(error)
+            if came:
+                failure.body = self._endpoint.clean(0, {}, b"".join(came)).body
+            raise failure from None  # the cause's text is not scrubbed
 
     async def close(self) -> None:
         """Release sockets."""
@@ -92,9 +96,8 @@ class AiohttpTransport:
                 return TransportFailure("body", said, maybe_paid=True)
 
 
-async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
-    """The body as decoded; stops at the cap instead of filling the memory."""
-    chunks = []
+async def _read_capped(response: aiohttp.ClientResponse, chunks: list[bytes]) -> bytes:
+    """The body as decoded, also left in `chunks` as far as it came; stops at the cap instead of filling the memory."""
     size_bytes = 0
     async for chunk in response.content.iter_any():
         size_bytes += len(chunk)

@@ -86,7 +86,8 @@ class DirectTransport:
         except TransportFailure as failure:
             connection.hang_up()
             said = self._endpoint.clean_text(str(failure))
-            raise TransportFailure(failure.reason, said, maybe_paid=failure.maybe_paid) from None
+            came = self._endpoint.clean(0, {}, failure.body).body if failure.body else None
+            raise TransportFailure(failure.reason, said, maybe_paid=failure.maybe_paid, body=came) from None
         except BaseException:
             connection.hang_up()
             raise
@@ -222,13 +223,15 @@ class _Connection(asyncio.Protocol):
         if exc is None and self._reply.ends_here:
             self._waiting.set_result(self._reply)
         elif self._reply.status:
-            self._fail(TransportFailure("body", "the connection ended inside the reply", maybe_paid=True))
+            said = "the connection ended inside the reply"
+            self._fail(TransportFailure("body", said, maybe_paid=True, body=self._reply.came()))
         else:
             self._fail(TransportFailure("reset", str(exc or "the server hung up"), maybe_paid=True))
 
     def time_out(self) -> None:
         """Wait no longer."""
-        self._fail(TransportFailure("timeout", "no whole reply in time", maybe_paid=True))
+        said = "no whole reply in time"
+        self._fail(TransportFailure("timeout", said, maybe_paid=True, body=self._reply.came()))
 
     def _fail(self, failure: TransportFailure) -> None:
         self._close()
@@ -325,6 +328,11 @@ class _Reply:
         """Whether the end of the connection is the end of the reply: it named no other (RFC 9112, section 6.3)."""
         coding = self.headers.get("transfer-encoding", "").lower()
         return self.status > 0 and "content-length" not in self.headers and not coding.endswith("chunked")
+
+    def came(self) -> bytes | None:
+        """What has come so far of an answer; None where it is none, or compressed."""
+        plain = self.headers.get("content-encoding", "identity").strip().lower() == "identity"
+        return b"".join(self._pieces) or None if self.status == 200 and plain else None
 
     def body(self) -> bytes:
         """The body as decoded. We ask for no compression; something in between may do it all the same.
