@@ -15,6 +15,7 @@ from synthgen.asking.lanes import Lane, Place, Queue
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
 from synthgen.asking.retry import MAX_WAIT_S, RetryPolicy
 from synthgen.asking.structured import SchemaWatch
+from synthgen.asking.unanswered import Unanswered
 
 __all__ = ["FIRST_REPLIES", "Lessons"]
 
@@ -28,6 +29,7 @@ class Lessons:
     def __init__(self, lanes: Iterable[str], policy: RetryPolicy) -> None:
         self.policy = policy
         self.schemas = SchemaWatch()
+        self.unanswered = Unanswered(policy)
         self._first_refusals = dict.fromkeys(lanes, 0)  # of lanes that have not answered yet
 
     def learn(self, attempt: Attempt, outcome: Outcome, lane: Lane, place: Place) -> None:
@@ -42,6 +44,7 @@ class Lessons:
                 if attempt.request.response_schema is not None:
                     self._watch_schema(attempt, outcome, lane)
                 self._first_refusals.pop(lane.name, None)
+                self.unanswered.answered(attempt)
             case RowFailure(_, message):
                 lane.refused(place)
                 if len(attempt.keys) == 1:
@@ -65,15 +68,20 @@ class Lessons:
                 self._give_up_if_far(attempt, lane, place, wait_s)
             case Retry(reason, message, wait_s):
                 attempt.turn = "gated" if reason == "connect" else "retry"
+                billed = outcome.maybe_paid or outcome.body is not None
                 if reason == "connect":
                     attempt.tries -= 1  # nobody was reached: that says nothing about the request
                 elif attempt.failing_since is None:
-                    attempt.failing_since = lane.clock()
-                attempt.maybe_paid += outcome.maybe_paid or outcome.body is not None
-                attempt.backoffs += 1
+                    attempt.failing_since, attempt.failing_from = lane.clock(), place.sent_at
+                attempt.backoffs += (
+                    2 if billed else 1
+                )  # it has few sends: they should not all meet one outage
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s, last_s=attempt.waited_s)
                 attempt.with_lane = False
                 lane.failed(place, f"{reason}: {message}")
+                if (said := self.unanswered.failed(attempt, outcome, billed=billed)) is not None:
+                    for each in attempt.queue.lanes:
+                        attempt.queue.stop(each, "unanswered", said)
                 self._give_up_if_dead(attempt, f"{reason}: {message}")
                 self._give_up_if_far(attempt, lane, place, wait_s)
 

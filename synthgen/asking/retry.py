@@ -24,7 +24,7 @@ class _Unused:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Bounds from 1 s doubling to 60 s, of which three fifths are kept and the rest is drawn; six attempts.
+    """Bounds from 1 s doubling to 60 s, of which three fifths are kept and the rest is drawn; six attempts, three where each may be billed.
 
     Each wait is longer than the one before, whatever is drawn. Source: AWS Architecture Blog, "Exponential Backoff
     And Jitter" (2015), equal jitter, with a little more kept. Full jitter draws a shorter second wait 25 times in 100,
@@ -37,6 +37,7 @@ class RetryPolicy:
         )
     )
     stop: stop_base = field(default_factory=lambda: stop_after_attempt(6))
+    stop_paid: stop_base = field(default_factory=lambda: stop_after_attempt(3))
 
     def backoff_s(self, attempt: int, server_wait_s: float | None = None, *, last_s: float = 0.0) -> float:
         """Seconds before the attempt after the `attempt`-th (1-based): the server's time where it named one, at most an hour.
@@ -52,6 +53,10 @@ class RetryPolicy:
     def exhausted(self, attempt: int) -> bool:
         """Whether `attempt` tries are enough."""
         return self.stop(_state(attempt))
+
+    def paid_enough(self, sends: int) -> bool:
+        """Whether `sends` that may have been billed without bringing an answer are enough."""
+        return self.stop_paid(_state(sends))
 
 
 def _state(attempt: int) -> RetryCallState:

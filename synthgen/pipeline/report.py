@@ -129,7 +129,12 @@ def make_report(
         usage=usage_json(ledger, asker.budget.cap_usd),
         elapsed_s=progress.elapsed_s,
         problem=problem,
-        warnings=(*warnings, *_lost_servers(asker), *_unread_judges(out, progress.counts)),
+        warnings=(
+            *warnings,
+            *_lost_servers(asker),
+            *_unanswered(asker),
+            *_unread_judges(out, progress.counts),
+        ),
         refined=refined,
         examples={
             "/".join(key): f"{leaf_id}: {detail}" if detail else leaf_id
@@ -172,3 +177,11 @@ def _lost_servers(asker: Asker) -> list[str]:
         for lane in queue.lanes
         if lane.stopped and not queue.stopped
     ]
+
+
+def _unanswered(asker: Asker) -> Iterator[str]:
+    """Teachers that left some requests without an answer, if they were not stopped for it."""
+    for alias, said in asker.unanswered.items():
+        stop = asker.queues[alias].stopped
+        if stop is None or stop.reason != "unanswered":
+            yield f"teacher {alias}: {said}"

@@ -24,12 +24,13 @@ __all__ = ["Harvest", "Missing", "Settled"]
 @dataclass(frozen=True, slots=True)
 class Missing:
     """Why a request has no answer. `again`: it may go into another batch, after `wait_s`; `final`: it fails for good
-    when that has been tried often enough."""
+    when that has been tried often enough; `billed`: it may have been."""
 
     reason: str
     message: str = ""
     again: bool = False
     final: bool = False
+    billed: bool = False
     wait_s: float = 0.0
 
 
@@ -83,8 +84,9 @@ class Harvest:
                 self.stop = outcome
             case Gate(reason):
                 self.missing[key] = Missing(reason, again=True)
-            case Retry(reason, message, body=body):
-                self.missing[key] = Missing(reason, message, again=True, final=True)
+            case Retry(reason, message, body=body, maybe_paid=maybe_paid):
+                billed = maybe_paid or body is not None
+                self.missing[key] = Missing(reason, message, again=True, final=True, billed=billed)
                 if body is not None:
                     text = body[:KEPT_BODY_BYTES].decode(errors="replace")
                     entry = {"k": key, "t": "X", "reason": reason, "usd": reserved_usd, "body": text}

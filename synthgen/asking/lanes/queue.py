@@ -239,6 +239,11 @@ class Queue:
         return max(lane.last_success for lane in self.lanes)
 
     @property
+    def has_answered(self) -> bool:
+        """Whether any answer came in this session."""
+        return self.last_success > -math.inf
+
+    @property
     def stopped(self) -> LaneStopped | None:
         """Why its endpoints answer nothing more, once that is so for all of them."""
         reasons = [lane.stopped for lane in self.lanes]
