@@ -58,6 +58,7 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
         "server_queue",
         "spec",
         "structured",
+        "refusals",
         "unanswered",
     ),
 }

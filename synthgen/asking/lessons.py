@@ -1,7 +1,7 @@
 """What the outcome of a send says of its lane, and how long the request behind it has to wait.
 
 In: an attempt, its outcome, the lane and the place it had. Out: the lane has heard of it; the attempt knows when to come
-back; a lane that answers nothing more (no key, no credit, an endpoint that refuses everything, ignores its schema, or
+back; a lane that answers nothing more (no key, no credit, an endpoint that refuses everything or too much, ignores its schema, or
 will not answer within anybody's patience) is stopped, and its rows stay pending. A server that answers nobody makes no
 failures. Nothing is sent, stored or paid here.
 """
@@ -13,6 +13,7 @@ from datetime import datetime
 from synthgen.asking.attempt import Attempt
 from synthgen.asking.lanes import Lane, Place, Queue
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
+from synthgen.asking.refusals import Refusals
 from synthgen.asking.retry import MAX_WAIT_S, RetryPolicy
 from synthgen.asking.structured import SchemaWatch
 from synthgen.asking.unanswered import Unanswered
@@ -30,6 +31,7 @@ class Lessons:
         self.policy = policy
         self.schemas = SchemaWatch()
         self.unanswered = Unanswered(policy)
+        self.refusals = Refusals()
         self._first_refusals = dict.fromkeys(lanes, 0)  # of lanes that have not answered yet
 
     def learn(self, attempt: Attempt, outcome: Outcome, lane: Lane, place: Place) -> None:
@@ -45,8 +47,13 @@ class Lessons:
                     self._watch_schema(attempt, outcome, lane)
                 self._first_refusals.pop(lane.name, None)
                 self.unanswered.answered(attempt)
-            case RowFailure(_, message):
+                self.refusals.answered(lane.name)
+            case RowFailure(reason, message):
                 lane.refused(place)
+                if reason == "policy":
+                    self._note_flag(attempt, lane, message)
+                else:
+                    self.refusals.answered(lane.name)
                 if len(attempt.keys) == 1:
                     self._note_refusal(attempt.queue, lane, message)
             case LaneStop(reason, message):
@@ -90,6 +97,11 @@ class Lessons:
             said = self.schemas.objection(lane.name, attempt.request, completion, host=attempt.endpoint)
             if said is not None:
                 attempt.queue.stop(lane, "schema_ignored", said)
+
+    def _note_flag(self, attempt: Attempt, lane: Lane, message: str) -> None:
+        said = self.refusals.refused(lane.name, attempt.spec.config.stop_at_refusal_rate, message)
+        if said is not None:
+            attempt.queue.stop(lane, "refused", said)
 
     def _note_refusal(self, queue: Queue, lane: Lane, message: str) -> None:
         if lane.name in self._first_refusals:

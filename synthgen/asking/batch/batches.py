@@ -460,7 +460,8 @@ class Batches:
     async def _finish(self, way: UnderWay, state: State, harvest: Harvest) -> None:
         """What is left of a batch: failures, then what was not answered."""
         tries = {key: self._tries(key) for key in harvest.refused}
-        harvest.fail_refused(tries, alive=self._lane(way).counts.answered > 0)
+        rate = way.desk.spec.config.stop_at_refusal_rate
+        harvest.fail_refused(tries, alive=self._lane(way).counts.answered > 0, rate=rate)
         await self._store(way, harvest)
         harvest.unanswered = len(way.batch.requests)
         if state.status == "cancelled" and harvest.unanswered:
