@@ -63,14 +63,16 @@ class Lessons:
             case Gate(reason, wait_s, exhausted, limits):
                 attempt.tries -= 1
                 attempt.backoffs += 1
-                attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s, last_s=attempt.waited_s)
+                lane_s = wait_s or (self.policy.flex_s(attempt.backoffs) if reason == "flex" else None)
+                attempt.wait_s = self.policy.backoff_s(attempt.backoffs, lane_s, last_s=attempt.waited_s)
                 if attempt.queue.has_other(lane):
                     attempt.wait_s = min(attempt.wait_s, self.policy.backoff_s(attempt.backoffs))
                 attempt.with_lane = not wait_s
                 attempt.turn = "gated"
                 lane.saw(place, limits, refused=True)
-                pause_s = min(wait_s, MAX_WAIT_S) if wait_s else None
-                lane.was_limited(place, pause_s, exhausted=exhausted, overloaded=reason == "overloaded")
+                pause_s = min(lane_s, MAX_WAIT_S) if lane_s else None
+                overloaded, ramp = reason == "overloaded", reason == "ramp"
+                lane.was_limited(place, pause_s, exhausted=exhausted, overloaded=overloaded, ramp=ramp)
                 self._give_up_if_dead(attempt, reason)
                 self._give_up_if_far(attempt, lane, place, wait_s)
             case Retry(reason, message, wait_s):
@@ -87,8 +89,7 @@ class Lessons:
                 attempt.with_lane = False
                 lane.failed(place, f"{reason}: {message}")
                 if (said := self.unanswered.failed(attempt, outcome, billed=billed)) is not None:
-                    for each in attempt.queue.lanes:
-                        attempt.queue.stop(each, "unanswered", said)
+                    attempt.queue.stop_all("unanswered", said)
                 self._give_up_if_dead(attempt, f"{reason}: {message}")
                 self._give_up_if_far(attempt, lane, place, wait_s)
 
@@ -114,8 +115,7 @@ class Lessons:
     def _give_up_if_dead(attempt: Attempt, what: str) -> None:
         queue, silent_s = attempt.queue, attempt.queue.silent_s
         if silent_s > attempt.spec.config.give_up_after_s:
-            for lane in queue.lanes:
-                queue.stop(lane, "given_up", f"no success for {silent_s:.0f} s; last: {what}")
+            queue.stop_all("given_up", f"no success for {silent_s:.0f} s; last: {what}")
 
     @staticmethod
     def _give_up_if_far(attempt: Attempt, lane: Lane, place: Place, wait_s: float | None) -> None:

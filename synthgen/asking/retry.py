@@ -7,7 +7,13 @@ place.
 
 from dataclasses import dataclass, field
 
-from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+    wait_random_exponential,
+)
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
@@ -37,6 +43,9 @@ class RetryPolicy:
         )
     )
     stop: stop_base = field(default_factory=lambda: stop_after_attempt(6))
+    flex: wait_base = field(
+        default_factory=lambda: wait_exponential(multiplier=30, max=1800) + wait_random(0, 3)
+    )
     stop_paid: stop_base = field(default_factory=lambda: stop_after_attempt(3))
 
     def backoff_s(self, attempt: int, server_wait_s: float | None = None, *, last_s: float = 0.0) -> float:
@@ -49,6 +58,11 @@ class RetryPolicy:
             return min(server_wait_s, MAX_WAIT_S)
         drawn_s: float = self.wait(_state(attempt))
         return max(drawn_s, min(_LONGER * last_s, 2 * drawn_s))
+
+    def flex_s(self, attempt: int) -> float:
+        """Seconds before a server that sells what is left over is asked again, where it names no time."""
+        wait_s: float = self.flex(_state(attempt))
+        return wait_s
 
     def exhausted(self, attempt: int) -> bool:
         """Whether `attempt` tries are enough."""

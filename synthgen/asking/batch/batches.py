@@ -189,8 +189,7 @@ class Batches:
         if any(lane.counts.answered for lane in queue.lanes):
             return
         said = f"nobody got an answer in {tries} batches; the last: {last.reason}: {last.message}"
-        for lane in queue.lanes:
-            queue.stop(lane, "unanswered", f"{said}; see with `synthgen doctor` how the server answers")
+        queue.stop_all("unanswered", f"{said}; see with `synthgen doctor` how the server answers")
         raise NotAsked("unanswered")
 
     async def _result(self, request: Request, key: str, tries: int) -> Entry | Missing:

@@ -255,6 +255,11 @@ class Queue:
         if all(lane.ended for lane in self.lanes):
             self._send_away(LaneStopped(reason, message))
 
+    def stop_all(self, reason: str, message: str) -> None:
+        """Send nothing more, because of all its endpoints."""
+        for lane in self.lanes:
+            self.stop(lane, reason, message)
+
     def end(self, reason: str, message: str) -> None:
         """Send nothing more: whoever waits, and whoever comes, gets `LaneStopped`; what is in flight goes on."""
         for lane in self.lanes:
