@@ -197,7 +197,8 @@ class StepConfig(Strict):
     """One prompt every row passes. `teacher` is an alias, or aliases with weights.
 
     `tools` are tool definitions in OpenAI's form, or a file of them; `tool_choice` is `auto`, `none`, `required` or the
-    name of one. `structured` has the server hold the reply to the prompt's JSON schema.
+    name of one. `structured` has the server hold the reply to the prompt's JSON schema. `on_unreadable`: whether a teacher
+    stops, or this is only said, when none of its first 20 replies can be read as the prompt wants.
     """
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -210,6 +211,7 @@ class StepConfig(Strict):
     structured: bool = False
     tools: str | list[dict[str, JSONValue]] | None = None
     tool_choice: str | None = None
+    on_unreadable: Literal["stop", "warn"] = "stop"
 
     def weights(self) -> dict[str, float]:
         """Teacher alias -> weight."""
