@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-vllm lint clean
+.PHONY: help quickstart test test-slow test-vllm lint clean
 
 help: ## Say what each target does.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
@@ -21,6 +21,9 @@ quickstart: $(VENV)/.stamp-local ## Make a small dataset with a small open-weigh
 
 test: lint ## Check style and types, then run every test, the quickstart among them.
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+
+test-slow: $(VENV)/.stamp-dev ## Run the tests that are too slow for every time (a quarter of an hour; one fetches 93 MB).
+	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2
 
 test-vllm: $(VENV)/.stamp-dev ## Run the tests that need a real vLLM: installed beside us on the first run, 4 GB.
 	$(BIN)/python -m tests.vllm_server .vllm $(BIN)/python -m pytest -m vllm -rs

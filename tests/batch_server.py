@@ -18,7 +18,7 @@ from tests.loopback import Body, Loopback
 __all__ = ["Batch", "BatchLoopback"]
 
 RowAct = str | None
-"""What becomes of a row: None (answered), `expired`, `cancelled`, `refused`, `quota`, `broken`, `junk`, `absent`."""
+"""What becomes of a row: None (answered), `expired`, `cancelled`, `refused`, `flagged`, `quota`, `broken`, `junk`, `absent`."""
 
 
 @dataclass
@@ -254,6 +254,7 @@ class BatchLoopback(Loopback):
 
 _ERRORS: dict[str, tuple[int, Body]] = {
     "refused": (400, {"type": "invalid_request_error", "message": "this request is wrong"}),
+    "flagged": (400, {"code": "content_policy_violation", "message": "flagged"}),
     "quota": (429, {"type": "billing_error", "code": "insufficient_quota", "message": "no credit left"}),
     "broken": (500, {"type": "api_error", "message": "something broke"}),
 }

@@ -283,6 +283,30 @@ async def test_the_policy_is_told_how_long_the_last_wait_was(tmp_path: Path, sta
     assert all(0.045 < said_s < 5 for said_s in Told.said[1:])
 
 
+async def test_leftover_capacity_is_asked_for_again_after_doubling_waits(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Leftover(RetryPolicy):
+        def flex_s(self, attempt: int) -> float:
+            asked.append(attempt)
+            return 0.001
+
+    unavailable = refuse(429, {"error": {"code": "resource_unavailable", "message": "no capacity"}})
+    async with (
+        Loopback(script=[unavailable] * 3) as server,
+        asking(tmp_path, spec_of(server.url), policy=Leftover()) as asker,
+    ):
+        reply = await ask(asker)
+
+    assert (reply.reason, asked) == (None, [1, 2, 3])
+
+
+def test_the_waits_for_leftover_capacity_double_from_half_a_minute() -> None:
+    waits_s = [RetryPolicy().flex_s(attempt) for attempt in range(1, 8)]
+
+    assert [int(wait_s // 30) for wait_s in waits_s] == [1, 2, 4, 8, 16, 32, 60]
+
+
 # Giving up
 
 

@@ -166,6 +166,18 @@ def test_an_unusable_answer_is_kept_aside_counted_and_asked_again(tmp_path: Path
     assert proof(tmp_path / "run").entries["X"] == 1
 
 
+@pytest.mark.parametrize(("good", "end", "code"), [(1, "failed", 0), (0, "pending", 3)])
+def test_an_unusable_answer_is_bought_in_three_batches(
+    tmp_path: Path, good: int, end: str, code: int
+) -> None:
+    with BatchLoopback(row=lambda number, _body: "junk" if number > good else None) as server:
+        report = run(batch_recipe(tmp_path, server, good + 1), tmp_path / "run")
+
+    assert [len(batch.rows) for batch in server.batches] == [good + 1, 1, 1]
+    assert (report.exit_code, report.counts[end]) == (code, 1)
+    assert ("nobody got an answer in 3 batches" in str(report.problem)) == (code == 3)
+
+
 @VENDORS
 def test_results_nobody_asked_for_are_counted_and_change_nothing(tmp_path: Path, provider: str) -> None:
     with BatchLoopback(foreign=True) as server:

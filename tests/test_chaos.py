@@ -178,9 +178,12 @@ async def test_a_mix_of_faults_pays_twice_only_for_answers_that_were_lost(tmp_pa
     ):
         ends = await ends_of(asker, 1000)
 
-    assert ends == ["answer"] * 1000
-    assert kinds(tmp_path).count("R") == 1000
-    assert server.paid_twice == sum(tally[kind] for kind in LOSES_A_PAID_ANSWER) > 0
+    failed = [end for end in ends if end != "answer"]  # one request in 1,400 loses three answers
+    assert all(end.startswith("gave_up:") for end in failed)
+    assert len(failed) < 10
+    assert (kinds(tmp_path).count("R"), kinds(tmp_path).count("F")) == (1000 - len(failed), len(failed))
+    assert server.paid_twice == sum(tally[kind] for kind in LOSES_A_PAID_ANSWER) - len(failed) > 0
+    assert max(Counter(payment.request for payment in server.payments).values()) == 3
 
 
 @pytest.mark.slow
@@ -197,10 +200,13 @@ def test_a_run_of_5000_prompts_through_the_mix_has_one_record_each(tmp_path: Pat
         result = cli("generate", save(tmp_path / "r.yaml", content), "-o", tmp_path / "run", "--json")
 
     ids = [record["id"] for record in records(tmp_path / "run")]
-    assert (result.code, result.json["counts"]["accepted"]) == (0, 5000)
-    assert len(ids) == len(set(ids)) == 5000
+    counts = result.json["counts"]
+    assert (result.code, counts["accepted"] + counts["failed"]) == (0, 5000)
+    assert counts["failed"] < 20  # one request in 1,400 loses three answers
+    assert len(ids) == len(set(ids)) == counts["accepted"]
     assert len({payment.request for payment in server.payments}) == 5000
-    assert server.paid_twice == sum(tally[kind] for kind in LOSES_A_PAID_ANSWER) > 0
+    assert server.paid_twice == sum(tally[kind] for kind in LOSES_A_PAID_ANSWER) - counts["failed"] > 0
+    assert max(Counter(payment.request for payment in server.payments).values()) == 3
     print({"requests": len(server.requests), "paid_twice": server.paid_twice, **tally})
 
 

@@ -514,19 +514,20 @@ def test_concurrency_does_not_grow_where_it_is_not_used() -> None:
     assert simulate(story()) == 16
 
 
-def test_a_burst_of_429s_cuts_once_and_growth_is_slow_afterwards() -> None:
+@pytest.mark.parametrize(("ramp", "grown"), [(False, 94), (True, 91)], ids=["rate", "ramp"])
+def test_a_burst_of_429s_cuts_once_and_growth_is_slow_afterwards(ramp: bool, grown: int) -> None:
     async def story() -> list[int]:
         lane = lane_of(None)
         for _ in range(3):
             await clean_round(lane, lane.allowed)
         before = lane.allowed
         for place in [await sent(lane) for _ in range(16)]:
-            lane.was_limited(place, 1.0)
+            lane.was_limited(place, 1.0, ramp=ramp)
         after = lane.allowed
         await clean_round(lane, after)
         return [before, after, lane.allowed]
 
-    assert simulate(story()) == [128, 89, 94]
+    assert simulate(story()) == [128, 89, grown]
 
 
 @pytest.mark.parametrize(("overloaded", "allowed"), [(6, 16), (7, 11)])

@@ -58,6 +58,8 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
         "server_queue",
         "spec",
         "structured",
+        "refusals",
+        "unanswered",
     ),
 }
 

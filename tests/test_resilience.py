@@ -8,17 +8,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tenacity import wait_none
 
 import synthgen
 from synthgen.asking.outcome import TransportFailure
-from synthgen.asking.retry import RetryPolicy
 from synthgen.asking.transport.aiohttp_transport import AiohttpTransport
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.dataset import is_published, verify
 from synthgen.dataset.staging import Staging
 from synthgen.pipeline.verdicts import Counts
-from tests.loopback import MALFORMED, Loopback, refuse
+from tests.loopback import Loopback, refuse
 from tests.runs import (
     cli,
     graded,
@@ -298,14 +296,3 @@ async def test_a_proxys_password_is_in_no_message_and_its_refusal_is_no_payment(
 
     assert "hunter2" not in str(caught.value)
     assert (caught.value.reason, caught.value.maybe_paid) == ("connect", False)
-
-
-async def test_one_request_is_not_bought_without_limit(tmp_path: Path) -> None:
-    with Loopback(script=lambda _number, _body: MALFORMED) as server:
-        path = save(tmp_path / "r.yaml", recipe(server, 1))
-        policy = RetryPolicy(wait=wait_none())
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("synthgen.asking.ask.RetryPolicy", lambda: policy)
-            result = await asyncio.to_thread(cli, "generate", path, "-o", tmp_path / "run", "--json")
-
-    assert (result.json["counts"]["failed"], len(server.payments)) == (1, 6)

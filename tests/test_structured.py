@@ -117,6 +117,17 @@ def test_without_a_schema_nothing_is_watched() -> None:
     assert [watch.broken_by("big", question(), Completion("no", "stop")) for _ in range(9)] == [None] * 9
 
 
+def test_a_second_schema_is_watched_however_many_answers_of_the_first_were_right() -> None:
+    watch = SchemaWatch()
+    schemas = SCHEMA, {**SCHEMA, "title": "another"}
+    first, second = (replace(question(), response_schema=json.dumps(schema)) for schema in schemas)
+    seen = [watch.broken_by("big", first, Completion(GOOD, "stop")) for _ in range(9)]
+
+    seen += [watch.broken_by("big", second, Completion("no", "stop")) for _ in range(6)]
+
+    assert seen == [None] * 14 + [6]
+
+
 # A run
 
 

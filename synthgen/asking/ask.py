@@ -7,7 +7,8 @@ sees it; a key is never in flight twice; a row waiting for its retry holds no pl
 go into one request where the teacher can answer so: it has an intent a key, and its bill is shared among the keys.
 A request that cannot be sent in this session (lane stopped, budget reached, draining) raises `NotAsked`: its row
 stays pending. A request fails for good when the teacher refuses it, or when its tries are used up while others got
-answers; a server that answers nobody makes no failures. Policy gate 1 has passed before an `Asker` exists.
+answers; a server that answers nobody makes no failures; what may have been billed is sent three times at most (see
+`unanswered`). Policy gate 1 has passed before an `Asker` exists.
 """
 
 import asyncio
@@ -104,6 +105,11 @@ class Asker:
         return self._lessons.schemas
 
     @property
+    def unanswered(self) -> Mapping[str, str]:
+        """Of each teacher in words what stays pending because it was sent often enough."""
+        return self._lessons.unanswered.pending
+
+    @property
     def halted(self) -> str | None:
         """Why nothing more is sent in this session, or None."""
         return self._halted
@@ -166,6 +172,8 @@ class Asker:
         self, requests: Sequence[Request], keys: Sequence[str], step: str, alias: str
     ) -> list[Reply]:
         """The replies to requests that nobody has asked: all, or as many of the first as the teacher gave."""
+        if (spent := self._lessons.unanswered.spent) and not spent.isdisjoint(keys):
+            raise NotAsked("unanswered")
         self._open |= dict.fromkeys(keys)
         try:
             spec = self._specs[alias]
@@ -251,6 +259,7 @@ class Asker:
 
         Raises:
             RefusedTogether: several samples in one request were refused.
+            NotAsked: its sends are used up, and it is pending.
         """
         keys, reserved_usd = attempt.keys, sum(reserved)
         match outcome:
@@ -273,6 +282,8 @@ class Asker:
                 paid: Entry = {"reason": reason, "usd": reserved_usd, "body": text}
                 self._append({"k": keys[0], "t": "X", **whose, **paid})
                 self._close(keys[1:], reason)
+        if attempt.end == "pending":
+            raise NotAsked("unanswered")
         if reason == "connect" or not self._is_hopeless(attempt):
             return []
         return [_failed(attempt, key, f"gave_up:{reason}", message) for key in keys]
@@ -290,11 +301,8 @@ class Asker:
         return replies
 
     def _is_hopeless(self, attempt: Attempt) -> bool:
-        """Whether the tries are used up while others got answers: the trouble is this request, not the server.
-
-        Tries that may have been billed end it whoever else got answers: it must not be bought without limit.
-        """
-        if attempt.maybe_paid and self.policy.exhausted(attempt.maybe_paid):
+        """Whether the tries are used up while others got answers: the trouble is this request, not the server."""
+        if attempt.end == "failed":
             return True
         since = attempt.failing_since
         return (

@@ -5,6 +5,7 @@ In: requests that nobody has asked. Out: `Attempt`, which the queue, the lane an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from synthgen.asking.lanes import Lane, Queue, Turn
 from synthgen.asking.spec import TeacherSpec
@@ -36,7 +37,8 @@ class Attempt:
     waited_s: float = 0.0  # between the last two sends, in the queue included
     with_lane: bool = False
     failing_since: float | None = None
-    maybe_paid: int = 0  # tries that may have been billed without bringing an answer
+    failing_from: float | None = None  # when the first send that failed was sent
+    end: Literal["failed", "pending"] | None = None  # what becomes of it where its sends are used up
     sent_at: float = 0.0
     latency_s: float = 0.0
 

@@ -1,7 +1,7 @@
 """What the outcome of a send says of its lane, and how long the request behind it has to wait.
 
 In: an attempt, its outcome, the lane and the place it had. Out: the lane has heard of it; the attempt knows when to come
-back; a lane that answers nothing more (no key, no credit, an endpoint that refuses everything, ignores its schema, or
+back; a lane that answers nothing more (no key, no credit, an endpoint that refuses everything or too much, ignores its schema, or
 will not answer within anybody's patience) is stopped, and its rows stay pending. A server that answers nobody makes no
 failures. Nothing is sent, stored or paid here.
 """
@@ -13,8 +13,10 @@ from datetime import datetime
 from synthgen.asking.attempt import Attempt
 from synthgen.asking.lanes import Lane, Place, Queue
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
+from synthgen.asking.refusals import Refusals
 from synthgen.asking.retry import MAX_WAIT_S, RetryPolicy
 from synthgen.asking.structured import SchemaWatch
+from synthgen.asking.unanswered import Unanswered
 
 __all__ = ["FIRST_REPLIES", "Lessons"]
 
@@ -28,6 +30,8 @@ class Lessons:
     def __init__(self, lanes: Iterable[str], policy: RetryPolicy) -> None:
         self.policy = policy
         self.schemas = SchemaWatch()
+        self.unanswered = Unanswered(policy)
+        self.refusals = Refusals()
         self._first_refusals = dict.fromkeys(lanes, 0)  # of lanes that have not answered yet
 
     def learn(self, attempt: Attempt, outcome: Outcome, lane: Lane, place: Place) -> None:
@@ -42,8 +46,14 @@ class Lessons:
                 if attempt.request.response_schema is not None:
                     self._watch_schema(attempt, outcome, lane)
                 self._first_refusals.pop(lane.name, None)
-            case RowFailure(_, message):
+                self.unanswered.answered(attempt)
+                self.refusals.answered(lane.name)
+            case RowFailure(reason, message):
                 lane.refused(place)
+                if reason == "policy":
+                    self._note_flag(attempt, lane, message)
+                else:
+                    self.refusals.answered(lane.name)
                 if len(attempt.keys) == 1:
                     self._note_refusal(attempt.queue, lane, message)
             case LaneStop(reason, message):
@@ -53,27 +63,33 @@ class Lessons:
             case Gate(reason, wait_s, exhausted, limits):
                 attempt.tries -= 1
                 attempt.backoffs += 1
-                attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s, last_s=attempt.waited_s)
+                lane_s = wait_s or (self.policy.flex_s(attempt.backoffs) if reason == "flex" else None)
+                attempt.wait_s = self.policy.backoff_s(attempt.backoffs, lane_s, last_s=attempt.waited_s)
                 if attempt.queue.has_other(lane):
                     attempt.wait_s = min(attempt.wait_s, self.policy.backoff_s(attempt.backoffs))
                 attempt.with_lane = not wait_s
                 attempt.turn = "gated"
                 lane.saw(place, limits, refused=True)
-                pause_s = min(wait_s, MAX_WAIT_S) if wait_s else None
-                lane.was_limited(place, pause_s, exhausted=exhausted, overloaded=reason == "overloaded")
+                pause_s = min(lane_s, MAX_WAIT_S) if lane_s else None
+                overloaded, ramp = reason == "overloaded", reason == "ramp"
+                lane.was_limited(place, pause_s, exhausted=exhausted, overloaded=overloaded, ramp=ramp)
                 self._give_up_if_dead(attempt, reason)
                 self._give_up_if_far(attempt, lane, place, wait_s)
             case Retry(reason, message, wait_s):
                 attempt.turn = "gated" if reason == "connect" else "retry"
+                billed = outcome.maybe_paid or outcome.body is not None
                 if reason == "connect":
                     attempt.tries -= 1  # nobody was reached: that says nothing about the request
                 elif attempt.failing_since is None:
-                    attempt.failing_since = lane.clock()
-                attempt.maybe_paid += outcome.maybe_paid or outcome.body is not None
-                attempt.backoffs += 1
+                    attempt.failing_since, attempt.failing_from = lane.clock(), place.sent_at
+                attempt.backoffs += (
+                    2 if billed else 1
+                )  # it has few sends: they should not all meet one outage
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s, last_s=attempt.waited_s)
                 attempt.with_lane = False
                 lane.failed(place, f"{reason}: {message}")
+                if (said := self.unanswered.failed(attempt, outcome, billed=billed)) is not None:
+                    attempt.queue.stop_all("unanswered", said)
                 self._give_up_if_dead(attempt, f"{reason}: {message}")
                 self._give_up_if_far(attempt, lane, place, wait_s)
 
@@ -82,6 +98,11 @@ class Lessons:
             said = self.schemas.objection(lane.name, attempt.request, completion, host=attempt.endpoint)
             if said is not None:
                 attempt.queue.stop(lane, "schema_ignored", said)
+
+    def _note_flag(self, attempt: Attempt, lane: Lane, message: str) -> None:
+        said = self.refusals.refused(lane.name, attempt.spec.config.stop_at_refusal_rate, message)
+        if said is not None:
+            attempt.queue.stop(lane, "refused", said)
 
     def _note_refusal(self, queue: Queue, lane: Lane, message: str) -> None:
         if lane.name in self._first_refusals:
@@ -94,8 +115,7 @@ class Lessons:
     def _give_up_if_dead(attempt: Attempt, what: str) -> None:
         queue, silent_s = attempt.queue, attempt.queue.silent_s
         if silent_s > attempt.spec.config.give_up_after_s:
-            for lane in queue.lanes:
-                queue.stop(lane, "given_up", f"no success for {silent_s:.0f} s; last: {what}")
+            queue.stop_all("given_up", f"no success for {silent_s:.0f} s; last: {what}")
 
     @staticmethod
     def _give_up_if_far(attempt: Attempt, lane: Lane, place: Place, wait_s: float | None) -> None:

@@ -7,7 +7,13 @@ place.
 
 from dataclasses import dataclass, field
 
-from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+    wait_random_exponential,
+)
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
@@ -24,7 +30,7 @@ class _Unused:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Bounds from 1 s doubling to 60 s, of which three fifths are kept and the rest is drawn; six attempts.
+    """Bounds from 1 s doubling to 60 s, of which three fifths are kept and the rest is drawn; six attempts, three where each may be billed.
 
     Each wait is longer than the one before, whatever is drawn. Source: AWS Architecture Blog, "Exponential Backoff
     And Jitter" (2015), equal jitter, with a little more kept. Full jitter draws a shorter second wait 25 times in 100,
@@ -37,6 +43,10 @@ class RetryPolicy:
         )
     )
     stop: stop_base = field(default_factory=lambda: stop_after_attempt(6))
+    flex: wait_base = field(
+        default_factory=lambda: wait_exponential(multiplier=30, max=1800) + wait_random(0, 3)
+    )
+    stop_paid: stop_base = field(default_factory=lambda: stop_after_attempt(3))
 
     def backoff_s(self, attempt: int, server_wait_s: float | None = None, *, last_s: float = 0.0) -> float:
         """Seconds before the attempt after the `attempt`-th (1-based): the server's time where it named one, at most an hour.
@@ -49,9 +59,18 @@ class RetryPolicy:
         drawn_s: float = self.wait(_state(attempt))
         return max(drawn_s, min(_LONGER * last_s, 2 * drawn_s))
 
+    def flex_s(self, attempt: int) -> float:
+        """Seconds before a server that sells what is left over is asked again, where it names no time."""
+        wait_s: float = self.flex(_state(attempt))
+        return wait_s
+
     def exhausted(self, attempt: int) -> bool:
         """Whether `attempt` tries are enough."""
         return self.stop(_state(attempt))
+
+    def paid_enough(self, sends: int) -> bool:
+        """Whether `sends` that may have been billed without bringing an answer are enough."""
+        return self.stop_paid(_state(sends))
 
 
 def _state(attempt: int) -> RetryCallState:

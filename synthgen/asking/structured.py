@@ -1,4 +1,4 @@
-"""Does a server keep to the schema it was sent? Asked of the first answers of a lane, so that one that accepts and
+"""Does a server keep to the schema it was sent? Asked of the first answers of a lane to a schema, so that one that accepts and
 ignores it costs a few answers and not a run.
 
 In: structured answers as they come, live or in a batch. Out: nothing, or why their lane has to stop. Counted are the first eight that were
@@ -38,18 +38,21 @@ class SchemaWatch:
 
     def __init__(self) -> None:
         self.found: Callable[[str, Ignored], None] = lambda lane, ignored: None
-        self._seen: Counter[str] = Counter()
-        self._broken: Counter[str] = Counter()
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self._broken: Counter[tuple[str, str]] = Counter()
 
     def broken_by(self, lane: str, request: Request, completion: Completion) -> int | None:
         """Note an answer; how many of the first broke their schema once they are too many, else None."""
-        if request.response_schema is None or self._seen[lane] >= FIRST:
+        if request.response_schema is None:
+            return None
+        asked = lane, request.response_schema
+        if self._seen[asked] >= FIRST:
             return None
         if completion.finish_reason not in ("stop", "unknown") or completion.tool_calls:
             return None
-        self._seen[lane] += 1
-        self._broken[lane] += isinstance(_reader(request.response_schema).read(completion.text), Unusable)
-        return self._broken[lane] if self._broken[lane] >= TOO_MANY else None
+        self._seen[asked] += 1
+        self._broken[asked] += isinstance(_reader(request.response_schema).read(completion.text), Unusable)
+        return self._broken[asked] if self._broken[asked] >= TOO_MANY else None
 
     def objection(self, lane: str, request: Request, completion: Completion, *, host: str) -> str | None:
         """Note an answer of `host`; why its lane has to stop, in words, else None."""

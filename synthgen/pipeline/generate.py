@@ -39,6 +39,7 @@ from synthgen.pipeline.report import Report, make_report
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter
 from synthgen.pipeline.runfolder import RunFolder
+from synthgen.pipeline.unreadable import Unreadable
 from synthgen.pipeline.usage import possibly_paid_said, usage_json
 from synthgen.pipeline.verdicts import Counts, Target
 from synthgen.pipeline.watchdog import Watchdog
@@ -211,6 +212,7 @@ class _Run:
             self.journal, self.budget, self.resolved.specs, lambda spec: self.teachers[spec.alias]
         )
         self.asker.schemas.found = self._remember_ignored
+        self.unreadable = Unreadable(self.asker, self.folder.path, self.options.say)
         recipe = self.resolved.loaded.recipe
         try:
             self.batches = Batches(
@@ -270,7 +272,12 @@ class _Run:
             storage=self.storage or self.journal.failure,
             unstored=unstored,
             batches=[way.said for way in self.batches.under_way.values()],
-            warnings=(*self.gates.result.warnings, *self._orphans(), *stale_calibration(self.standing)),
+            warnings=(
+                *self.gates.result.warnings,
+                *self._orphans(),
+                *stale_calibration(self.standing),
+                *self.unreadable.warnings(),
+            ),
             refined=self.refines,
         )
 
@@ -360,6 +367,7 @@ class _Run:
             size=recipe.wave,
             leaves_per_row=self.resolved.leaves_per_row,
             note_order=self.folder.note_order,
+            note_reply=self.unreadable.note,
             batches=self.batches,
             batch_rows=self._batch_rows(),
         )

@@ -139,6 +139,7 @@ def make_report(
         warnings=(
             *warnings,
             *_lost_servers(asker),
+            *_unanswered(asker),
             *_lost_in_bulk(out, progress.counts),
             *_unread_judges(out, progress.counts),
             *(unchecked(resolved.chain, progress.counts) if refined else ()),
@@ -200,3 +201,11 @@ def _lost_servers(asker: Asker) -> list[str]:
         for lane in queue.lanes
         if lane.stopped and not queue.stopped
     ]
+
+
+def _unanswered(asker: Asker) -> Iterator[str]:
+    """Teachers that left some requests without an answer, if they were not stopped for it."""
+    for alias, said in asker.unanswered.items():
+        stop = asker.queues[alias].stopped
+        if stop is None or stop.reason != "unanswered":
+            yield f"teacher {alias}: {said}"

@@ -260,6 +260,7 @@ def _step(
         response_schema=prompt.reply.schema if step.structured else None,
         tools=tools,
         tool_choice=step.tool_choice,
+        on_unreadable=step.on_unreadable,
     )
 
 

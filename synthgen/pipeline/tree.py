@@ -52,6 +52,7 @@ class Step:
     response_schema: str | None
     tools: str | None = None
     tool_choice: str | None = None
+    on_unreadable: Literal["stop", "warn"] = "stop"
 
 
 @set_by_slot

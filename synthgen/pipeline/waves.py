@@ -18,7 +18,7 @@ from synthgen.errors import StorageError
 from synthgen.journal import Journal, Reply
 from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.rows import Counter, Row, row_entry
-from synthgen.pipeline.tree import Ask, Leaf, Tree
+from synthgen.pipeline.tree import Ask, Leaf, Node, Tree
 from synthgen.pipeline.verdicts import Target
 
 __all__ = ["Wave", "Waves"]
@@ -60,10 +60,11 @@ class Waves:
         size: int,
         leaves_per_row: int,
         note_order: Callable[[bytes], None],
+        note_reply: Callable[[Ask, Sequence[Node | Leaf]], None],
         batches: Batches,
         batch_rows: int = 0,
     ) -> None:
-        """`note_order` is given the 16-byte journal keys of admitted rows, in plan order.
+        """`note_order` is given the 16-byte journal keys of admitted rows, in plan order; `note_reply` what each grew into.
 
         `batch_rows` above 0: teachers are asked in batches, which so many open rows should fill.
         """
@@ -73,6 +74,7 @@ class Waves:
         self._rows = rows
         self._tree = tree
         self._note_order = note_order
+        self._note_reply = note_reply
         self._asker = asker
         self._journal = journal
         self._progress = progress
@@ -251,6 +253,7 @@ class Waves:
         if isinstance(reply, NotAsked):
             return [self._tree.pending(ask)]
         grown = self._tree.grow(ask, reply)
+        self._note_reply(ask, grown)
         leaves = [item for item in grown if isinstance(item, Leaf)]
         if len(leaves) == len(grown):  # nearly always: nothing is left to ask
             return leaves

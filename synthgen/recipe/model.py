@@ -134,7 +134,8 @@ class TeacherConfig(Strict):
     """What every provider needs to know of a teacher; providers subclass it with their own fields.
 
     `samples_per_request`: how many samples of a step go into one request, which reads the prompt once; 1 keeps them
-    apart, and teachers without such a thing ignore it.
+    apart, and teachers without such a thing ignore it. `stop_at_refusal_rate`: the share of its last 100 requests that a
+    vendor's content policy may refuse before nothing more is sent (vendors ban accounts).
     """
 
     provider: str
@@ -147,6 +148,7 @@ class TeacherConfig(Strict):
     limits: Limits = Limits()
     sampling: SamplingConfig = SamplingConfig()
     give_up_after_s: Annotated[float, Field(gt=0)] = 1800.0
+    stop_at_refusal_rate: Annotated[float, Field(gt=0, le=1)] = 0.2
     samples_per_request: Literal["auto"] | Annotated[int, Field(ge=1, le=128)] = "auto"
 
     def most_logprobs(self) -> int | None:
@@ -195,7 +197,8 @@ class StepConfig(Strict):
     """One prompt every row passes. `teacher` is an alias, or aliases with weights.
 
     `tools` are tool definitions in OpenAI's form, or a file of them; `tool_choice` is `auto`, `none`, `required` or the
-    name of one. `structured` has the server hold the reply to the prompt's JSON schema.
+    name of one. `structured` has the server hold the reply to the prompt's JSON schema. `on_unreadable`: whether a teacher
+    stops, or this is only said, when none of its first 20 replies can be read as the prompt wants.
     """
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -208,6 +211,7 @@ class StepConfig(Strict):
     structured: bool = False
     tools: str | list[dict[str, JSONValue]] | None = None
     tool_choice: str | None = None
+    on_unreadable: Literal["stop", "warn"] = "stop"
 
     def weights(self) -> dict[str, float]:
         """Teacher alias -> weight."""

@@ -24,7 +24,7 @@ from synthgen.asking.batch.calls import Calls, Stopped
 from synthgen.asking.batch.desk import Collected, Desk, UnderWay, prepared_batch
 from synthgen.asking.batch.harvest import Harvest, Missing
 from synthgen.asking.batch.vendor import Pace, ResultsGone, State
-from synthgen.asking.lanes import Lane, LaneStopped
+from synthgen.asking.lanes import Lane, LaneStopped, Queue
 from synthgen.asking.outcome import Answer, LaneStop
 from synthgen.journal import (
     Circumstances,
@@ -151,7 +151,7 @@ class Batches:
         Raises:
             NotAsked: it is pending.
         """
-        tries = 0
+        tries = billed = 0
         while True:
             if self._halted is not None:
                 raise NotAsked(self._halted)
@@ -169,14 +169,28 @@ class Batches:
                 raise NotAsked(result.reason)
             if result.wait_s:
                 await self._queues[spec.alias].wait_outside(result.wait_s)
-            tries += 1
-            if self._asker.policy.exhausted(tries):
+            tries, billed = tries + 1, billed + result.billed
+            if self._asker.policy.exhausted(tries) or self._asker.policy.paid_enough(billed):
                 if not result.final:
                     raise NotAsked(result.reason)
+                self._require_answers(self._queues[spec.alias], tries, result)
                 at = Circumstances(step, spec.alias, spec.endpoint, tries, time.time(), 0.0)
                 entry = failure_entry(key, f"gave_up:{result.reason}", result.message, at)
                 await self._asker.commit(entry)
                 return entry
+
+    @staticmethod
+    def _require_answers(queue: Queue, tries: int, last: Missing) -> None:
+        """Stop a teacher that answered nobody: its batches make no failures.
+
+        Raises:
+            NotAsked: it did not.
+        """
+        if any(lane.counts.answered for lane in queue.lanes):
+            return
+        said = f"nobody got an answer in {tries} batches; the last: {last.reason}: {last.message}"
+        queue.stop_all("unanswered", f"{said}; see with `synthgen doctor` how the server answers")
+        raise NotAsked("unanswered")
 
     async def _result(self, request: Request, key: str, tries: int) -> Entry | Missing:
         waiter = self._waiting[key] = _Waiter(request, asyncio.get_running_loop().create_future(), tries)
@@ -445,7 +459,8 @@ class Batches:
     async def _finish(self, way: UnderWay, state: State, harvest: Harvest) -> None:
         """What is left of a batch: failures, then what was not answered."""
         tries = {key: self._tries(key) for key in harvest.refused}
-        harvest.fail_refused(tries, alive=self._lane(way).counts.answered > 0)
+        rate = way.desk.spec.config.stop_at_refusal_rate
+        harvest.fail_refused(tries, alive=self._lane(way).counts.answered > 0, rate=rate)
         await self._store(way, harvest)
         harvest.unanswered = len(way.batch.requests)
         if state.status == "cancelled" and harvest.unanswered:
@@ -460,7 +475,7 @@ class Batches:
         for _, usd in requests.values():
             self._asker.budget.settle(usd, usd)
         await self._asker.commit(lost_entry(way.batch.name, status))
-        self._forget(way, requests, lambda _: Missing("results_gone", again=True))
+        self._forget(way, requests, lambda _: Missing("results_gone", again=True, billed=True))
 
     async def _close(
         self, way: UnderWay, status: str, counts: Mapping[str, int], left: Callable[[str], Missing]

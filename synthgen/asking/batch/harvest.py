@@ -14,6 +14,7 @@ from synthgen.asking.batch.vendor import Problem, State
 from synthgen.asking.lessons import FIRST_REPLIES
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
 from synthgen.asking.prices import cost_usd
+from synthgen.asking.refusals import too_many
 from synthgen.journal import Circumstances, Entry, OpenBatch, answer_entry, failure_entry
 from synthgen.recipe.model import Price
 from synthgen.types import Completion
@@ -24,12 +25,13 @@ __all__ = ["Harvest", "Missing", "Settled"]
 @dataclass(frozen=True, slots=True)
 class Missing:
     """Why a request has no answer. `again`: it may go into another batch, after `wait_s`; `final`: it fails for good
-    when that has been tried often enough."""
+    when that has been tried often enough; `billed`: it may have been."""
 
     reason: str
     message: str = ""
     again: bool = False
     final: bool = False
+    billed: bool = False
     wait_s: float = 0.0
 
 
@@ -83,8 +85,9 @@ class Harvest:
                 self.stop = outcome
             case Gate(reason):
                 self.missing[key] = Missing(reason, again=True)
-            case Retry(reason, message, body=body):
-                self.missing[key] = Missing(reason, message, again=True, final=True)
+            case Retry(reason, message, body=body, maybe_paid=maybe_paid):
+                billed = maybe_paid or body is not None
+                self.missing[key] = Missing(reason, message, again=True, final=True, billed=billed)
                 if body is not None:
                     text = body[:KEPT_BODY_BYTES].decode(errors="replace")
                     at = self._circumstances(key, tries)
@@ -113,11 +116,16 @@ class Harvest:
         if self.stop is None:
             self.stop = LaneStop("cancelled", f"batch {self.batch.id} was cancelled at its vendor")
 
-    def fail_refused(self, tries: Mapping[str, int], *, alive: bool) -> None:
+    def fail_refused(self, tries: Mapping[str, int], *, alive: bool, rate: float) -> None:
         """Make refused requests final; not if all were refused by a teacher that has not answered yet (`alive`).
 
-        Nothing was paid then, and it is the recipe that has a problem, not every row of it.
+        Nothing was paid then, and it is the recipe that has a problem, not every row of it. Where the content policy refused
+        more than `rate` of them, the teacher stops.
         """
+        flagged = [failure.message for failure in self.refused.values() if failure.reason == "policy"]
+        said = too_many(len(flagged), len(self._seen), rate, flagged[-1]) if flagged else None
+        if said is not None:
+            self.stop = LaneStop("refused", said)
         if not (alive or self.answered) and len(self.refused) >= FIRST_REPLIES:
             message = next(iter(self.refused.values())).message
             self.stop = LaneStop("bad_requests", f"all {len(self.refused)} requests were refused: {message}")

@@ -26,6 +26,8 @@ _EPISODE_S = 1.0
 _LEAST_ROUND = 8
 # A server's own queue (client.md, section 8): too long for its work, what is left of it, how long a look at it counts.
 _CROWDED, _QUEUE_HEADROOM, _QUEUE_HOLDS_S = 0.3, 0.1, 5.0
+# The least share of a step by which it grows at a server that refuses to be sent more so fast.
+_SLOWEST = 1 / 8
 # The replies of two rounds whose limits differ by less tell the same.
 _SAME = 0.2
 
@@ -152,6 +154,7 @@ class Concurrency:
         self._cut_at = -math.inf
         self._queue_until = -math.inf
         self._succeeded_since_cut = True
+        self._pace = 1.0
         self._early = 0  # replies of this limit that are not measured yet
         self._saturated = 0
         self._times: list[float] = []
@@ -176,6 +179,8 @@ class Concurrency:
         if self._saturated >= _SATURATED * len(self._times):
             s_per_token = max(_middle(self._times), 1e-9)
             limit = self._growth.after_round(self._limit, s_per_token)
+            if limit > self._limit:
+                limit = self._limit + self._pace * (limit - self._limit)
             self._set(min(limit, self._limit) if now < self._queue_until else limit, now)
         else:
             self._new_round()
@@ -195,12 +200,14 @@ class Concurrency:
             worked_on = in_flight * running / (running + waiting)
             self._set(min(self._limit, (1 + _QUEUE_HEADROOM) * worked_on), now)
 
-    def cut(self, now: float, sent_at: float) -> None:
-        """The server refused a request because there were too many."""
+    def cut(self, now: float, sent_at: float, *, ramp: bool = False) -> None:
+        """The server refused a request because there were too many, or (`ramp`) more too fast: then it also grows half as fast."""
         self._new_round()
         if sent_at < self._cut_at or now < self._cut_at + _EPISODE_S:
             return
         self._cut_at = now
+        if ramp:
+            self._pace = max(self._pace / 2, _SLOWEST)
         self._set(_CUT * self._limit, now)
         if self._succeeded_since_cut:  # without, the server refuses everything: that is no measure
             self._growth.after_cut(self._limit)

@@ -212,11 +212,17 @@ class Lane:
             self._pause(None)
 
     def was_limited(
-        self, place: Place, wait_s: float | None, *, exhausted: bool = False, overloaded: bool = False
+        self,
+        place: Place,
+        wait_s: float | None,
+        *,
+        exhausted: bool = False,
+        overloaded: bool = False,
+        ramp: bool = False,
     ) -> None:
         """A 429, or a 503 (`overloaded`): the whole lane waits when nothing remains, or when most replies are so.
 
-        `wait_s` is the time the server named, if it did.
+        `wait_s` is the time the server named, if it did; `ramp`: it says that what is sent grows too fast.
         """
         now = self.clock()
         self.counts.rate_limited += 1
@@ -228,7 +234,7 @@ class Lane:
         if overloaded and sum(self._recent) <= _OVERLOADED_SHARE * _RECENT:
             self._concurrency.hold()
         else:
-            self._concurrency.cut(now, place.sent_at)
+            self._concurrency.cut(now, place.sent_at, ramp=ramp)
         crowded = len(self._recent) == _RECENT and sum(self._recent) > _RECENT // 2
         if exhausted or crowded or (place.probe and self._probing):
             self._pause(wait_s)

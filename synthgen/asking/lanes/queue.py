@@ -239,6 +239,11 @@ class Queue:
         return max(lane.last_success for lane in self.lanes)
 
     @property
+    def has_answered(self) -> bool:
+        """Whether any answer came in this session."""
+        return self.last_success > -math.inf
+
+    @property
     def stopped(self) -> LaneStopped | None:
         """Why its endpoints answer nothing more, once that is so for all of them."""
         reasons = [lane.stopped for lane in self.lanes]
@@ -249,6 +254,11 @@ class Queue:
         lane.close(LaneStopped(reason, message), blamed=True)
         if all(lane.ended for lane in self.lanes):
             self._send_away(LaneStopped(reason, message))
+
+    def stop_all(self, reason: str, message: str) -> None:
+        """Send nothing more, because of all its endpoints."""
+        for lane in self.lanes:
+            self.stop(lane, reason, message)
 
     def end(self, reason: str, message: str) -> None:
         """Send nothing more: whoever waits, and whoever comes, gets `LaneStopped`; what is in flight goes on."""

@@ -70,7 +70,6 @@ _STATUS_OF = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-FLEX_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +151,7 @@ def _temporary(
     wait, limits = read_wait(reply.headers, now), read_limits(reply.headers, now)
     if status == 429 or fault.says(_THROTTLED):
         if "resource_unavailable" in fault.codes or "resource unavailable" in fault.message.lower():
-            return Gate(
-                "flex", wait.seconds if wait.seconds is not None else FLEX_WAIT_S, wait.exhausted, limits
-            )
+            return Gate("flex", wait.seconds, wait.exhausted, limits)
         reason = "ramp" if "ramp_limit_exceeded" in fault.codes else "rate_limit"
         return Gate(reason, wait.seconds, wait.exhausted, limits)
     if status in (503, 529) or fault.says(_OVERLOADED):
