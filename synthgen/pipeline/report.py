@@ -69,7 +69,6 @@ class Report:
 # Judges of good models misspell a verdict now and then; from here on it is the judge, not the record.
 _UNREAD_FROM, _UNREAD_SHARE = 5, 0.05
 # What teachers and prompts are to blame for, unlike filters: refusals and replies that cannot be read.
-_ASKING = ("ask", "parse")
 OUTCOMES = ("accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 
 
@@ -168,8 +167,8 @@ def _missed(target: int, accepted: int, leaked: int) -> str:
 
 
 def _lost_in_bulk(run: Path, counts: Counts) -> Iterator[str]:
-    """Where over half of what was settled got no answer, or none that can be read: exit code 0 hides it."""
-    lost = {key: n for key, n in counts.reasons.items() if key[0] in _ASKING}
+    """Where over half of what was settled got no answer: exit code 0 hides it. `Unreadable` has those that cannot be read."""
+    lost = {key: n for key, n in counts.reasons.items() if key[0] == "ask"}
     settled, together = counts.planned - counts.outcomes.get("pending", 0), sum(lost.values())
     if together < _UNREAD_FROM or 2 * together <= settled:
         return

@@ -1,7 +1,7 @@
 """Replies that came whole and that a step cannot read: a prompt or a teacher that gives only such ones costs a run for nothing.
 
 In: what each reply of a step grew into. Out: the teacher is stopped when none of its first 20 replies to a step could be read
-(`on_unreadable: stop`), or that is said at once (`warn`); at the end, a warning about every step that could read next to none.
+(`on_unreadable: stop`), or that is said at once (`warn`); at the end, a warning about every step that could not read over half.
 Twenty: a step that reads a third of its replies, so that most are waste already, has 20 bad ones first in 3 of 10,000 runs.
 Replies of earlier sessions count as well, so a run that goes on unchanged stops before it has bought anything.
 Rejected: the same for judges (their records are lost for the judge's sake, which `report` says).
@@ -18,7 +18,7 @@ from synthgen.pipeline.tree import Ask, Leaf, Node
 __all__ = ["Unreadable"]
 
 _FIRST = 20
-_WARN_FROM, _WARN_SHARE = 5, 0.9
+_WARN_FROM, _WARN_SHARE = 5, 0.5
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Unreadable:
             self._object(ask, tally)
 
     def warnings(self) -> Iterator[str]:
-        """What the end of a run says of steps that could read next to none of their replies."""
+        """What the end of a run says of steps that could not read over half of their replies."""
         for (step, alias), tally in self._tallies.items():
             unread = tally.reasons.total()
             if unread >= _WARN_FROM and unread > _WARN_SHARE * tally.replies and not tally.said:
