@@ -73,7 +73,7 @@ class Lessons:
                 attempt.backoffs += 1
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s, last_s=attempt.waited_s)
                 attempt.with_lane = False
-                lane.failed(place, f"{reason}: {message}")
+                lane.failed(place, f"{reason}: {message}", timed_out=reason == "timeout")
                 self._give_up_if_dead(attempt, f"{reason}: {message}")
                 self._give_up_if_far(attempt, lane, place, wait_s)
 

@@ -111,6 +111,10 @@ class RemoteTeacherConfig(TeacherConfig):
             )
         return self
 
+    def patience_s(self) -> float:
+        """`timeout_s`."""
+        return self.timeout_s
+
     def each_host(self) -> tuple[Self, ...]:
         """This teacher once for each of its servers."""
         if not self.base_urls:
