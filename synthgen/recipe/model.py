@@ -162,8 +162,8 @@ class TeacherConfig(Strict):
         """How many samples one request can ask for; 1 where this teacher has no such thing."""
         return 1
 
-    def patience_s(self) -> float:
-        """Seconds that an answer is waited for."""
+    def patience_s(self, max_tokens: int | None = None) -> float:
+        """Seconds that an answer of at most so many tokens is waited for."""
         return math.inf
 
     def each_host(self) -> tuple[Self, ...]:
