@@ -83,7 +83,7 @@ def test_sglang_and_llama_cpp_are_understood_too(text: str) -> None:
 async def test_a_server_with_a_key_is_asked_with_it() -> None:
     async with Loopback() as server:
         await follow_queue(Endpoint(server.url, "openai", "k1"), Told(), every_s=0.001)
-        keys = [page.headers.get("Authorization") for page in server.pages_read]
+        keys = [page.headers.get("authorization") for page in server.pages_read]
 
     assert keys == ["Bearer k1"]
 

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from synthgen.asking.ask import TeacherSpec, crowding_at
+from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.lanes import Lane
-from synthgen.asking.providers import RemoteTeacherConfig, endpoint_of
+from synthgen.asking.providers import VllmConfig, endpoint_of
 from synthgen.asking.transport.endpoint import Endpoint, beside
 from synthgen.asking.transport.proxy import proxy_for
 
@@ -56,9 +56,7 @@ async def follow_queues(specs: Mapping[str, TeacherSpec], lanes: Mapping[str, La
         for spec in specs.values():
             for host in spec.hosts:
                 config = host.config
-                if not isinstance(config, RemoteTeacherConfig) or config.limits.concurrency is not None:
-                    continue
-                if crowding_at(config) == "queued":
+                if isinstance(config, VllmConfig) and config.limits.concurrency is None:
                     group.create_task(follow_queue(endpoint_of(config), lanes[host.alias]))
 
 
