@@ -26,7 +26,8 @@ from synthgen.pipeline.windows import Windows
 __all__ = ["Wave", "Waves"]
 
 AHEAD = 8
-# Rows that may be open while one teacher of several stands still; answered ones wait in memory for those before them.
+# Rows that may be open while one teacher of several stands still; answered ones wait in memory for those before them
+# (3 KiB each where answers are short: 50 MiB in all).
 AHEAD_OF_TEACHER = 16_384
 # Of the rows for each place in the lanes: those that are asked, or about to be, and those whose wave may still be open.
 _ASKED, _OPEN = 2, 4
