@@ -1,6 +1,7 @@
 """Simulated time, and servers in it: hours of traffic in seconds, the same every time."""
 
 import asyncio
+import math
 import random
 import selectors
 from collections import deque
@@ -62,8 +63,12 @@ class OneLane(Lane):
         *,
         counting: Literal["all", "uncached"] = "all",
         crowding: Literal["refused", "queued"] = "refused",
+        patience_s: float = math.inf,
     ) -> None:
-        super().__init__("big", limits, counting=counting, crowding=crowding, clock=now)
+        super().__init__(
+            "big", limits, counting=counting, crowding=crowding, patience_s=patience_s, clock=now
+        )
+        self.lost = 0
         self.queue = Queue([self])
 
     async def enter(
@@ -145,8 +150,10 @@ class Server:
         self.in_flight += 1
         slower = max(1.0, self.in_flight / self.knee) if self.knee else 1.0
         usual = sum(self.output_tokens) / 2
-        await asyncio.sleep(self.latency_s * self._random.uniform(*self.spread) * slower * output / usual)
-        self.in_flight -= 1
+        try:
+            await asyncio.sleep(self.latency_s * self._random.uniform(*self.spread) * slower * output / usual)
+        finally:
+            self.in_flight -= 1
         self._tokens.append((now(), usage.input_tokens + output))
         self.answered.append(now())
         return usage, headers
@@ -168,10 +175,12 @@ async def drive(
     rows: int = 2000,
     max_tokens: int = 0,
     looks_like: int | None = None,
+    timeout_s: float | None = None,
 ) -> None:
     """What the asking loop does with its lane: many rows, each sent until it is answered.
 
-    `looks_like`: the tokens a prompt seems to have; without, those it has.
+    `looks_like`: the tokens a prompt seems to have; without, those it has. What the server has not answered after
+    `timeout_s` is given up, and lost.
     """
     backoff = random.Random(1)
     estimate = server.input_tokens if looks_like is None else looks_like
@@ -180,7 +189,16 @@ async def drive(
         tries = 0
         while True:
             place = await lane.enter(estimate, max_tokens)
-            usage, headers = await server.serve()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    usage, headers = await server.serve()
+            except TimeoutError:
+                lane.lost += 1
+                lane.failed(place, "timeout", timed_out=True)
+                lane.leave(place)
+                tries += 1
+                await lane.wait_outside(backoff.uniform(0, min(60, 2**tries)))
+                continue
             lane.saw(place, headers, refused=usage is None)
             if usage:
                 lane.succeeded(place, usage)

@@ -19,6 +19,7 @@ from synthgen.asking.connect import connect
 from synthgen.asking.doctor import Diagnosis, Finding
 from synthgen.asking.doctor.caller import Caller
 from synthgen.asking.doctor.logprobs import K_LIMIT, next_k
+from synthgen.asking.doctor.probes import find_limits
 from synthgen.asking.doctor.questions import CHAT, LOGPROBS
 from synthgen.asking.providers import RemoteTeacher
 from synthgen.errors import BudgetReached, RunLocked
@@ -792,3 +793,16 @@ def test_the_function_gives_what_the_command_prints(tmp_path: Path) -> None:
 
     assert found.problem is None
     assert [item.usable for item in found.diagnoses] == [True]
+
+
+def test_limits_of_an_unknown_window_are_said_to_be_seen() -> None:
+    headers = {
+        "x-ratelimit-limit-requests": "10000",
+        "x-ratelimit-remaining-requests": "9999",
+        "x-ratelimit-reset-requests": "8.64s",
+    }
+
+    found, none = find_limits((), headers), find_limits((), {"content-type": "application/json"})
+
+    assert (found.verdict, none.verdict) == ("unknown", "no")
+    assert found.evidence.startswith("x-ratelimit-limit-requests: 10000, remaining 9999, reset 8.64s (")

@@ -483,10 +483,10 @@ def test_rows_whose_wait_nobody_named_come_back_with_the_lane() -> None:
 # Concurrency
 
 
-async def clean_round(lane: OneLane, count: int) -> None:
+async def clean_round(lane: OneLane, count: int, *, seconds: float = 1) -> None:
     """So many at once, all answered after a second."""
     places = [await lane.enter(0) for _ in range(count)]
-    await asyncio.sleep(1)
+    await asyncio.sleep(seconds)
     for place in places:
         lane.succeeded(place)
     for place in places:
@@ -536,6 +536,37 @@ def test_an_overloaded_server_cuts_only_above_a_fifth_of_the_replies(overloaded:
         lane = lane_of(None)
         for place in [await sent(lane) for _ in range(overloaded)]:
             lane.was_limited(place, 1.0, overloaded=True)
+        return lane.allowed
+
+    assert simulate(story()) == allowed
+
+
+def test_a_burst_of_timeouts_cuts_once_and_a_few_cut_nothing() -> None:
+    async def story() -> list[int]:
+        lane, seen = lane_of(None), []
+        for _ in range(3):
+            await clean_round(lane, lane.allowed)
+        places = [await lane.enter(0) for _ in range(64)]
+        await asyncio.sleep(10)
+        for place in places:
+            lane.failed(place, timed_out=True)
+            lane.leave(place)
+            seen.append(lane.allowed)
+        return seen
+
+    seen = simulate(story())
+
+    assert [seen[number] for number in (0, 5, 6)] == [128, 128, 89]
+    assert set(seen[6:]) == {89}
+
+
+@pytest.mark.parametrize(("slots", "allowed"), [(4, 40), (1024, 128)])
+def test_a_queue_does_not_grow_to_where_answers_come_too_late(slots: int, allowed: int) -> None:
+    async def story() -> int:
+        lane = OneLane(Limits(), patience_s=10)
+        for _ in range(3):
+            seconds = 0.5 * max(1, lane.allowed / slots)
+            await clean_round(lane, lane.allowed, seconds=seconds)
         return lane.allowed
 
     assert simulate(story()) == allowed

@@ -1,20 +1,31 @@
 """Lanes against simulated servers: how much of a limit is used, and how soon after a storm. Time is simulated."""
 
+import math
+
 import pytest
 
+from synthgen.asking.ask import crowding_at
 from synthgen.asking.lanes import Place
+from synthgen.asking.providers import AnthropicConfig, OpenAIConfig, RemoteTeacherConfig, VllmConfig
 from synthgen.recipe.model import Limits
 from tests.simulated import START, OneLane, Server, drive, now, simulate
 
 
 def run(
-    server: Server, limits: Limits, *, for_s: float, queued: bool = False, max_tokens: int = 0
+    server: Server,
+    limits: Limits,
+    *,
+    for_s: float,
+    queued: bool = False,
+    max_tokens: int = 0,
+    patience_s: float = math.inf,
+    timeout_s: float | None = None,
 ) -> OneLane:
-    """Drive a lane with these limits against `server`."""
+    """Drive a lane with these limits against `server`; it is told of `patience_s`, `timeout_s` is what happens."""
 
     async def story() -> OneLane:
-        lane = OneLane(limits, crowding="queued" if queued else "refused")
-        await drive(lane, server, for_s=for_s, max_tokens=max_tokens)
+        lane = OneLane(limits, crowding="queued" if queued else "refused", patience_s=patience_s)
+        await drive(lane, server, for_s=for_s, max_tokens=max_tokens, timeout_s=timeout_s)
         return lane
 
     return simulate(story())
@@ -121,3 +132,52 @@ def test_no_luck_of_the_first_answers_leaves_half_of_a_server_unused(seed: int) 
     run(server, Limits(), for_s=30, queued=True)
 
     assert server.rate(10, 30) >= 0.9 * 64 / 0.5
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_server_of_four_slots_is_never_sent_more_than_it_answers_in_time(queued: bool) -> None:
+    server = Server(knee=4)
+
+    lane = run(server, Limits(), for_s=120, queued=queued, patience_s=10, timeout_s=10)
+
+    assert lane.lost == 0
+    assert server.rate(10, 120) >= 0.95 * 4 / 0.5
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_timeouts_that_nobody_saw_coming_make_room_for_answers(queued: bool) -> None:
+    server = Server(knee=4)
+
+    lane = run(server, Limits(concurrency=256), for_s=600, queued=queued, timeout_s=10)
+
+    assert lane.counts.in_flight <= 80
+    assert server.rate(300, 600) >= 0.7 * 4 / 0.5
+
+
+def test_a_server_said_to_queue_that_refuses_is_used_as_well_as_any() -> None:
+    told, untold = Server(places=64), Server(places=64)
+
+    run(told, Limits(), for_s=120)
+    run(untold, Limits(), for_s=120, queued=True)
+
+    assert untold.rate(30, 120) >= 0.95 * told.rate(30, 120)
+    assert len(untold.refused) <= 1.5 * len(told.refused)
+
+
+@pytest.mark.parametrize(
+    ("provider", "route", "crowding"),
+    [
+        (OpenAIConfig, "self-hosted", "queued"),
+        (AnthropicConfig, "self-hosted", "queued"),
+        (VllmConfig, None, "queued"),
+        (OpenAIConfig, "openrouter", "refused"),
+        (OpenAIConfig, None, "refused"),
+    ],
+)
+def test_ones_own_server_is_taken_to_queue_in_whatever_dialect_it_is_asked(
+    provider: type[RemoteTeacherConfig], route: str | None, crowding: str
+) -> None:
+    name = {OpenAIConfig: "openai", AnthropicConfig: "anthropic"}.get(provider, "vllm")
+    config = provider.model_validate({"provider": name, "model": "m", "route": route})
+
+    assert crowding_at(config) == crowding

@@ -176,3 +176,19 @@ def test_samples_that_go_together_read_their_prompt_once(server: Loopback, tmp_p
         return int(planned["lines"][0]["input_tokens"])
 
     assert input_tokens(samples_per_request=1) == pytest.approx(4 * input_tokens(), abs=4)
+
+
+def test_a_timeout_too_short_for_max_tokens_is_named(server: Loopback, tmp_path: Path) -> None:
+    long = {"max_tokens": 32_000}
+    teachers = {
+        "short": teacher(server, timeout_s=900, sampling=long),
+        "long": teacher(server, timeout_s=3200, sampling=long),
+        "unset": teacher(server, sampling=long),
+    }
+    step = {"name": "answer", "prompt": "answer", "teacher": {"short": 1, "long": 1, "unset": 1}}
+
+    result = cli("plan", save(tmp_path / "r.yaml", recipe(server, teachers=teachers, steps=[step])))
+
+    said = " ".join(result.out.split())
+    assert "teacher short: an answer of max_tokens (32000) keeps timeout_s (900) only at 36 tokens/s" in said
+    assert said.count("keeps timeout_s") == 1

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from synthgen.asking.providers import OpenAIConfig, RemoteTeacherConfig, VllmConfig
 from tests.loopback import Act, Body, Loopback, refuse
-from tests.runs import Recipe, cli, recipe, records, save, teacher
+from tests.runs import Recipe, cli, published_bytes, recipe, records, save, teacher
 
 URLS = ["http://a:8000", "http://b:8000/v1/"]
 
@@ -176,3 +176,27 @@ def test_rows_of_a_dead_teacher_wait_for_it_and_go_to_no_other(tmp_path: Path) -
         assert (stopped.code, stopped.json["counts"]["pending"]) == (3, 40 - by_other)
         assert (again.code, len(dead.payments), len(alive.payments)) == (0, 40 - by_other, by_other)
     assert 0 < by_other < 40
+
+
+def test_a_teacher_goes_on_while_another_one_stands_still(tmp_path: Path) -> None:
+    def run(a: Loopback, b: Loopback, name: str) -> Path:
+        both = {
+            alias: teacher(server, pool=alias, give_up_after_s=4, limits={"concurrency": 4})
+            for alias, server in (("a", a), ("b", b))
+        }
+        content = recipe(a, 600, teachers=both, refine={"chain": "sft_default"})
+        content["steps"] = [{"name": "answer", "prompt": "answer", "teacher": {"a": 1, "b": 3}}]
+        assert cli("generate", save(tmp_path / f"{name}.yaml", content), "-o", tmp_path / name).code == 0
+        return tmp_path / name
+
+    with Loopback() as good:
+        # All but a few of the rows of b: what a window for both of them lets pass is less than half.
+        still = Loopback(script=lambda _number, _body: refuse(503) if len(good.payments) < 400 else None)
+        with still:
+            stood_still = run(still, good, "still")
+        other, another = Loopback(), Loopback()
+        with other, another:
+            healthy = run(other, another, "healthy")
+
+    assert published_bytes(stood_still) == published_bytes(healthy)
+    assert len(still.payments) == len(other.payments)

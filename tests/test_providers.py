@@ -223,3 +223,15 @@ async def test_loopback_is_never_asked_through_a_proxy(monkeypatch: pytest.Monke
         body = await _body_at(server)
 
     assert body["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "max_tokens", "patience_s"),
+    [(None, None, 900), (None, 1000, 900), (None, 32_000, 3200), (60, 32_000, 60)],
+)
+def test_an_answer_is_waited_for_as_long_as_a_slow_server_writes_it(
+    timeout_s: float | None, max_tokens: int | None, patience_s: float
+) -> None:
+    config = OpenAIConfig(provider="openai", model="m", timeout_s=timeout_s)
+
+    assert config.patience_s(max_tokens) == patience_s

@@ -1,4 +1,4 @@
-"""What a vLLM server tells of its queue, and what a lane makes of it."""
+"""What a server of one's own tells of its queue, and what a lane makes of it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,9 +9,10 @@ from aiohttp import web
 
 from synthgen.asking.lanes import Lane, Place
 from synthgen.asking.server_queue import follow_queue, read_queue
-from synthgen.asking.transport.endpoint import beside
+from synthgen.asking.transport.endpoint import Endpoint, beside
 from synthgen.recipe.model import Limits
 from synthgen.types import Usage
+from tests.loopback import Loopback
 from tests.simulated import OneLane, simulate
 from tests.test_ask import until
 
@@ -68,10 +69,29 @@ def test_a_page_without_them_tells_nothing(text: str) -> None:
     assert read_queue(text) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'sglang:num_running_reqs{model_name="m"} 8.0\nsglang:num_queue_reqs{model_name="m"} 4.0\n',
+        "# TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing 8\nllamacpp:requests_deferred 4\n",
+    ],
+)
+def test_sglang_and_llama_cpp_are_understood_too(text: str) -> None:
+    assert read_queue(text) == (4.0, 8.0)
+
+
+async def test_a_server_with_a_key_is_asked_with_it() -> None:
+    async with Loopback() as server:
+        await follow_queue(Endpoint(server.url, "openai", "k1"), Told(), every_s=0.001)
+        keys = [page.headers.get("authorization") for page in server.pages_read]
+
+    assert keys == ["Bearer k1"]
+
+
 async def test_a_busy_lane_is_told_of_the_queue_beside_the_api() -> None:
     lane = Told()
     async with metrics(lambda _: web.Response(text=PAGE)) as (url, asked):
-        following = asyncio.ensure_future(follow_queue(url, lane, every_s=0.001))
+        following = asyncio.ensure_future(follow_queue(Endpoint(url, "openai"), lane, every_s=0.001))
         await until(lambda: len(lane.told) >= 3)
         following.cancel()
         await asyncio.wait([following])
@@ -83,20 +103,20 @@ async def test_a_busy_lane_is_told_of_the_queue_beside_the_api() -> None:
 @pytest.mark.parametrize("status", [200, 404, 500])
 async def test_a_server_that_does_not_tell_is_asked_once(status: int) -> None:
     async with metrics(lambda _: web.Response(status=status, text="no")) as (url, asked):
-        await follow_queue(url, Told(), every_s=0.001)
+        await follow_queue(Endpoint(url, "openai"), Told(), every_s=0.001)
 
     assert asked == ["/metrics"]
 
 
 async def test_a_page_without_end_is_left() -> None:
     async with metrics(lambda _: web.Response(body=b"x" * (5 * 2**20))) as (url, asked):
-        await follow_queue(url, Told(), every_s=0.001)
+        await follow_queue(Endpoint(url, "openai"), Told(), every_s=0.001)
 
     assert asked == ["/metrics"]
 
 
 async def test_nobody_at_the_door_ends_the_following() -> None:
-    await follow_queue("http://127.0.0.1:9/v1", Told(), every_s=0.001)
+    await follow_queue(Endpoint("http://127.0.0.1:9/v1", "openai"), Told(), every_s=0.001)
 
 
 async def test_the_page_is_asked_for_through_the_proxy_that_requests_take(
@@ -105,7 +125,7 @@ async def test_the_page_is_asked_for_through_the_proxy_that_requests_take(
     async with metrics(lambda _: web.Response(status=404)) as (proxy, asked):
         monkeypatch.setenv("http_proxy", proxy.removesuffix("/v1"))
         monkeypatch.setenv("no_proxy", "")
-        await follow_queue("http://teacher.invalid/v1", Told(), every_s=0.001)
+        await follow_queue(Endpoint("http://teacher.invalid/v1", "openai"), Told(), every_s=0.001)
 
     assert asked == ["/metrics"]
 
@@ -127,7 +147,7 @@ async def test_an_idle_lane_asks_nobody() -> None:
     lane = Told()
     lane.counts.in_flight = 0
     async with metrics(lambda _: web.Response(text=PAGE)) as (url, asked):
-        following = asyncio.ensure_future(follow_queue(url, lane, every_s=0.001))
+        following = asyncio.ensure_future(follow_queue(Endpoint(url, "openai"), lane, every_s=0.001))
         await asyncio.sleep(0.01)
         following.cancel()
         await asyncio.wait([following])

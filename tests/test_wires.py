@@ -20,7 +20,7 @@ from synthgen.asking.outcome import (
 )
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
-from synthgen.asking.wire.waits import Wait, read_limits, read_wait
+from synthgen.asking.wire.waits import Wait, named_limits, read_limits, read_wait
 from synthgen.types import Completion, JSONValue, Message, Request, Sampling, TeacherIdentity, ToolCall, Usage
 
 NOW = 1_700_000_000.0
@@ -788,6 +788,15 @@ def limit_headers(name: str, limit: str, remaining: str, reset: str) -> dict[str
             limit_headers("anthropic-ratelimit-output-tokens-{}", "80000", "0", "garbage"),
             [SeenLimit("output_tokens", 80_000, 0, 60)],
         ),
+        (
+            limit_headers("x-ratelimit-{}-requests-day", "14400", "14399", "33011.4")
+            | limit_headers("x-ratelimit-{}-tokens-minute", "60000", "59000", "11.3"),
+            [SeenLimit("requests", 14_400, 14_399, 86_400), SeenLimit("tokens", 60_000, 59_000, 60)],
+        ),
+        (
+            limit_headers("x-ratelimit-{}-tokens-per-day", "1000000", "999000", "1790000000"),
+            [SeenLimit("tokens", 1_000_000, 999_000, 86_400)],
+        ),
         ({"x-ratelimit-limit-tokens": "1000"}, [SeenLimit("tokens", 1000, None, 60)]),
         (limit_headers("x-ratelimit-{}-requests", "-1", "-1", ""), []),
         (limit_headers("x-ratelimit-{}-requests", "0", "0", ""), []),
@@ -798,6 +807,21 @@ def limit_headers(name: str, limit: str, remaining: str, reset: str) -> dict[str
 )
 def test_limits_in_every_vendors_headers(headers: dict[str, str], seen: list[SeenLimit]) -> None:
     assert list(read_limits(headers, NOW)) == seen
+
+
+def test_a_spent_limit_whose_name_has_its_window_names_the_wait() -> None:
+    headers = limit_headers("x-ratelimit-{}-tokens-minute", "60000", "0", "11.5")
+
+    assert read_wait(headers, NOW) == Wait(11.5, exhausted=True)
+
+
+def test_limits_are_named_even_where_their_window_is_not_known() -> None:
+    headers = limit_headers("x-ratelimit-{}-requests", "10000", "9999", "8.64s")
+    azure = limit_headers("x-ratelimit-{}-tokens", "-1", "-1", "")
+
+    assert named_limits(headers | azure | {"content-type": "application/json"}) == (
+        "x-ratelimit-limit-requests: 10000, remaining 9999, reset 8.64s",
+    )
 
 
 @pytest.mark.parametrize("wire", [OPENAI, ANTHROPIC])

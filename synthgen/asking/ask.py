@@ -38,9 +38,10 @@ from synthgen.asking.spec import TeacherSpec
 from synthgen.asking.structured import SchemaWatch
 from synthgen.errors import BudgetReached, StorageError
 from synthgen.journal import Entry, Journal, Reply, entry_of, read_reply, without_logprobs
+from synthgen.recipe.model import TeacherConfig
 from synthgen.types import JSONValue, Request, Usage
 
-__all__ = ["KEPT_BODY_BYTES", "Asker", "BatchPath", "NotAsked", "TeacherSpec"]
+__all__ = ["KEPT_BODY_BYTES", "Asker", "BatchPath", "NotAsked", "TeacherSpec", "crowding_at"]
 
 KEPT_BODY_BYTES = 1 << 20
 
@@ -386,10 +387,17 @@ def _entry(key: str, kind: Literal["I", "A"], usd: float, **more: JSONValue) -> 
 
 
 def _lane(spec: TeacherSpec) -> Lane:
-    provider = spec.config.provider
+    config = spec.config
     return Lane(
         spec.alias,
-        spec.config.limits,
-        counting="uncached" if provider == "anthropic" else "all",
-        crowding="queued" if provider in ("vllm", "local") else "refused",
+        config.limits,
+        counting="uncached" if config.provider == "anthropic" else "all",
+        crowding=crowding_at(config),
+        patience_s=config.patience_s(),
     )
+
+
+def crowding_at(config: TeacherConfig) -> Literal["refused", "queued"]:
+    """Vendors refuse what is too much; one's own server queues it, whatever dialect it is asked in."""
+    own = config.provider in ("vllm", "local") or config.route == "self-hosted"
+    return "queued" if own else "refused"

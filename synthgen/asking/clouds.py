@@ -257,7 +257,7 @@ def _endpoint(config: CloudConfig) -> Endpoint:
 
 
 def _teacher(config: CloudConfig, endpoint: Endpoint, sdk: VendorSdk, wire: Wire) -> RemoteTeacher:
-    return RemoteTeacher(wire, SdkTransport(endpoint, sdk), timeout_s=config.timeout_s)
+    return RemoteTeacher(wire, SdkTransport(endpoint, sdk), patience_s=config.patience_s)
 
 
 AZURE = Plugin("azure", params=AzureConfig, run=_connect_azure)

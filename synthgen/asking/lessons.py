@@ -87,7 +87,7 @@ class Lessons:
                 )  # it has few sends: they should not all meet one outage
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s, last_s=attempt.waited_s)
                 attempt.with_lane = False
-                lane.failed(place, f"{reason}: {message}")
+                lane.failed(place, f"{reason}: {message}", timed_out=reason == "timeout")
                 if (said := self.unanswered.failed(attempt, outcome, billed=billed)) is not None:
                     attempt.queue.stop_all("unanswered", said)
                 self._give_up_if_dead(attempt, f"{reason}: {message}")

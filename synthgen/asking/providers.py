@@ -11,9 +11,9 @@ Rejected: guessing the dialect from the URL.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -31,6 +31,7 @@ from synthgen.types import JSONValue, Request
 __all__ = [
     "ANTHROPIC",
     "OPENAI",
+    "SLOW_TOKENS_A_S",
     "VLLM",
     "AnthropicConfig",
     "BatchTeacherConfig",
@@ -50,6 +51,9 @@ __all__ = [
 
 _VERSION_SEGMENT = re.compile(r"v\d+\w*")
 _HEADER_SAFE = re.compile(r"[!-~]+")
+# What an attempt may take where the recipe does not say, and how slow a server may write before that is too short: a
+# large model on one card, shared by many, still does as much.
+_USUAL_TIMEOUT_S, SLOW_TOKENS_A_S = 900.0, 10.0
 _ENDPOINT_PATHS = ("/chat/completions", "/messages")
 
 
@@ -58,8 +62,9 @@ class RemoteTeacherConfig(TeacherConfig):
 
     `base_urls` instead of it name several servers of the same model, a pool with a name; `base_url` is then the first
     of them. `limits` hold for each. What is asked goes to whichever can take it, and moving servers re-asks nothing.
-    `timeout_s` is the time one attempt may take in all; the lane's patience is `give_up_after_s`. `transport: auto` asks
-    plain HTTP without a proxy directly, and everything else through aiohttp.
+    `timeout_s` is the time one attempt may take in all, by default 900 or a tenth of `max_tokens` if that is more; the
+    lane's patience is `give_up_after_s`. `transport: auto` asks plain HTTP without a proxy directly, and everything else
+    through aiohttp.
     """
 
     vendor_host: ClassVar[str | None] = None
@@ -69,7 +74,7 @@ class RemoteTeacherConfig(TeacherConfig):
     base_urls: tuple[str, ...] = ()
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     transport: Literal["auto", "aiohttp", "sdk"] = "auto"
-    timeout_s: float = Field(default=900.0, gt=0)
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
     connect_timeout_s: float = Field(default=10.0, gt=0)
 
     @model_validator(mode="before")
@@ -110,6 +115,10 @@ class RemoteTeacherConfig(TeacherConfig):
                 "base_urls mixes the vendor's own hosts with others: they are different teachers"
             )
         return self
+
+    def patience_s(self, max_tokens: int | None = None) -> float:
+        """`timeout_s`; without it a quarter of an hour, or as long as a slow server writes `max_tokens`."""
+        return self.timeout_s or max(_USUAL_TIMEOUT_S, (max_tokens or 0) / SLOW_TOKENS_A_S)
 
     def each_host(self) -> tuple[Self, ...]:
         """This teacher once for each of its servers."""
@@ -258,16 +267,18 @@ class Exchange:
 class RemoteTeacher:
     """A wire over a transport: one attempt per call."""
 
-    def __init__(self, wire: Wire, transport: Transport, *, timeout_s: float):
+    def __init__(self, wire: Wire, transport: Transport, *, patience_s: Callable[[int | None], float]):
+        """`patience_s`: seconds that an answer of at most so many tokens is waited for."""
         self._wire = wire
         self._transport = transport
-        self._timeout_s = timeout_s
+        self._patience_s = patience_s
 
     async def answer(self, request: Request, samples: int = 1) -> Outcome:
         """One attempt at `request` and the samples behind it. Never raises for anything a server can do."""
         try:
             body = self._wire.body(request, samples)
-            reply = await self._transport.post(self._wire.path, body, timeout_s=self._timeout_s)
+            timeout_s = self._patience_s(request.sampling.max_tokens)
+            reply = await self._transport.post(self._wire.path, body, timeout_s=timeout_s)
         except TransportFailure as failure:
             return _no_reply(failure)
         return self._wire.read(reply, request)
@@ -287,10 +298,10 @@ class RemoteTeacher:
         body = {**self._wire.body(request, samples), **added}
         if added:
             body = {name: value for name, value in body.items() if value is not None}
+        if timeout_s is None:
+            timeout_s = self._patience_s(request.sampling.max_tokens)
         try:
-            reply = await self._transport.post(
-                self._wire.path, body, timeout_s=self._timeout_s if timeout_s is None else timeout_s
-            )
+            reply = await self._transport.post(self._wire.path, body, timeout_s=timeout_s)
         except TransportFailure as failure:
             return Exchange(None, _no_reply(failure))
         return Exchange(reply, self._wire.read(reply, request))
@@ -347,7 +358,9 @@ def connect(config: RemoteTeacherConfig) -> RemoteTeacher:
     Raises:
         MissingKeyError: see `check_key`.
     """
-    return RemoteTeacher(wire_of(config), _transport(config, endpoint_of(config)), timeout_s=config.timeout_s)
+    return RemoteTeacher(
+        wire_of(config), _transport(config, endpoint_of(config)), patience_s=config.patience_s
+    )
 
 
 def endpoint_of(config: RemoteTeacherConfig) -> Endpoint:

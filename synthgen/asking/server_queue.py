@@ -1,12 +1,14 @@
-"""What vLLM tells of its own queue, for the lanes that find out how much their server bears.
+"""What one's own server tells of its queue, for the lanes that find out how much it bears.
 
 In: the resolved teachers and their lanes. Out: `Lane.saw_queue`, once a second while something is in flight. Guarantees:
-one GET at a time, without credential, on a connection of its own, through the proxy that requests go through; a server
-that does not tell is asked once; nothing here can fail or hold up a run. Lanes whose `concurrency` the recipe fixes are
+one GET at a time, with the credential that requests have, on a connection of its own, through the proxy that requests go
+through, and no redirect is followed; a server that does not tell is asked once; nothing here can fail or hold up a run. Lanes whose `concurrency` the recipe fixes are
 left alone.
 Rejected: latency alone (it cannot tell longer answers from a queue), and a metrics client library for two numbers.
 
-Source: vLLM, "Production Metrics": `vllm:num_requests_waiting`, `vllm:num_requests_running`, one line an engine.
+Sources: vLLM, "Production Metrics": `vllm:num_requests_waiting`, `vllm:num_requests_running`, one line an engine; SGLang,
+"Production Metrics" (`--enable-metrics`): `sglang:num_queue_reqs`, `sglang:num_running_reqs`; llama.cpp, `tools/server`
+README (`--metrics`, behind its `--api-key`): `llamacpp:requests_deferred`, `llamacpp:requests_processing`.
 """
 
 import asyncio
@@ -18,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.lanes import Lane
-from synthgen.asking.providers import VllmConfig
-from synthgen.asking.transport.endpoint import beside
+from synthgen.asking.providers import VllmConfig, endpoint_of
+from synthgen.asking.transport.endpoint import Endpoint, beside
 from synthgen.asking.transport.proxy import proxy_for
 
 if TYPE_CHECKING:
@@ -31,18 +33,21 @@ _EVERY_S = 1.0
 _TIMEOUT_S = 5.0
 _AGAIN_S = 15.0
 _PAGE_BYTES = 4 * 2**20
+_WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred")
+_RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")
 _VALUE = re.compile(
-    r"^vllm:num_requests_(waiting|running)(?:\{[^}\n]*\})?[ \t]+(\d{1,9}(?:\.\d+)?)", re.MULTILINE
+    rf"^({'|'.join(_WAITING + _RUNNING)})(?:\{{[^}}\n]*\}})?[ \t]+(\d{{1,9}}(?:\.\d+)?)", re.MULTILINE
 )
 
 
 def read_queue(text: str) -> tuple[float, float] | None:
     """Requests waiting and running, over all engines; None where the text tells neither."""
-    sums = {"waiting": 0.0, "running": 0.0}
-    found = _VALUE.findall(text)
-    for name, number in found:
-        sums[name] += float(number)
-    return (sums["waiting"], sums["running"]) if found else None
+    found = [(name in _WAITING, float(number)) for name, number in _VALUE.findall(text)]
+    if not found:
+        return None
+    return sum(number for waits, number in found if waits), sum(
+        number for waits, number in found if not waits
+    )
 
 
 async def follow_queues(specs: Mapping[str, TeacherSpec], lanes: Mapping[str, Lane]) -> None:
@@ -52,11 +57,12 @@ async def follow_queues(specs: Mapping[str, TeacherSpec], lanes: Mapping[str, La
             for host in spec.hosts:
                 config = host.config
                 if isinstance(config, VllmConfig) and config.limits.concurrency is None:
-                    group.create_task(follow_queue(config.base_url, lanes[host.alias]))
+                    group.create_task(follow_queue(endpoint_of(config), lanes[host.alias]))
 
 
-async def follow_queue(base_url: str, lane: Lane, *, every_s: float = _EVERY_S) -> None:
+async def follow_queue(endpoint: Endpoint, lane: Lane, *, every_s: float = _EVERY_S) -> None:
     """Tell `lane` of the queue at its server; returns where that tells nothing."""
+    base_url = endpoint.base_url
     while not lane.counts.in_flight:  # noqa: ASYNC110  # a number of the lane's, which has no event for it
         await asyncio.sleep(every_s)
     await asyncio.to_thread(import_module, "httpx")  # a tenth of a second, not on the loop
@@ -67,7 +73,11 @@ async def follow_queue(base_url: str, lane: Lane, *, every_s: float = _EVERY_S) 
         ssl.create_default_context
     )  # what the data plane trusts, not httpx's own list
     async with httpx.AsyncClient(
-        timeout=_TIMEOUT_S, verify=tls, trust_env=False, proxy=proxy_for(base_url)
+        timeout=_TIMEOUT_S,
+        verify=tls,
+        trust_env=False,
+        proxy=proxy_for(base_url),
+        headers=endpoint.headers(),
     ) as client:
         while not lane.ended:
             if lane.counts.in_flight:

@@ -153,6 +153,8 @@ def print_plan(plan: Plan, questions: Sequence[Question] = (), *, as_json: bool)
     for mode in plan.modes:
         price = "in batches, at half price" if mode.mode == "batch" else "live"
         out.print(Text(f"teacher {mode.teacher} {price}: {mode.why}"))
+    for said in plan.timeouts:
+        out.print(Text(said))
     low, expected, high = plan.usd() or (None, None, None)
     out.print(f"cost: {_usd(low, expected, high)}" + (" USD, estimated" if expected is not None else ""))
     if plan.select is not None:

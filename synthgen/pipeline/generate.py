@@ -420,6 +420,7 @@ class _Run:
                 "waves_open": self.waves.open_waves,
                 "waves_settling": self.half.under_way,
                 "rows_unfinished": self.progress.rows_admitted - self.progress.rows_done,
+                "rows_held_back": self.waves.held_back,
                 "journal_lines_uncommitted": self.journal.uncommitted,
             }
 

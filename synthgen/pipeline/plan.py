@@ -16,6 +16,7 @@ from synthgen.pipeline.fields import require_fields
 from synthgen.pipeline.gates import Gates
 from synthgen.pipeline.judgement import JUDGING_STEPS
 from synthgen.pipeline.modes import Mode, choose_modes, with_modes
+from synthgen.pipeline.patience import short_timeouts
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.rows import Counter, Row, identify
 from synthgen.pipeline.tree import Ask, Tree
@@ -64,6 +65,7 @@ class Plan:
     modes: tuple[Mode, ...] = ()
     select: SelectConfig | None = None
     privacy: PrivacyPlan | None = None  # None: every teacher is on the user's own machines
+    timeouts: tuple[str, ...] = ()  # those that may be too short for their answers
     hints: tuple[str, ...] = ()  # what may have been meant where the policy knows no such thing
 
     @property
@@ -100,6 +102,7 @@ class Plan:
             "disk_bytes": self.disk_bytes,
             "policy": self.policy,
             "privacy": None if self.privacy is None else self.privacy.as_json(),
+            "timeouts": list(self.timeouts),
             "modes": [cast(JSONValue, asdict(mode)) for mode in self.modes],
         }
 
@@ -151,6 +154,7 @@ def make_plan(resolved: Resolved, gates: Gates, budget_usd: float | None) -> Pla
         or (bool(resolved.judging.aliases) and resolved.tree.steps[-1].prompt.reply.kind == "list"),
         modes=modes,
         privacy=_privacy(resolved),
+        timeouts=short_timeouts(resolved),
     )
 
 

@@ -1,9 +1,10 @@
 """Asking, wave by wave: rows are read lazily, grown through their steps, and handed on when their wave is closed.
 
 In: root rows in source order. Out: closed waves in that order. Guarantees: at most `AHEAD` waves are open, or as many
-as keep every place of the lanes in use or fill a batch; with a target only as many rows are admitted as the acceptance rate
-so far calls for; a row's reply leads to its next step as soon as it is there; a row that cannot be asked now is simply left
-pending.
+as keep every place of the lanes in use or fill a batch; where several teachers share the first step, up to
+`AHEAD_OF_TEACHER` rows, so that one that stands still holds up no other; with a target only as many rows are admitted as
+the acceptance rate so far calls for; a row's reply leads to its next step as soon as it is there; a row that cannot be
+asked now is simply left pending.
 """
 
 import asyncio
@@ -20,10 +21,14 @@ from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.rows import Counter, Row, row_entry
 from synthgen.pipeline.tree import Ask, Leaf, Node, Tree
 from synthgen.pipeline.verdicts import Target
+from synthgen.pipeline.windows import Windows
 
 __all__ = ["Wave", "Waves"]
 
 AHEAD = 8
+# Rows that may be open while one teacher of several stands still; answered ones wait in memory for those before them
+# (3 KiB each where answers are short: 50 MiB in all).
+AHEAD_OF_TEACHER = 16_384
 # Of the rows for each place in the lanes: those that are asked, or about to be, and those whose wave may still be open.
 _ASKED, _OPEN = 2, 4
 _AT_LEAST = 64
@@ -82,21 +87,30 @@ class Waves:
         self._size = size
         self._seen = Counter(journal.index.folder)
         self._batches = batches
+        # A row whose first question cannot be sent goes nowhere; later steps may have teachers of their own.
+        self._asked_first = [alias for alias, _ in tree.steps[0].choices]
         places = sum(lane.concurrency for lane in asker.lanes.values())
-        self._ahead = max(AHEAD, math.ceil(max(batch_rows, _AT_LEAST + _OPEN * places) / size))
+        apart = AHEAD_OF_TEACHER if len(self._asked_first) > 1 else 0
+        self._ahead = max(AHEAD, math.ceil(max(batch_rows, apart, _AT_LEAST + _OPEN * places) / size))
         # With a target: how many may be open beside the wave that is being settled.
         self._ahead_of_target = self._ahead if batch_rows else 1
         # Rows that wait for a batch, also one of an earlier session, must not keep out the others.
         in_batches = self._ahead * size if batch_rows or batches.under_way else 0
-        self._window = asyncio.Semaphore(max(_AT_LEAST, _ASKED * places - _OWN_TASKS, in_batches))
+        own = {
+            alias: sum(lane.concurrency for lane in asker.queues[alias].lanes) for alias in self._asked_first
+        }
+        later = (places - sum(own.values())) // len(own)  # of the other steps and the judges
+        windows = {
+            alias: max(_AT_LEAST, _ASKED * (own[alias] + later) - _OWN_TASKS, in_batches) for alias in own
+        }
+        self._windows: Windows[tuple[list[Ask | Leaf], Wave, int]] = Windows(windows, self._begin)
+        self._group: asyncio.TaskGroup | None = None
         self._queue: asyncio.Queue[Wave | None] = asyncio.Queue()
         self._started_rows = 0
         self._settled_rows = 0
         self._started = 0
         self._settled = 0
         self._per_row = float(leaves_per_row)
-        # A row whose first question cannot be sent goes nowhere; later steps may have teachers of their own.
-        self._asked_first = [alias for alias, _ in tree.steps[0].choices]
         self._moved = asyncio.Event()
 
     async def feed(self, group: asyncio.TaskGroup) -> None:
@@ -104,6 +118,7 @@ class Waves:
 
         Once nothing more can be asked, only on through rows of an earlier session: their answers are here.
         """
+        self._group = group
         try:
             while await self._may_start():
                 with self._batches.expecting():
@@ -114,7 +129,7 @@ class Waves:
                     if self._asker.exhausted(self._asked_first) and not any(map(self._is_known, block)):
                         self._unread = len(block)
                         return
-                    await self._start(block, group)
+                    await self._start(block)
         except StorageError:
             # The journal refuses rows; it reports that itself. What is in flight is paid: it must not be cancelled.
             self._asker.halt("storage")
@@ -146,6 +161,11 @@ class Waves:
     def open_waves(self) -> int:
         """Waves whose verdicts are not final."""
         return self._started - self._settled
+
+    @property
+    def held_back(self) -> int:
+        """Admitted rows that wait for others of their teacher to end."""
+        return self._windows.held
 
     @property
     def settled_rows(self) -> int:
@@ -183,7 +203,7 @@ class Waves:
         missing = self._target.wanted - self._target.accepted - expected
         return max(1, min(self._size, math.ceil(missing / self._per_row)))
 
-    async def _start(self, block: list[Row], group: asyncio.TaskGroup) -> None:
+    async def _start(self, block: list[Row]) -> None:
         asks = []
         for number, row in enumerate(block):
             asks.append(self._tree.admit(row, self._seen))
@@ -201,15 +221,24 @@ class Waves:
         self._progress.rows_admitted += len(block)
         self._queue.put_nowait(wave)
         for place, first in enumerate(asks):
-            await self._window.acquire()
-            group.create_task(self._grow(first, wave, place))
+            await self._windows.room()
+            # One that is not asked ends at once, whoever's place it has.
+            alias = next((ask.alias for ask in first if isinstance(ask, Ask)), self._asked_first[0])
+            self._windows.admit(alias, (first, wave, place))
 
-    async def _grow(self, first: list[Ask | Leaf], wave: Wave, place: int) -> None:
+    def _begin(self, alias: str, row: tuple[list[Ask | Leaf], Wave, int]) -> None:
+        assert self._group is not None  # rows come from `feed`
+        self._group.create_task(self._grow(alias, *row))
+
+    async def _grow(self, alias: str, first: list[Ask | Leaf], wave: Wave, place: int) -> None:
         try:
             leaves = self._leaves_of(first[0]) if len(first) == 1 else self._leaves(first)
             wave.leaves[place] = await leaves
+        except BaseException:
+            self._windows.close()
+            raise
         finally:
-            self._window.release()
+            self._windows.ended(alias)
             self._progress.rows_done += 1
             wave.unfinished -= 1
             if wave.unfinished == 0:

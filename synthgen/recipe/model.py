@@ -5,6 +5,7 @@ and nowhere else. A provider, a source or a filter brings its own parameter mode
 providers extend `TeacherConfig`. `load_recipe` resolves those models, so that their errors have lines too.
 """
 
+import math
 import re
 from typing import Annotated, Literal, Self
 
@@ -162,6 +163,10 @@ class TeacherConfig(Strict):
     def most_samples(self, *, seeded: bool) -> int:
         """How many samples one request can ask for; 1 where this teacher has no such thing."""
         return 1
+
+    def patience_s(self, max_tokens: int | None = None) -> float:
+        """Seconds that an answer of at most so many tokens is waited for."""
+        return math.inf
 
     def each_host(self) -> tuple[Self, ...]:
         """This teacher once for each server that answers for it."""

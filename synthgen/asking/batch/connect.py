@@ -17,7 +17,7 @@ def connect_batches(spec: TeacherSpec, pace: Pace) -> Calls:
     """
     config = spec.config
     assert isinstance(config, BatchTeacherConfig)  # no other has a mode
-    vendor = _vendor(endpoint_of(config), config.timeout_s)
+    vendor = _vendor(endpoint_of(config), config.patience_s())
     return Calls(vendor, wire_of(config), pace, config.give_up_after_s)
 
 

@@ -74,7 +74,7 @@ async def _abilities(
     said = repr(shorten(completion.text, 60)) if completion.text else "an empty text"
     yield Finding("chat", "yes", f"{completion.finish_reason}: {said}")
     yield find_usage(completion)
-    yield find_limits(answer.limits)
+    yield find_limits(answer.limits, chat.reply.headers if chat.reply else {})
     yield find_reasoning(chat, completion)
     yield await probe_system(caller)
     yield await probe_stop(caller)

@@ -6,6 +6,7 @@ what was asked; whatever a weak model may have got wrong by itself is "unknown".
 says.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 import jsonschema_rs
@@ -30,6 +31,7 @@ from synthgen.asking.doctor.questions import (
 )
 from synthgen.asking.outcome import Answer, SeenLimit
 from synthgen.asking.wire.loose import as_object, shorten
+from synthgen.asking.wire.waits import named_limits
 from synthgen.types import Completion, JSONValue, ToolCall
 
 __all__ = [
@@ -66,9 +68,13 @@ def find_usage(chat: Completion) -> Finding:
     return Finding("usage", "yes", counted)
 
 
-def find_limits(limits: tuple[SeenLimit, ...]) -> Finding:
+def find_limits(limits: tuple[SeenLimit, ...], headers: Mapping[str, str]) -> Finding:
     """The limits the headers of the plain answer name."""
     if not limits:
+        named = named_limits(headers)
+        if named:
+            told = "a day's or a minute's, which only further replies tell"
+            return Finding("limits", "unknown", f"{'; '.join(named)} ({told})")
         return Finding("limits", "no", "no rate-limit headers")
     said = [f"{limit.limit:g} {limit.kind} in {limit.window_s:g} s" for limit in limits]
     value: list[JSONValue] = [

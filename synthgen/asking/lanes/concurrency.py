@@ -1,9 +1,9 @@
 """How many requests a lane holds in flight: as many as the server is the faster for.
 
 In: what became of each request. Out: `limit`. Guarantees: 1 <= `limit` <= `ceiling`; it grows only after a whole
-round of replies without trouble during which at least 80 % of it was in use, and is cut once per episode of 429s,
-however many arrive. Two ways to grow: `Aimd` until the server refuses, `Gradient` for servers that never do (vLLM
-queues instead) until the time per token says that more in flight only wait longer.
+round of replies without trouble during which at least 80 % of it was in use, and is cut once per episode of 429s or
+timeouts, however many arrive; with a queue it does not grow to where answers come too late. Two ways to grow: `Aimd` until the server refuses, `Gradient` for servers that hardly ever do (vLLM queues instead) until the time
+per token says that more in flight only wait longer, or the server refuses after all.
 Rejected: growing with every reply (outruns what is known of the last step), cutting with every 429 (a burst of them is
 one event, and the limit would fall to 1).
 
@@ -28,6 +28,8 @@ _LEAST_ROUND = 8
 _CROWDED, _QUEUE_HEADROOM, _QUEUE_HOLDS_S = 0.3, 0.1, 5.0
 # The least share of a step by which it grows at a server that refuses to be sent more so fast.
 _SLOWEST = 1 / 8
+# So much longer than ever before an answer takes where there is a queue; what it may take of the time it has.
+_QUEUES, _IN_TIME = 1.5, 0.5
 # The replies of two rounds whose limits differ by less tell the same.
 _SAME = 0.2
 
@@ -54,7 +56,7 @@ class Growth(Protocol):
         ...
 
     def after_cut(self, limit: float) -> None:
-        """The server refused requests; `limit` is what it was cut to."""
+        """The server refused requests, or did not answer them in time; `limit` is what it was cut to."""
         ...
 
 
@@ -83,6 +85,8 @@ class Gradient:
     a whole round decides. Less than 1.3 times as many, and the time per token before it is what an uncrowded server
     needs: the limit then moves towards the share of itself that is not waiting, plus a quarter: to notice when there is
     room again, and because what is in flight here is not all at the server (benchmarks/limits.py, a tenth gave 0.93).
+    Where it refuses requests before there is a crowd, it grows from there as `Aimd` does: steps of 5 % are too small to
+    tell a gain by, and doubling again met the same refusals every few rounds (59 instead of 107 rows/s in simulation).
     """
 
     skipped = 0.5
@@ -92,6 +96,7 @@ class Gradient:
         self._last: tuple[float, float] | None = None  # limit and seconds per token one step ago
         self._calm_s: float | None = None
         self._calm_limit = 0.0
+        self._refused_at = math.inf
         self._doubting = False  # a short round said that the last step brought little
         self._weight = 0.0  # places of the steps whose seconds per token were alike
 
@@ -102,7 +107,9 @@ class Gradient:
 
     def after_round(self, limit: float, s_per_token: float) -> float:
         if self._calm_s is None:
-            return self._explore(limit, s_per_token)
+            if limit >= self._refused_at:
+                return limit + max(1.0, _STEP * limit)
+            return min(self._explore(limit, s_per_token), max(self._refused_at, limit + 1))
         if s_per_token < self._calm_s:
             self._calm_s += 0.05 * (s_per_token - self._calm_s)
         elif limit <= self._calm_limit:
@@ -116,6 +123,7 @@ class Gradient:
 
     def after_cut(self, limit: float) -> None:
         self._last, self._doubting = None, False
+        self._refused_at = limit
         self._calm_limit = min(self._calm_limit, limit)
 
     def _explore(self, limit: float, s_per_token: float) -> float:
@@ -144,10 +152,11 @@ class Gradient:
 
 
 class Concurrency:
-    """The limit of one lane, from `start` up to `ceiling`."""
+    """The limit of one lane, from `start` up to `ceiling`; no answer is waited for longer than `patience_s`."""
 
-    def __init__(self, growth: Growth, *, start: int, ceiling: int) -> None:
+    def __init__(self, growth: Growth, *, start: int, ceiling: int, patience_s: float = math.inf) -> None:
         self.ceiling = ceiling
+        self._patience_s = patience_s
         self._growth = growth
         self._limit = float(min(start, ceiling))
         self._changed_at = -math.inf
@@ -158,6 +167,9 @@ class Concurrency:
         self._early = 0  # replies of this limit that are not measured yet
         self._saturated = 0
         self._times: list[float] = []
+        self._took_s = 0.0  # by all of `_times` together
+        self._least_s = math.inf  # per token, of all rounds
+        self._was_late = False
 
     @property
     def limit(self) -> int:
@@ -173,15 +185,17 @@ class Concurrency:
             self._early -= 1
             return
         self._times.append((now - sent_at) / max(tokens, 1))
+        self._took_s += now - sent_at
         self._saturated += in_flight >= _SATURATED * self.limit
         if len(self._times) < max(int(self._growth.measured * self._limit), _LEAST_ROUND):
             return
         if self._saturated >= _SATURATED * len(self._times):
             s_per_token = max(_middle(self._times), 1e-9)
+            most = self._limit if now < self._queue_until else self._most_in_time(s_per_token)
             limit = self._growth.after_round(self._limit, s_per_token)
             if limit > self._limit:
                 limit = self._limit + self._pace * (limit - self._limit)
-            self._set(min(limit, self._limit) if now < self._queue_until else limit, now)
+            self._set(min(limit, max(most, self._limit)), now)
         else:
             self._new_round()
 
@@ -200,9 +214,11 @@ class Concurrency:
             worked_on = in_flight * running / (running + waiting)
             self._set(min(self._limit, (1 + _QUEUE_HEADROOM) * worked_on), now)
 
-    def cut(self, now: float, sent_at: float, *, ramp: bool = False) -> None:
-        """The server refused a request because there were too many, or (`ramp`) more too fast: then it also grows half as fast."""
+    def cut(self, now: float, sent_at: float, *, ramp: bool = False, late: bool = False) -> None:
+        """The server refused a request because there were too many, or (`ramp`) more too fast: then it also grows half as fast;
+        `late`: it did not answer it in time."""
         self._new_round()
+        self._was_late |= late
         if sent_at < self._cut_at or now < self._cut_at + _EPISODE_S:
             return
         self._cut_at = now
@@ -212,6 +228,17 @@ class Concurrency:
         if self._succeeded_since_cut:  # without, the server refuses everything: that is no measure
             self._growth.after_cut(self._limit)
         self._succeeded_since_cut = False
+
+    def _most_in_time(self, s_per_token: float) -> float:
+        """The limit at which usual answers take half as long as they are waited for, where a queue shows.
+
+        A server works on what nobody waits for any more, and bills it. Where time does not grow with the limit, or
+        nothing was late yet, it tells nothing.
+        """
+        self._least_s = min(self._least_s, s_per_token)
+        if not self._was_late and s_per_token < _QUEUES * self._least_s:
+            return math.inf
+        return self._limit * _IN_TIME * self._patience_s * len(self._times) / max(self._took_s, 1e-9)
 
     def _set(self, limit: float, now: float) -> None:
         limit = min(max(limit, 1.0), float(self.ceiling))
@@ -223,6 +250,7 @@ class Concurrency:
 
     def _new_round(self) -> None:
         self._saturated = 0
+        self._took_s = 0.0
         self._times.clear()
 
 

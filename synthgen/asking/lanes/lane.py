@@ -30,6 +30,7 @@ __all__ = ["Lane", "LaneCounts", "LaneStopped"]
 # Where the recipe names no concurrency: where to start, and what one process of ours can serve.
 _START, _MOST = 16, 1024
 _RECENT = 32
+# Of the last replies: fewer 503 or timeouts are the server's bad luck, more are our doing.
 _OVERLOADED_SHARE = 0.2
 _RAMP_S = 2.0
 # Requests in a row that got a broken reply or no connection, after which nobody is there (client.md, section 6).
@@ -63,7 +64,8 @@ class Lane:
 
     `counting`: what uses up an input limit, all input or only what was not cached. `crowding`: whether too many in
     flight show as refusals or, where the server queues them, as time. `limits.concurrency` is where the lane starts
-    and never exceeds; without one it starts at 16 and finds out. `recovered` is called when a paused lane answers again.
+    and never exceeds; without one it starts at 16 and finds out. `patience_s` is how long an answer is waited for.
+    `recovered` is called when a paused lane answers again.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Lane:
         *,
         counting: Literal["all", "uncached"] = "all",
         crowding: Literal["refused", "queued"] = "refused",
+        patience_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -87,13 +90,14 @@ class Lane:
             Gradient() if crowding == "queued" else Aimd(),
             start=limits.concurrency or _START,
             ceiling=limits.concurrency or _MOST,
+            patience_s=patience_s,
         )
         self._quotas = Quotas(limits, clock(), cached_free=counting == "uncached")
         self._retries = RetryBudget()
         self._flying: dict[Place, None] = {}  # oldest first
         self._troubled_at: float | None = None
         self._end: LaneStopped | None = None
-        self._recent: deque[bool] = deque(maxlen=_RECENT)
+        self._recent: deque[Literal["", "limited", "timeout"]] = deque(maxlen=_RECENT)
         self._broken = 0  # since the last reply that was one
         self._paused_until = -math.inf
         self._paused_at = -math.inf
@@ -195,19 +199,22 @@ class Lane:
         """A reply that says no to this request alone: somebody is there."""
         self._troubled_at = None
         self._broken = 0
-        self._recent.append(False)
+        self._recent.append("")
         if place.sent_at > self._paused_at:
             self._recover()
 
-    def failed(self, place: Place, what: str = "") -> None:
-        """A broken reply, or none; `what` is for people."""
+    def failed(self, place: Place, what: str = "", *, timed_out: bool = False) -> None:
+        """A broken reply, or none (none in time: `timed_out`); `what` is for people."""
         self.counts.errors += 1
         self.last_trouble = what
         # One that fails again may be the trouble itself: at the end of a run only such are left.
         self._broken += not place.retry
-        self._recent.append(False)
+        self._recent.append("timeout" if timed_out else "")
         self._note_trouble()
-        self._concurrency.hold()
+        if timed_out and self._often("timeout"):
+            self._concurrency.cut(self.clock(), place.sent_at, late=True)
+        else:
+            self._concurrency.hold()
         if place.probe if self._probing else self._broken >= _BROKEN:
             self._pause(None)
 
@@ -228,14 +235,14 @@ class Lane:
         self.counts.rate_limited += 1
         self._broken = 0
         self.last_trouble = "503, overloaded" if overloaded else "429, rate limit"
-        self._recent.append(True)
+        self._recent.append("limited")
         self._note_trouble()
         # A server that is overloaded refuses whoever comes; only where it does so often, it is us.
-        if overloaded and sum(self._recent) <= _OVERLOADED_SHARE * _RECENT:
+        if overloaded and not self._often("limited"):
             self._concurrency.hold()
         else:
             self._concurrency.cut(now, place.sent_at, ramp=ramp)
-        crowded = len(self._recent) == _RECENT and sum(self._recent) > _RECENT // 2
+        crowded = len(self._recent) == _RECENT and self._recent.count("limited") > _RECENT // 2
         if exhausted or crowded or (place.probe and self._probing):
             self._pause(wait_s)
 
@@ -285,6 +292,9 @@ class Lane:
             "limits": self._quotas.levels(self.clock()),
             "ended": self._end.reason if self._end else None,
         }
+
+    def _often(self, what: Literal["limited", "timeout"]) -> bool:
+        return self._recent.count(what) > _OVERLOADED_SHARE * _RECENT
 
     def _note_trouble(self) -> None:
         if self._troubled_at is None:

@@ -4,7 +4,8 @@ In: reply headers with lower-case names, and the time now (the reply's own `date
 a wrong clock here does not matter). Out: seconds, or None where nothing usable is said. Guarantee: garbage is ignored,
 never raised. Whoever waits decides how long a wait is believed (a proxy once said 1e9 seconds).
 
-Sources: RFC 9110 10.2.3 (`retry-after`); OpenAI and Anthropic rate-limit guides for the vendor headers.
+Sources: RFC 9110 10.2.3 (`retry-after`); rate-limit guides of OpenAI, Anthropic, Groq, Cerebras and DigitalOcean for the
+vendor headers.
 """
 
 import math
@@ -16,7 +17,7 @@ from email.utils import parsedate_to_datetime
 
 from synthgen.asking.outcome import LimitKind, SeenLimit
 
-__all__ = ["Wait", "read_limits", "read_wait"]
+__all__ = ["Wait", "named_limits", "read_limits", "read_wait"]
 
 _UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = r"(\d{1,15}(?:\.\d{1,15})?)(ms|us|µs|ns|d|h|m|s)"
@@ -31,6 +32,15 @@ _SEEN: tuple[tuple[str, LimitKind], ...] = (
     ("-output-tokens", "output_tokens"),
 )
 _MINUTE_S, _DAY_S = 60.0, 86400.0
+# Names with their window: `-requests-day` (Cerebras), `-tokens-per-minute` (DigitalOcean).
+_WINDOWED: tuple[tuple[str, LimitKind, float], ...] = tuple(
+    (f"{suffix}-{per}{name}", kind, window_s)
+    for suffix, kind in _SEEN[:2]
+    for per in ("", "per-")
+    for name, window_s in (("minute", _MINUTE_S), ("hour", 3600.0), ("day", _DAY_S))
+)
+_IS_LIMIT = re.compile(r"ratelimit-(?:.*-)?limit\b")
+_HAS_WINDOW = re.compile(r"-(?:minute|hour|day)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +71,57 @@ def read_limits(headers: Mapping[str, str], now: float) -> tuple[SeenLimit, ...]
     """The limits that the headers name, with what remains of them.
 
     Azure sends -1 or 0 for limits it does not keep, and -1 for what remains where it does not know: both say nothing.
-    The window is never named; see `_window_s`.
+    Few name the window; see `_window_s`.
     """
-    if "ratelimit-" not in " ".join(headers):
+    names = " ".join(headers)
+    if "ratelimit-" not in names:
         return ()
     now = _http_date(headers.get("date", "")) or now
     found = []
     for suffix, kind in _SEEN:
         for pattern in _LIMITS:
-            limit = _number(headers.get(pattern.format(field="limit", kind=suffix), ""))
-            if limit is None or limit < 1:
+            limit, remaining = _kept(headers, pattern, suffix)
+            if limit is None:
                 continue
-            remaining = _number(headers.get(pattern.format(field="remaining", kind=suffix), ""))
-            if remaining is not None and not 0 <= remaining <= limit:
-                remaining = None
             window_s = _MINUTE_S
             if pattern.startswith("x-"):
                 reset_s = _reset(headers.get(pattern.format(field="reset", kind=suffix), ""), now)
                 window_s = _window_s(limit, remaining, reset_s)
             if window_s:
                 found.append(SeenLimit(kind, limit, remaining, window_s))
+    if _HAS_WINDOW.search(names):
+        for suffix, kind, window_s in _WINDOWED:
+            limit, remaining = _kept(headers, _LIMITS[0], suffix)
+            if limit is not None:
+                found.append(SeenLimit(kind, limit, remaining, window_s))
     return tuple(found)
+
+
+def named_limits(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The limits that headers name, in their own words, whether or not `read_limits` can tell their window."""
+    said = []
+    for name, value in headers.items():
+        limit = _number(value) if _IS_LIMIT.search(name) else None
+        if limit is None or limit < 1:
+            continue
+        rest = [
+            f"{field} {found}"
+            for field in ("remaining", "reset")
+            if (found := headers.get(field.join(name.rsplit("limit", 1))))
+        ]
+        said.append(f"{name}: {', '.join([value, *rest])}")
+    return tuple(said)
+
+
+def _kept(headers: Mapping[str, str], pattern: str, suffix: str) -> tuple[float | None, float | None]:
+    """A limit and what remains of it; None where the headers do not say, or say nothing."""
+    limit = _number(headers.get(pattern.format(field="limit", kind=suffix), ""))
+    if limit is None or limit < 1:
+        return None, None
+    remaining = _number(headers.get(pattern.format(field="remaining", kind=suffix), ""))
+    if remaining is not None and not 0 <= remaining <= limit:
+        remaining = None
+    return limit, remaining
 
 
 def _window_s(limit: float, remaining: float | None, reset_s: float | None) -> float:
@@ -105,7 +145,7 @@ def _spent(headers: Mapping[str, str]) -> list[str]:
     """The resets of the limits of which nothing remains; not of those that are not kept (see `read_limits`)."""
     found = []
     for pattern in _LIMITS:
-        for kind in _KINDS:
+        for kind in (*_KINDS, *(suffix for suffix, _, _ in _WINDOWED)):
             remaining = _number(headers.get(pattern.format(field="remaining", kind=kind), ""))
             limit = _number(headers.get(pattern.format(field="limit", kind=kind), ""))
             if remaining == 0 and (limit is None or limit >= 1):
