@@ -110,9 +110,8 @@ def _last(attempt: Attempt, outcome: Retry) -> str:
 
 
 def _advice(attempt: Attempt, outcome: Retry) -> str:
-    timeout_s = getattr(attempt.spec.config, "timeout_s", None)
-    if outcome.reason == "timeout" and timeout_s is not None:
-        return f"raise `timeout_s` (now {timeout_s:g} s) or lower `max_tokens`"
+    if outcome.reason == "timeout":
+        return f"raise `timeout_s` (now {attempt.spec.config.patience_s(attempt.request.sampling.max_tokens):g} s) or lower `max_tokens`"
     if outcome.body is not None:
         return 'look at what came, in the journal\'s entries with `"t":"X"`'
     return "see whether a proxy before the server cuts long replies off"
