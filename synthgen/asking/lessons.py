@@ -82,9 +82,7 @@ class Lessons:
                     attempt.tries -= 1  # nobody was reached: that says nothing about the request
                 elif attempt.failing_since is None:
                     attempt.failing_since, attempt.failing_from = lane.clock(), place.sent_at
-                attempt.backoffs += (
-                    2 if billed else 1
-                )  # it has few sends: they should not all meet one outage
+                attempt.backoffs += 1 + billed  # few such sends are left: they should not all meet one outage
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s, last_s=attempt.waited_s)
                 attempt.with_lane = False
                 lane.failed(place, f"{reason}: {message}", timed_out=reason == "timeout")

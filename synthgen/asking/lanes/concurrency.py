@@ -2,8 +2,9 @@
 
 In: what became of each request. Out: `limit`. Guarantees: 1 <= `limit` <= `ceiling`; it grows only after a whole
 round of replies without trouble during which at least 80 % of it was in use, and is cut once per episode of 429s or
-timeouts, however many arrive; with a queue it does not grow to where answers come too late. Two ways to grow: `Aimd` until the server refuses, `Gradient` for servers that hardly ever do (vLLM queues instead) until the time
-per token says that more in flight only wait longer, or the server refuses after all.
+timeouts, however many arrive; with a queue it does not grow to where answers come too late. Two ways to grow: `Aimd` until
+the server refuses, `Gradient` for servers that hardly ever do (vLLM queues instead) until the time per token says that
+more in flight only wait longer, or the server refuses after all.
 Rejected: growing with every reply (outruns what is known of the last step), cutting with every 429 (a burst of them is
 one event, and the limit would fall to 1).
 
