@@ -107,7 +107,7 @@ def test_a_match_names_the_item_the_place_and_the_shared_words() -> None:
     (hit,) = repeats_of(index_reference("bench", ["Something else entirely", ITEM]), frame).to_dicts()
 
     assert hit["stage"] == "decontaminate:bench"
-    assert hit["score"] == 1.0
+    assert (hit["score"], hit["threshold"]) == (20.0, 13.0)  # words
     assert hit["detail"].startswith("item 1, prompt, 20 words: a farmer has seventeen sheep")
     assert hit["detail"].endswith("does he have left")
 

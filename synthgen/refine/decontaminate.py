@@ -41,15 +41,14 @@ NEAR = 0.8  # the threshold of near duplicates (`NearConfig`); containment is at
 _PIECES = re.compile(r"[\n.!?。！？]+")
 _WORD_CHARS = 30  # a piece longer than so many for each word of the longest short item is none
 _SPAN_WORDS = 40
-_THRESHOLDS = {"shared_run": None, "near_copy": NEAR, "exact_match": 1.0}
 
 FOUND = pl.Schema(
     {
         "id": pl.String,
         "stage": pl.String,  # decontaminate:<reference>
         "reason": pl.String,  # shared_run | near_copy | exact_match
-        "score": pl.Float64,  # share of the item's shingles in the row, 0..1
-        "threshold": pl.Float64,  # what the score had to stay below; null for a run, whose length convicts
+        "score": pl.Float64,  # words of the run; else the share of the item's shingles in the row, 0..1
+        "threshold": pl.Float64,  # what the score had to stay below: the reference's `ngram`, `NEAR`, 1
         "detail": pl.String,  # the item's number and the words that are shared
     }
 )
@@ -58,13 +57,14 @@ FOUND = pl.Schema(
 def repeats_of(reference: Reference, view: pl.DataFrame) -> pl.DataFrame:
     """`FOUND` for the rows of the view that repeat an item, in the view's order."""
     ids = view["id"].to_list()
-    found: dict[int, tuple[str, float, float | None, str]] = {}
+    thresholds = {"shared_run": float(reference.ngram), "near_copy": NEAR, "exact_match": 1.0}
+    found: dict[int, tuple[str, float, float, str]] = {}
     for column in ("prompt", "completion"):
         for text, match in _matches(reference, view[column].fill_null("")).items():
             if text not in found or match.score > found[text][1]:
                 words = " ".join(match.words[:_SPAN_WORDS]) + (" …" if len(match.words) > _SPAN_WORDS else "")
                 detail = f"item {match.item}, {column}, {len(match.words)} words: {words}"
-                found[text] = (match.reason, match.score, _THRESHOLDS[match.reason], detail)
+                found[text] = (match.reason, match.score, thresholds[match.reason], detail)
     stage = f"decontaminate:{reference.name}"
     return pl.DataFrame(
         [(ids[text], stage, *found[text]) for text in sorted(found)], schema=FOUND, orient="row"
@@ -93,7 +93,7 @@ def _matches(reference: Reference, texts: pl.Series) -> dict[int, _Match]:
     for text, (place, a, b) in _runs(reference, search.maybe(reference.ngram, reference.maybe_run_X)).items():
         item = int(reference.run_item_R[place])
         words = words_of(texts[text])[a - start_N[text] : b - start_N[text]]
-        found[text] = _Match("shared_run", shares.get((text, item), 0.0), item, words)
+        found[text] = _Match("shared_run", float(len(words)), item, words)
     return found
 
 
