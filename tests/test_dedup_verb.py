@@ -358,3 +358,14 @@ def test_show_tells_rows_of_any_columns(ids: list[object] | None, tmp_path: Path
     story = cli("show", tmp_path / "out", "--row", ids[1]).out
     assert f"to {ids[0]}, {ids[0]} was kept" in story
     assert f"the row it repeats, {ids[0]}: {pair[0]['text']}" in story
+
+
+def test_show_says_where_a_malformed_row_stands(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"text": text("x")}) + "\n{broken\n")
+    cli("dedup", path, "-o", tmp_path / "out")
+
+    shown = cli("show", tmp_path / "out").out
+
+    assert "reason: malformed_row" in shown
+    assert "in.jsonl:2" in "".join(shown.split())

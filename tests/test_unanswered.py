@@ -158,7 +158,7 @@ def test_a_run_whose_replies_cannot_be_read_stops_and_says_what_to_do(tmp_path: 
 
     assert (result.code, len(server.payments)) == (3, 15)
     assert (result.json["counts"]["failed"], result.json["counts"]["pending"]) == (0, 5)
-    assert '"t":"X"' in result.json["problem"]
+    assert "synthgen show RUN --unusable" in result.json["problem"]
     assert "synthgen doctor" in result.json["problem"]
 
 

@@ -2,8 +2,8 @@
 
 In: the resolved teachers and their lanes. Out: `Lane.saw_queue`, once a second while something is in flight. Guarantees:
 one GET at a time, with the credential that requests have, on a connection of its own, through the proxy that requests go
-through, and no redirect is followed; a server that does not tell is asked once; nothing here can fail or hold up a run. Lanes whose `concurrency` the recipe fixes are
-left alone.
+through, and no redirect is followed; a server that does not tell is asked once; nothing here can fail or hold up a run.
+Lanes whose `concurrency` the recipe fixes are left alone.
 Rejected: latency alone (it cannot tell longer answers from a queue), and a metrics client library for two numbers.
 
 Sources: vLLM, "Production Metrics": `vllm:num_requests_waiting`, `vllm:num_requests_running`, one line an engine; SGLang,

@@ -113,5 +113,5 @@ def _advice(attempt: Attempt, outcome: Retry) -> str:
     if outcome.reason == "timeout":
         return f"raise `timeout_s` (now {attempt.spec.config.patience_s(attempt.request.sampling.max_tokens):g} s) or lower `max_tokens`"
     if outcome.body is not None:
-        return 'look at what came, in the journal\'s entries with `"t":"X"`'
+        return "look at what came with `synthgen show RUN --unusable`"
     return "see whether a proxy before the server cuts long replies off"

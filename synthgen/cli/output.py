@@ -267,6 +267,8 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
                 else f", Jaccard {record['dup_jaccard']:.4g} to {record['dup_of']}"
             )
             out.print(Text(safe(f"reason: {record['dup_reason']}{jaccard}")))
+            if record["dup_detail"] is not None:
+                out.print(Text(safe(str(record["dup_detail"]), _SAMPLE_CHARS)))
         else:
             score = "" if record.get("score") is None else f", score {record['score']}"
             out.print(

@@ -1,12 +1,12 @@
 """What operating systems do differently below a journal: locking a file, making bytes durable.
 
-In: open file handles. Out: nothing, but for the name of a network file system. Guarantees: after `sync` the bytes survive a power cut as far as the
-system can promise it; a lock ends with its process, also with a killed one. Linux is what the tests run on; the others
+In: open file handles. Out: nothing, but for the name of a network file system. Guarantees: after `sync` the bytes survive
+a power cut as far as the system can promise it; a lock ends with its process, also with a killed one. Linux is what the tests run on; the others
 follow their manuals: macOS's fsync leaves the bytes in the drive's cache and has F_FULLFSYNC for the rest (fsync(2),
 fcntl(2)), Windows has neither flock nor fdatasync (msvcrt.locking locks bytes, here one far beyond the text).
-Rejected: a lock package (portalocker, filelock: both lock by name, or leave a file that means nothing after a kill). A network file system may keep
-locks to one machine (NFS with `local_lock`, SMB with `nobrl`, most of FUSE), and nothing tells from one of them: hence
-`network_file_system`.
+Rejected: a lock package (portalocker, filelock: both lock by name, or leave a file that means nothing after a kill). A
+network file system may keep locks to one machine (NFS with `local_lock`, SMB with `nobrl`, most of FUSE), and from one
+machine nothing tells: hence `network_file_system`.
 """
 
 import os

@@ -68,7 +68,6 @@ class Report:
 
 # Judges of good models misspell a verdict now and then; from here on it is the judge, not the record.
 _UNREAD_FROM, _UNREAD_SHARE = 5, 0.05
-# What teachers and prompts are to blame for, unlike filters: refusals and replies that cannot be read.
 OUTCOMES = ("accepted", "rejected", "failed", "quarantined", "surplus", "pending")
 
 
