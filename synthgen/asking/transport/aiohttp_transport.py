@@ -51,7 +51,8 @@ class AiohttpTransport:
                 url, data=orjson.dumps(body), timeout=timeout, allow_redirects=False
             ) as response:
                 raw = await _read_capped(response, came if response.status == 200 else [])
-                return self._endpoint.clean(response.status, response.headers, raw)
+                headers = {name.lower(): text for name, text in response.headers.items()}
+                return self._endpoint.clean(response.status, headers, raw)
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             failure = self._failure(error)
             if came:

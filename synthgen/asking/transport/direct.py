@@ -59,7 +59,8 @@ class DirectTransport:
             "User-Agent": "synthgen",
             **endpoint.headers(),
         }
-        self._head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._heads: dict[str, bytes] = {}  # of requests to a path, up to the number that is their length
         self._idle: list[_Connection] = []
         self._overdue = _Deadlines()
         self._looking_up = asyncio.Lock()
@@ -76,11 +77,11 @@ class DirectTransport:
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
         content = orjson.dumps(body)
-        head = f"POST {self._base_path}{path} HTTP/1.1\r\n{self._head}Content-Length: {len(content)}\r\n\r\n"
+        head = self._heads.get(path) or self._head_of(path)
         connection = self._take() or await self._dial(min(timeout_s, self._endpoint.connect_timeout_s))
         self._overdue.watch(connection, deadline)
         try:
-            reply = await connection.send(head.encode() + content)
+            reply = await connection.send(b"%b%d\r\n\r\n%b" % (head, len(content), content))
             connection.rest()
             raw = reply.body()
         except TransportFailure as failure:
@@ -93,11 +94,16 @@ class DirectTransport:
             raise
         finally:
             self._overdue.forget(connection)
-        if reply.leaves_clean and connection.is_usable:
+        if reply.leaves_clean:
             self._idle.append(connection)
         else:
             connection.hang_up()
         return self._endpoint.clean(reply.status, reply.headers, raw)
+
+    def _head_of(self, path: str) -> bytes:
+        head = f"POST {self._base_path}{path} HTTP/1.1\r\n{self._headers}Content-Length: ".encode()
+        self._heads[path] = head
+        return head
 
     async def close(self) -> None:
         """Release sockets."""
@@ -152,7 +158,7 @@ class _Connection(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._waiting: asyncio.Future[_Reply] | None = None
-        self._reply = _Reply()
+        self._reply = _Reply()  # one after another
         self._used_at = 0.0
 
     @property
@@ -167,30 +173,30 @@ class _Connection(asyncio.Protocol):
         )
 
     def send(self, request: bytes) -> "asyncio.Future[_Reply]":
-        """Send one request; to be awaited for its reply. `rest` or `hang_up` must follow.
+        """Send one request; to be awaited for its reply, which is there until the next one is sent. `rest` or `hang_up`
+        must follow.
 
         Raises:
             TransportFailure: no whole reply came back.
         """
         if self._transport is None:
             raise TransportFailure("reset", "the server has closed the connection", maybe_paid=False)
-        self._reply = _Reply()
+        self._reply.begin()
         self._waiting = self._loop.create_future()
         self._transport.write(request)
         return self._waiting
 
     def rest(self) -> None:
-        """The reply is there, or not wanted any more."""
-        waiting = self._waiting
-        if waiting is not None and waiting.done() and not waiting.cancelled():
-            waiting.exception()  # seen, also where the request was cancelled in the same turn
-        self._reply.let_go()
+        """The reply is there."""
         self._used_at = self._loop.time()
         self._waiting = None
 
     def hang_up(self) -> None:
         """Close at once; what has not come yet is not wanted."""
-        self.rest()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and waiting.done() and not waiting.cancelled():
+            waiting.exception()  # seen, also where the request was cancelled in the same turn
+        self._reply.let_go()
         self._close()
 
     def _close(self) -> None:
@@ -280,9 +286,18 @@ class _Deadlines:
 
 
 class _Reply:
-    """One reply, as httptools reads it; its methods named `on_` are what the parser calls."""
+    """The latest reply of a connection, as httptools reads it; its methods named `on_` are what the parser calls."""
 
     def __init__(self) -> None:
+        self.begin()
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        # As forgiving as aiohttp: what such servers answer was paid for.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+
+    def begin(self) -> None:
+        """The next one is to come; the one before was whole."""
         self.status = 0  # until the head has been read
         self.headers: dict[str, str] = {}
         self.leaves_clean = False
@@ -290,11 +305,6 @@ class _Reply:
         self._pieces: list[bytes] = []
         self._size_bytes = 0
         self._idle_bytes = 0
-        self._parser: HttpResponseParser | None = HttpResponseParser(self)
-        # As forgiving as aiohttp: what such servers answer was paid for.
-        self._parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-        )
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; True once the reply is whole.

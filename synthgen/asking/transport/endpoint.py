@@ -53,9 +53,9 @@ class Endpoint:
     def clean(
         self, status: int, headers: Mapping[str, str], body: bytes, *, also: Iterable[str] = ()
     ) -> HttpReply:
-        """The reply without the key and the secrets of `also`, header names in lower case."""
+        """The reply without the key and the secrets of `also`; the names of `headers` are in lower case."""
         spellings = self._key_spelt + _spellings(also) if also else self._key_spelt
-        named = {name.lower(): text for name, text in headers.items()}
+        named = dict(headers)
         for spelling in spellings:
             body = body.replace(spelling.encode(), SCRUBBED.encode())
             named = {name: text.replace(spelling, SCRUBBED) for name, text in named.items()}
