@@ -21,7 +21,7 @@ from synthgen.asking.wire.schemas import is_strict
 from synthgen.asking.wire.shares import share_usage
 from synthgen.asking.wire.taxonomy import has_error, no_object, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
-from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
+from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, Sampling, ToolCall, Usage
 
 __all__ = ["OpenAIChatWire"]
 
@@ -64,17 +64,25 @@ class OpenAIChatWire:
         self._provider_pin = dict(provider_pin) if provider_pin else None
         self._token_ids = token_ids
         self._clock = clock
+        # Written once for each sampling: all requests of a step have the same.
+        self._written: dict[bytes, dict[str, JSONValue]] = {}
 
     def body(self, request: Request, samples: int = 1) -> dict[str, JSONValue]:
         """Only what is set is sent. `sampling.extra` goes to the top level, under what synthgen itself sets."""
-        body = dict(request.sampling.extra)  # the recipe refuses what is set here
-        body["model"] = request.teacher.model
-        body["messages"] = [_message(message) for message in request.messages]
-        body.update(self._sampling(request))
+        sampling = request.sampling
+        fields = self._written.get(sampling.hashed)
+        if fields is None:
+            fields = self._written[sampling.hashed] = self._sampling(sampling)
+        body: dict[str, JSONValue] = {
+            **fields,
+            "model": request.teacher.model,
+            "messages": [_message(message) for message in request.messages],
+        }
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed + request.sample
         if samples > 1:
             body["n"] = samples
-        top = request.top_logprobs
-        if top is not None:
+        if request.capture and (top := request.top_logprobs) is not None:
             body |= {"logprobs": True, "top_logprobs": top}
             if self._token_ids and "texts" not in request.capture:
                 body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
@@ -92,14 +100,13 @@ class OpenAIChatWire:
             body["provider"] = {**as_object(body.get("provider")), **self._provider_pin}
         return body
 
-    def _sampling(self, request: Request) -> dict[str, JSONValue]:
-        fields = request.sampling.as_json()
+    def _sampling(self, sampling: Sampling) -> dict[str, JSONValue]:
+        """What the server calls its fields."""
+        fields = sampling.as_json()
         fields.pop("extra", None)
         if "max_tokens" in fields:
             fields[self._max_tokens_field] = fields.pop("max_tokens")
-        if request.sampling.seed is not None:
-            fields["seed"] = request.sampling.seed + request.sample
-        return fields
+        return {**sampling.extra, **fields}
 
     def read(self, reply: HttpReply, request: Request | None = None) -> Outcome:
         """What the reply means; never raises, whatever the body holds.
@@ -131,8 +138,7 @@ class OpenAIChatWire:
             completions = _shared(completions, usage)
         if request is not None and request.capture:
             completions = _captured(completions, choices, request)
-        first, *more = completions
-        return Answer(first, read_limits(reply.headers, self._clock()), tuple(more))
+        return Answer(completions[0], read_limits(reply.headers, self._clock()), tuple(completions[1:]))
 
 
 def _place(choice: dict[str, JSONValue]) -> int:
