@@ -160,6 +160,7 @@ class Concurrency:
         self._patience_s = patience_s
         self._growth = growth
         self._limit = float(min(start, ceiling))
+        self.limit = int(self._limit)  # how many may be in flight now
         self._changed_at = -math.inf
         self._cut_at = -math.inf
         self._queue_until = -math.inf
@@ -172,11 +173,6 @@ class Concurrency:
         self._least_s = math.inf  # per token, of all rounds
         self._was_late = False
 
-    @property
-    def limit(self) -> int:
-        """How many may be in flight now."""
-        return int(self._limit)
-
     def answered(self, now: float, sent_at: float, in_flight: int, tokens: int) -> None:
         """An answer of `tokens` tokens to a request sent at `sent_at`, while `in_flight` were."""
         if sent_at < self._changed_at:
@@ -185,8 +181,9 @@ class Concurrency:
         if self._early:
             self._early -= 1
             return
-        self._times.append((now - sent_at) / max(tokens, 1))
-        self._took_s += now - sent_at
+        took_s = now - sent_at
+        self._times.append(took_s / max(tokens, 1))
+        self._took_s += took_s
         self._saturated += in_flight >= _SATURATED * self.limit
         if len(self._times) < max(int(self._growth.measured * self._limit), _LEAST_ROUND):
             return
@@ -246,7 +243,7 @@ class Concurrency:
         if abs(limit - self._limit) >= _SAME * self._limit:
             self._changed_at = now
             self._early = int(self._growth.skipped * limit)
-        self._limit = limit
+        self._limit, self.limit = limit, int(limit)
         self._new_round()
 
     def _new_round(self) -> None:

@@ -200,7 +200,7 @@ class Lane:
         self._troubled_at = None
         self._broken = 0
         self._recent.append("")
-        if place.sent_at > self._paused_at:
+        if self._pauses and place.sent_at > self._paused_at:
             self._recover()
 
     def failed(self, place: Place, what: str = "", *, timed_out: bool = False) -> None:

@@ -140,8 +140,9 @@ class _Shares:
     def learn(self, place: Place, usage: Usage) -> None:
         """What a request took."""
         if used := usage.input_tokens + usage.output_tokens:
-            self._steps[place.step].usual.learn(used, place.expected)
-            self._usual.learn(used, place.expected)
+            expected = place.expected
+            self._steps[place.step].usual.learn(used, expected)
+            self._usual.learn(used, expected)
 
     def __iter__(self) -> Iterator[_Waiter]:
         for step in self._steps.values():

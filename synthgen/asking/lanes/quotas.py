@@ -143,7 +143,8 @@ class Quotas:
         self._reserving: set[tuple[LimitKind, float]] = set()  # limits that count `max_tokens`
         self._denied: dict[tuple[LimitKind, float], int] = {}
         self._passed: _Amounts = (0.0, 0.0, 0.0, 0.0)
-        self._used: _Amounts = self._passed  # the same, with what is known since of those answered
+        # What was used beyond what passed, as is known since of those answered.
+        self._more_requests = self._more_input = self._more_output = 0.0
         self._since: float | None = None
         self._input_ratio = 1.0
         self._outputs: deque[int] = deque(maxlen=_REMEMBERED)
@@ -162,9 +163,13 @@ class Quotas:
 
     def take(self, place: Place, now: float) -> None:
         """The request passes."""
-        takes = (1.0, place.input_tokens, place.output_tokens, float(place.max_tokens))
-        self._passed = _sum(self._passed, takes)
-        self._used = _sum(self._used, takes)
+        requests, input_tokens, output_tokens, max_tokens = self._passed
+        self._passed = (
+            requests + 1.0,
+            input_tokens + place.input_tokens,
+            output_tokens + place.output_tokens,
+            max_tokens + place.max_tokens,
+        )
         if self._since is None:
             self._since = now
         place.passed, place.sent_at = self._passed, now
@@ -176,9 +181,9 @@ class Quotas:
 
     def give_back(self, place: Place) -> None:
         """The request passed, but was never sent."""
-        self._used = _sum(
-            self._used, (-1.0, -place.input_tokens, -place.output_tokens, -float(place.max_tokens))
-        )
+        self._more_requests -= 1.0
+        self._more_input -= place.input_tokens
+        self._more_output -= place.output_tokens
         for which, bucket in self._buckets.items():
             bucket.take(-self._amount(place, which))
 
@@ -189,8 +194,8 @@ class Quotas:
         """
         unknown = self._usual_output is None
         input_tokens = usage.input_tokens - (usage.cached_input_tokens if self._cached_free else 0)
-        more = input_tokens - place.input_tokens, usage.output_tokens - place.output_tokens
-        self._used = _sum(self._used, (0.0, *more, 0.0))
+        self._more_input += input_tokens - place.input_tokens
+        self._more_output += usage.output_tokens - place.output_tokens
         for which, bucket in self._buckets.items():
             if which not in self._reserving:
                 used = _amount(which[0], 1.0, input_tokens, usage.output_tokens)
@@ -211,7 +216,7 @@ class Quotas:
         for place in flying:
             less = min(0.0, (self._usual_output or 0.0) - place.output_tokens)
             place.output_tokens += less
-            self._used = _sum(self._used, (0.0, 0.0, less, 0.0))
+            self._more_output += less
             for which, bucket in self._buckets.items():
                 if which not in self._reserving:
                     bucket.take(_amount(which[0], 0.0, 0.0, less))
@@ -259,11 +264,15 @@ class Quotas:
 
         What is in flight counts as expected.
         """
-        requests, input_tokens, output_tokens, _ = self._used
-        since_s = 0.0 if self._since is None else now - self._since
-        return _amount(which[0], requests, input_tokens, output_tokens) * min(
-            1.0, which[1] / max(since_s, 1.0)
+        requests, input_tokens, output_tokens, _ = self._passed
+        used = _amount(
+            which[0],
+            requests + self._more_requests,
+            input_tokens + self._more_input,
+            output_tokens + self._more_output,
         )
+        since_s = 0.0 if self._since is None else now - self._since
+        return used * min(1.0, which[1] / max(since_s, 1.0))
 
     def _amount(self, place: Place, which: tuple[LimitKind, float]) -> float:
         return place.amount(which[0], reserved=which in self._reserving)
@@ -274,10 +283,6 @@ class Quotas:
             f"{kind} per {window_s:g} s": [round(bucket.level(now), 1), bucket.limit]
             for (kind, window_s), bucket in self._buckets.items()
         }
-
-
-def _sum(one: _Amounts, other: _Amounts) -> _Amounts:  # written out: it runs three times a row
-    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
 
 
 def _amount(kind: LimitKind, requests: float, input_tokens: float, output_tokens: float) -> float:
