@@ -39,7 +39,7 @@ from synthgen.asking.structured import SchemaWatch
 from synthgen.errors import BudgetReached, StorageError
 from synthgen.journal import Entry, Journal, Reply, entry_of, read_reply, without_logprobs
 from synthgen.recipe.model import TeacherConfig
-from synthgen.types import JSONValue, Request, Usage
+from synthgen.types import Request, Usage
 
 __all__ = ["KEPT_BODY_BYTES", "Asker", "BatchPath", "NotAsked", "TeacherSpec", "crowding_at"]
 
@@ -175,7 +175,8 @@ class Asker:
         """The replies to requests that nobody has asked: all, or as many of the first as the teacher gave."""
         if (spent := self._lessons.unanswered.spent) and not spent.isdisjoint(keys):
             raise NotAsked("unanswered")
-        self._open |= dict.fromkeys(keys)
+        for key in keys:
+            self._open[key] = None
         try:
             spec = self._specs[alias]
             if self.batches is not None and self.batches.takes(keys[0], spec):
@@ -221,11 +222,11 @@ class Asker:
         sent = False
         used: Usage | None = None
         try:
-            if any(shares):
-                await self.reserve(sum(shares), together=len(keys) > 1)
+            if (worst_usd := sum(shares)) > 0:
+                await self.reserve(worst_usd, together=len(keys) > 1)
             reserved = shares
             lane.require_open()
-            await self.commit(*[_entry(key, "I", usd) for key, usd in zip(keys, shares, strict=True)])
+            await self.commit(*[_intent(key, usd) for key, usd in zip(keys, shares, strict=True)])
             sent = True
             self.sent += 1
             attempt.tries += 1
@@ -262,7 +263,7 @@ class Asker:
             RefusedTogether: several samples in one request were refused.
             NotAsked: its sends are used up, and it is pending.
         """
-        keys, reserved_usd = attempt.keys, sum(reserved)
+        keys = attempt.keys
         match outcome:
             case Answer():
                 return self._answers(attempt, outcome, reserved)
@@ -277,6 +278,7 @@ class Asker:
             case Retry(reason, message, body=None, maybe_paid=lost):
                 self._drop(keys, reserved, reason, lost=lost)
             case Retry(reason, message, body=bytes(body)):
+                reserved_usd = sum(reserved)
                 self.budget.settle(reserved_usd, reserved_usd)
                 text = body[:KEPT_BODY_BYTES].decode(errors="replace")
                 whose: Entry = {"step": attempt.step, "teacher": attempt.spec.alias}
@@ -316,12 +318,12 @@ class Asker:
         self.budget.settle(reserved_usd, reserved_usd if lost else 0.0)
         kept = reserved if lost else [0.0] * len(keys)
         closed = zip(keys, kept, strict=True)
-        self._append(*(_entry(key, "A", usd, reason=reason, lost=lost) for key, usd in closed))
+        self._append(*(_unanswered(key, usd, reason, lost=lost) for key, usd in closed))
 
     def _close(self, keys: Sequence[str], reason: str) -> None:
         """End the intents of samples for which nothing is to be paid."""
         if keys:
-            self._append(*(_entry(key, "A", 0.0, reason=reason, lost=False) for key in keys))
+            self._append(*(_unanswered(key, 0.0, reason, lost=False) for key in keys))
 
     @staticmethod
     def _cost(spec: TeacherSpec, usage: Usage | None, reserved_usd: float) -> float | None:
@@ -381,9 +383,13 @@ def _failed(attempt: Attempt, key: str, reason: str, message: str) -> Reply:
     return Reply(key, None, reason, message, 0.0, attempt.circumstances())
 
 
-def _entry(key: str, kind: Literal["I", "A"], usd: float, **more: JSONValue) -> Entry:
-    """An intent, or the end of one that brought no answer."""
-    return {"k": key, "t": kind, **more, "usd": usd}
+def _intent(key: str, usd: float) -> Entry:
+    return {"k": key, "t": "I", "usd": usd}
+
+
+def _unanswered(key: str, usd: float, reason: str, *, lost: bool) -> Entry:
+    """The end of an intent that brought no answer."""
+    return {"k": key, "t": "A", "reason": reason, "lost": lost, "usd": usd}
 
 
 def _lane(spec: TeacherSpec) -> Lane:

@@ -30,7 +30,8 @@ _DECIMALS = 6
 @set_by_slot
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """How a reply came about. `sent_at`: Unix seconds of the last attempt, to the millisecond; `latency_s`: of that one."""
+    """How a reply came about. `sent_at`: Unix seconds of the last attempt, to the millisecond; `latency_s`: of that one, to
+    the tenth of one. Whoever makes it rounds: it is stored as it is."""
 
     step: str
     teacher: str
@@ -95,8 +96,8 @@ def _circumstances(at: Circumstances) -> Entry:
         "teacher": at.teacher,
         "endpoint": at.endpoint,
         "attempts": at.attempts,
-        "sent_at": round(at.sent_at, 3),
-        "latency_s": round(at.latency_s, 4),
+        "sent_at": at.sent_at,
+        "latency_s": at.latency_s,
     }
 
 

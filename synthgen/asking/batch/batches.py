@@ -174,7 +174,7 @@ class Batches:
                 if not result.final:
                     raise NotAsked(result.reason)
                 self._require_answers(self._queues[spec.alias], tries, result)
-                at = Circumstances(step, spec.alias, spec.endpoint, tries, time.time(), 0.0)
+                at = Circumstances(step, spec.alias, spec.endpoint, tries, round(time.time(), 3), 0.0)
                 entry = failure_entry(key, f"gave_up:{result.reason}", result.message, at)
                 await self._asker.commit(entry)
                 return entry

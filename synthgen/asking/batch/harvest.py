@@ -151,7 +151,8 @@ class Harvest:
         batch = self.batch
         sent_at = batch.submitted_at or batch.prepared_at
         step = batch.requests[key][0]
-        return Circumstances(step, batch.teacher, batch.endpoint, tries, sent_at, time.time() - sent_at)
+        latency_s = round(time.time() - sent_at, 4)
+        return Circumstances(step, batch.teacher, batch.endpoint, tries, round(sent_at, 3), latency_s)
 
     def _cost(self, completion: Completion, reserved_usd: float) -> float | None:
         """At the price the batch was sent under; without reported usage the reservation, the upper bound."""
