@@ -63,15 +63,17 @@ class Ledger:
             if kind == "F":
                 tally.failed += 1
                 return
-            usage = cast(dict[str, int], entry.get("usage") or {})
             tally.requests += 1
-            tally.input_tokens += usage.get("input_tokens", 0)
-            tally.cached_input_tokens += usage.get("cached_input_tokens", 0)
-            tally.output_tokens += usage.get("output_tokens", 0)
-            tally.reasoning_tokens += usage.get("reasoning_tokens", 0)
-            cost = cast(float | None, entry.get("usd"))
-            tally.cost_usd += cost or 0.0
-            tally.unpriced += cost is None
+            if usage := cast("dict[str, int] | None", entry.get("usage")):
+                tally.input_tokens += usage.get("input_tokens", 0)
+                tally.cached_input_tokens += usage.get("cached_input_tokens", 0)
+                tally.output_tokens += usage.get("output_tokens", 0)
+                tally.reasoning_tokens += usage.get("reasoning_tokens", 0)
+            cost = cast("float | None", entry.get("usd"))
+            if cost is None:
+                tally.unpriced += 1
+            else:
+                tally.cost_usd += cost
         elif kind == "A" and entry.get("lost"):
             self.lost += 1
             self.lost_usd += cast(float, entry.get("usd") or 0.0)
