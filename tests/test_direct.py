@@ -224,6 +224,14 @@ async def test_requests_one_after_another_share_a_connection() -> None:
     assert server.requests[0].endswith(b'\r\nContent-Length: 10\r\n\r\n{"a":"\xc3\xa9"}')
 
 
+async def test_one_connection_brings_replies_of_every_kind() -> None:
+    replies = [CHUNKED, CHUNKED, ANNOUNCED, zipped(b"hello"), SIZED]
+    server = Server(*replies)
+
+    assert await server.posts(len(replies)) == [b"hello"] * len(replies)
+    assert server.connections == 1
+
+
 @pytest.mark.parametrize("more", [SIZED.replace(b"hello", b"wrong"), b"x", b"H"])
 async def test_a_connection_with_bytes_nobody_asked_for_is_not_used_again(more: bytes) -> None:
     server = Server(SIZED + more, SIZED)
