@@ -303,6 +303,49 @@ def test_missing_usage_is_none_and_not_zero() -> None:
     assert completion(OPENAI.read(chat({"content": "x"}))).usage is None
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"total_tokens": 40},
+        {"prompt_tokens": None, "completion_tokens": None},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": -1, "completion_tokens": 30},
+        {"prompt_tokens": 10, "completion_tokens": 0},
+        {"prompt_tokens": 10},
+    ],
+)
+def test_usage_that_counts_no_tokens_of_a_text_is_none_and_not_free(usage: object) -> None:
+    assert completion(OPENAI.read(chat({"content": "x"}, usage=usage))).usage is None
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [{"input_tokens": 0, "output_tokens": 0}, {"input_tokens": 5}, {"output_tokens": 9}],
+)
+def test_anthropic_usage_that_counts_no_tokens_of_a_text_is_none(usage: object) -> None:
+    assert completion(ANTHROPIC.read(claude({"type": "text", "text": "x"}, usage=usage))).usage is None
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": "10", "completion_tokens": "30"},
+        {"prompt_tokens": 10.0, "completion_tokens": 30.0},
+        {"input_tokens": 10, "output_tokens": 30},
+    ],
+    ids=["texts", "floats", "names of Responses"],
+)
+def test_counts_are_read_however_they_are_spelt(usage: object) -> None:
+    assert completion(OPENAI.read(chat({"content": "x"}, usage=usage))).usage == Usage(10, 0, 30)
+
+
+def test_an_empty_answer_of_no_tokens_keeps_its_usage() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 0}
+
+    assert completion(OPENAI.read(chat({"content": ""}, usage=usage))).usage == Usage(10)
+
+
 def test_openrouter_names_its_upstream() -> None:
     assert completion(OPENAI.read(chat({"content": "x"}, provider="DeepInfra"))).upstream == "DeepInfra"
 

@@ -152,26 +152,31 @@ def _completion(payload: dict[str, JSONValue]) -> Completion:
         elif kind == "tool_use":
             arguments = orjson.dumps(block.get("input") or {}).decode()
             calls.append(ToolCall(as_text(block.get("id")), as_text(block.get("name")), arguments))
+    usage = _usage(as_object(payload.get("usage")))
+    if usage is not None and not usage.output_tokens and (texts or thoughts or calls):
+        usage = None
     return Completion(
         text="".join(texts),
         finish_reason=_FINISH.get(as_text(payload.get("stop_reason")), "unknown"),
         reasoning="\n\n".join(filter(None, thoughts)) or None,
         tool_calls=tuple(calls),
-        usage=_usage(as_object(payload.get("usage"))),
+        usage=usage,
         served_model=as_text(payload.get("model")) or None,
         reply_id=as_text(payload.get("id")) or None,
     )
 
 
 def _usage(usage: dict[str, JSONValue]) -> Usage | None:
-    if not usage:
-        return None
+    """None where the server does not count: every prompt has tokens."""
     cached = as_count(usage.get("cache_read_input_tokens"))
     written = as_count(usage.get("cache_creation_input_tokens"))
     output_tokens = as_count(usage.get("output_tokens"))
     thinking = as_count(as_object(usage.get("output_tokens_details")).get("thinking_tokens"))
+    input_tokens = as_count(usage.get("input_tokens")) + cached + written
+    if not input_tokens:
+        return None
     return Usage(
-        input_tokens=as_count(usage.get("input_tokens")) + cached + written,
+        input_tokens=input_tokens,
         cached_input_tokens=cached,
         output_tokens=output_tokens,
         reasoning_tokens=min(thinking, output_tokens),

@@ -7,6 +7,7 @@ one new field with an odd type would turn a paid answer into an error).
 
 import json
 import math
+import re
 
 import orjson
 
@@ -15,6 +16,7 @@ from synthgen.types import JSONValue
 __all__ = ["as_count", "as_list", "as_object", "as_text", "parse_object", "shorten"]
 
 MAX_COUNT = 2**53
+_DIGITS = re.compile(r"[0-9]{1,16}")
 
 
 def parse_object(body: bytes) -> dict[str, JSONValue] | None:
@@ -53,9 +55,11 @@ def as_text(value: JSONValue) -> str:
 
 
 def as_count(value: JSONValue) -> int:
-    """`value` as a number of tokens, 0 where it is none."""
+    """`value` as a number of tokens, also where it is written as a text; 0 where it is none."""
     if type(value) is int:  # nearly always; a bool is none
         return value if 0 <= value < MAX_COUNT else 0
+    if isinstance(value, str):
+        return as_count(int(value)) if _DIGITS.fullmatch(value) else 0
     if (
         value is None
         or isinstance(value, bool)

@@ -127,7 +127,7 @@ class OpenAIChatWire:
             completions.append(read)
         if not completions:
             return unusable(reply, str(read))
-        if len(completions) > 1 and usage is not None:
+        if usage is not None and (len(completions) > 1 or not usage.output_tokens):
             completions = _shared(completions, usage)
         if request is not None and request.capture:
             completions = _captured(completions, choices, request)
@@ -168,13 +168,15 @@ def _choice(
 
 
 def _shared(completions: Sequence[Completion], usage: Usage) -> list[Completion]:
-    """The completions with shares of the usage that add up to it."""
+    """The completions with shares of the usage that add up to it; with none where it counts no token of a text."""
     written = [
         len(completion.text)
         + len(completion.reasoning or "")
         + sum(len(call.arguments) for call in completion.tool_calls)
         for completion in completions
     ]
+    if not usage.output_tokens and any(written):
+        return [replace(completion, usage=None) for completion in completions]
     return [
         replace(completion, usage=share)
         for completion, share in zip(completions, share_usage(usage, written), strict=True)
@@ -297,11 +299,11 @@ def _tool_call(call_id: str, function: dict[str, JSONValue]) -> ToolCall:
 
 
 def _usage(usage: dict[str, JSONValue]) -> Usage | None:
-    """None where the server reports none. DeepSeek has its own name for cached input."""
-    if not usage:
+    """None where the server does not count: every prompt has tokens. DeepSeek has its own name for cached input."""
+    input_tokens = as_count(usage.get("prompt_tokens")) or as_count(usage.get("input_tokens"))
+    output_tokens = as_count(usage.get("completion_tokens")) or as_count(usage.get("output_tokens"))
+    if not input_tokens:
         return None
-    input_tokens = as_count(usage.get("prompt_tokens"))
-    output_tokens = as_count(usage.get("completion_tokens"))
     cached = reasoning = 0
     if read := usage.get("prompt_tokens_details"):
         cached = as_count(as_object(read).get("cached_tokens"))
