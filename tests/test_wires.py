@@ -365,6 +365,21 @@ def test_a_lone_surrogate_does_not_lose_a_paid_answer() -> None:
     assert completion(OPENAI.read(reply(body))).text == "cut ?"
 
 
+def test_bytes_that_are_no_utf8_do_not_lose_a_paid_answer() -> None:
+    body = b'{"choices":[{"message":{"content":"cut \xf0\x9f\x98"},"finish_reason":"length"}]}'
+
+    assert completion(OPENAI.read(reply(body))).text == "cut \ufffd"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [["Look", "ing."], {"type": "text", "text": "Looking."}, ["Look", {"type": "text", "text": "ing."}]],
+    ids=["texts", "lone block", "both"],
+)
+def test_content_in_odd_shapes_does_not_lose_a_paid_answer(content: object) -> None:
+    assert completion(OPENAI.read(chat({"content": content}))).text == "Looking."
+
+
 def test_a_number_that_is_none_does_not_lose_a_paid_answer() -> None:
     body = b'{"choices":[{"message":{"content":"x"},"logprobs":{"top":NaN},"finish_reason":"stop"}]}'
 

@@ -23,14 +23,16 @@ def parse_object(body: bytes) -> dict[str, JSONValue] | None:
     """The JSON object in `body`, None where there is none. A list is its first element (Google's gateway).
 
     What orjson refuses is read by the standard library, since the answer is paid: a lone surrogate (a model cut
-    in the middle of an emoji) becomes `?`, NaN and infinity become null.
+    in the middle of an emoji) becomes `?`, bytes that are no UTF-8 (a model cut between two of them) become U+FFFD,
+    NaN and infinity become null.
     """
     value: JSONValue
     try:
         value = orjson.loads(body)
     except ValueError:
         try:
-            parsed = json.loads(body, parse_constant=lambda _name: None)
+            text = body.decode(json.detect_encoding(body), "replace")
+            parsed = json.loads(text, parse_constant=lambda _name: None)
             value = orjson.loads(json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return None

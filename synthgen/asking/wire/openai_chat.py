@@ -230,12 +230,16 @@ def _tool_choice(choice: str) -> JSONValue:
 
 
 def _content(content: JSONValue) -> tuple[str, str]:
-    """(text, reasoning) of a plain or a block content (Mistral, Anthropic behind a gateway)."""
+    """(text, reasoning) of a plain or a block content (Mistral, Anthropic behind a gateway); a lone block counts, too."""
     if isinstance(content, str):
         return content, ""
     texts: list[str] = []
     reasoning: list[str] = []
-    for block in map(as_object, as_list(content)):
+    for block in as_list(content) or [content]:
+        if isinstance(block, str):
+            texts.append(block)
+            continue
+        block = as_object(block)
         if block.get("type") in ("thinking", "reasoning"):
             reasoning.append(_block_text(block))
         else:
