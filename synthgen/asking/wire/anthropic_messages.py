@@ -15,6 +15,7 @@ import orjson
 from synthgen.asking.outcome import Answer, HttpReply, Outcome
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
 from synthgen.asking.wire.schemas import narrowed
+from synthgen.asking.wire.streamed import joined_messages
 from synthgen.asking.wire.taxonomy import has_error, no_object, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
@@ -71,7 +72,7 @@ class AnthropicMessagesWire:
         payload = parse_object(reply.body)
         if not 200 <= reply.status < 300:
             return read_error(reply, payload, self._clock())
-        if payload is None:
+        if payload is None and (payload := joined_messages(reply)) is None:
             return no_object(reply)
         if has_error(payload):
             return read_error(reply, payload, self._clock())

@@ -19,6 +19,7 @@ from synthgen.asking.wire.logprobs import read_logprobs
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
 from synthgen.asking.wire.schemas import is_strict
 from synthgen.asking.wire.shares import share_usage
+from synthgen.asking.wire.streamed import joined_chat
 from synthgen.asking.wire.taxonomy import has_error, no_object, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
@@ -109,7 +110,7 @@ class OpenAIChatWire:
         payload = parse_object(reply.body)
         if not 200 <= reply.status < 300:
             return read_error(reply, payload, self._clock())
-        if payload is None:
+        if payload is None and (payload := joined_chat(reply)) is None:
             return no_object(reply)
         if has_error(payload):
             return read_error(reply, payload, self._clock())
