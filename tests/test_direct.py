@@ -6,6 +6,8 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,8 @@ from synthgen.asking.outcome import TransportFailure
 from synthgen.asking.transport import direct
 from synthgen.asking.transport.direct import DirectTransport, is_direct
 from synthgen.asking.transport.endpoint import Endpoint
+from synthgen.asking.transport.proxy import proxy_for
+from tests.runs import cli, recipe, save
 
 OK = b"HTTP/1.1 200 OK\r\n"
 SIZED = OK + b"Content-Type: a/b\r\nContent-Length: 5\r\n\r\nhello"
@@ -213,6 +217,35 @@ def test_plain_http_without_a_proxy_is_direct(monkeypatch: pytest.MonkeyPatch) -
     assert is_direct("http://near.example/v1")
     assert not is_direct("http://far.example/v1")
     assert not is_direct("https://near.example/v1")
+
+
+def test_a_proxy_named_without_its_scheme_is_an_http_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "")
+
+    assert proxy_for("http://far.example/v1") == "http://proxy.example:3128"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("socks5://user:secret@127.0.0.1:1080", "HTTP_PROXY: it names a socks5 proxy, and only HTTP proxies"),
+        ("::::", "HTTP_PROXY: its value is no proxy's address; write http://HOST:PORT"),
+        ("http://127.0.0.1:port", "HTTP_PROXY: its value is no proxy's address"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named_before_anything_is_sent(
+    value: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("http_proxy", value)
+    monkeypatch.setenv("no_proxy", "")
+    far = SimpleNamespace(url="http://far.example/v1")
+
+    result = cli("generate", save(tmp_path / "r.yaml", recipe(far)), "--out", tmp_path / "run")
+
+    assert result.code == 2
+    assert said in result.err
+    assert "secret" not in result.err
 
 
 async def test_requests_one_after_another_share_a_connection() -> None:

@@ -806,3 +806,10 @@ def test_limits_of_an_unknown_window_are_said_to_be_seen() -> None:
 
     assert (found.verdict, none.verdict) == ("unknown", "no")
     assert found.evidence.startswith("x-ratelimit-limit-requests: 10000, remaining 9999, reset 8.64s (")
+
+
+def test_a_url_without_its_scheme_is_told_so() -> None:
+    result = cli("doctor", "127.0.0.1:8000", "--model", "m", "--yes")
+
+    assert result.code == 2
+    assert "127.0.0.1:8000: no such recipe; a URL begins with http:// or https://" in result.err

@@ -42,6 +42,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_scores_that_cannot_be_made_leave_nothing(folder: Path) -> None:
+    teacher = str(folder / "teacher")
+    (folder / "file").write_bytes(b"")
+
+    with pytest.raises(UsageError, match="k = 1000000: the teacher has"):
+        score_conversations(CONVERSATIONS, teacher, folder / "more", k=1_000_000)
+    with pytest.raises(UsageError, match="file: is a file; name a folder"):
+        score_conversations(CONVERSATIONS, teacher, folder / "file", k=5)
+
+    assert not (folder / "more").exists()
+
+
 def examples() -> list[Example]:
     return [one for one in mask(CONVERSATIONS, FORMAT, DataConfig()) if isinstance(one, Example)]
 

@@ -70,6 +70,20 @@ def test_equal_values_share_their_rank() -> None:
     assert _ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [2.5, 0.0, 2.5, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("count", "value", "said"),
+    [(2, 1.0, "validation: 2 texts, and similarities need 3"), (3, np.nan, "validation: a vector holds")],
+)
+def test_validation_rows_that_measure_nothing_are_refused(
+    count: int, value: float, said: str, tmp_path: Path
+) -> None:
+    texts, vectors = rows(SENTENCES[:2])
+    few = (texts[:count], vectors[:count] * np.float32(value))
+
+    with pytest.raises(UsageError, match=said):
+        train_embedder(embedder(tmp_path), TOKENIZER, (texts, vectors), few, EmbeddingSteps())
+
+
 def test_a_vector_for_each_text_is_needed(tmp_path: Path) -> None:
     texts, vectors = rows(SENTENCES[:2])
 

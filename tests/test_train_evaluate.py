@@ -75,6 +75,40 @@ def test_what_a_student_learnt_is_seen_beside_its_base(
     assert [orjson.loads(row["student"]) for row in written] == [{"topic": "number"}] * 6
 
 
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("rows.jsonl", "belongs to the data that is read"),
+        (".", "is a folder; name a file with -o"),
+        ("gone/answers.jsonl", "there is no folder"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_before_any_answer(
+    out: str, said: str, base: Path, tmp_path: Path
+) -> None:
+    rows = lines(tmp_path / "rows.jsonl", 2)
+    before = rows.read_bytes()
+
+    result = cli("train", "evaluate", base, rows, "-o", tmp_path / out)
+
+    assert result.code == 2
+    assert said in result.err
+    assert "answers\n" not in result.err
+    assert rows.read_bytes() == before
+
+
+def test_a_wrong_second_checkpoint_is_told_before_any_answer(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+
+    result = cli(
+        "train", "evaluate", base, lines(tmp_path / "rows.jsonl", 2), "--against", tmp_path / "other"
+    )
+
+    assert result.code == 2
+    assert "other: no tokenizer can be loaded" in result.err
+    assert "answers\n" not in result.err
+
+
 def test_rows_it_was_trained_on_are_refused(student: tuple[Path, Path]) -> None:
     checkpoint, rows = student
 

@@ -102,6 +102,8 @@ def test_settings_are_printed_or_written(tmp_path: Path) -> None:
     assert (tmp_path / "z.json").read_text() == shown.out
     assert cli("train", "config", "zero3", "-o", tmp_path / "z.json").code == 2
     assert "did you mean 'zero3'" in cli("train", "config", "zero33").err
+    missing = cli("train", "config", "zero3", "-o", tmp_path / "gone" / "z.json")
+    assert (missing.code, "there is no folder" in missing.err) == (2, True)
 
 
 # ---- what is asked for and cannot be had

@@ -101,6 +101,14 @@ def test_a_row_that_is_no_conversation_is_an_error_with_its_place(tmp_path: Path
         read_dataset(file)
 
 
+def test_a_file_whose_rows_cannot_be_read_says_what_is_wrong_with_the_first(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("{not json\n", encoding="utf-8")
+
+    with pytest.raises(SourceError, match=r"no row can be read; the first, .*a\.jsonl:1: not valid JSON"):
+        read_dataset(file)
+
+
 def test_a_file_without_rows_is_an_error(tmp_path: Path) -> None:
     file = lines(tmp_path / "a.jsonl", {"text": "no turns"})
 

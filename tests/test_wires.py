@@ -303,6 +303,49 @@ def test_missing_usage_is_none_and_not_zero() -> None:
     assert completion(OPENAI.read(chat({"content": "x"}))).usage is None
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"total_tokens": 40},
+        {"prompt_tokens": None, "completion_tokens": None},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": -1, "completion_tokens": 30},
+        {"prompt_tokens": 10, "completion_tokens": 0},
+        {"prompt_tokens": 10},
+    ],
+)
+def test_usage_that_counts_no_tokens_of_a_text_is_none_and_not_free(usage: object) -> None:
+    assert completion(OPENAI.read(chat({"content": "x"}, usage=usage))).usage is None
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [{"input_tokens": 0, "output_tokens": 0}, {"input_tokens": 5}, {"output_tokens": 9}],
+)
+def test_anthropic_usage_that_counts_no_tokens_of_a_text_is_none(usage: object) -> None:
+    assert completion(ANTHROPIC.read(claude({"type": "text", "text": "x"}, usage=usage))).usage is None
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": "10", "completion_tokens": "30"},
+        {"prompt_tokens": 10.0, "completion_tokens": 30.0},
+        {"input_tokens": 10, "output_tokens": 30},
+    ],
+    ids=["texts", "floats", "names of Responses"],
+)
+def test_counts_are_read_however_they_are_spelt(usage: object) -> None:
+    assert completion(OPENAI.read(chat({"content": "x"}, usage=usage))).usage == Usage(10, 0, 30)
+
+
+def test_an_empty_answer_of_no_tokens_keeps_its_usage() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 0}
+
+    assert completion(OPENAI.read(chat({"content": ""}, usage=usage))).usage == Usage(10)
+
+
 def test_openrouter_names_its_upstream() -> None:
     assert completion(OPENAI.read(chat({"content": "x"}, provider="DeepInfra"))).upstream == "DeepInfra"
 
@@ -320,6 +363,21 @@ def test_a_lone_surrogate_does_not_lose_a_paid_answer() -> None:
     body = b'{"choices":[{"message":{"content":"cut \\ud83d"},"finish_reason":"length"}]}'
 
     assert completion(OPENAI.read(reply(body))).text == "cut ?"
+
+
+def test_bytes_that_are_no_utf8_do_not_lose_a_paid_answer() -> None:
+    body = b'{"choices":[{"message":{"content":"cut \xf0\x9f\x98"},"finish_reason":"length"}]}'
+
+    assert completion(OPENAI.read(reply(body))).text == "cut \ufffd"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [["Look", "ing."], {"type": "text", "text": "Looking."}, ["Look", {"type": "text", "text": "ing."}]],
+    ids=["texts", "lone block", "both"],
+)
+def test_content_in_odd_shapes_does_not_lose_a_paid_answer(content: object) -> None:
+    assert completion(OPENAI.read(chat({"content": content}))).text == "Looking."
 
 
 def test_a_number_that_is_none_does_not_lose_a_paid_answer() -> None:

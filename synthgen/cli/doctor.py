@@ -113,6 +113,8 @@ def _refuse_for_recipe(target: str, given: list[str]) -> None:
     if "://" in target:
         raise UsageError(f"doctor: {target}: expected a recipe, or a URL with http:// or https://")
     if given:
+        if not Path(target).exists():
+            raise UsageError(f"doctor: {target}: no such recipe; a URL begins with http:// or https://")
         raise UsageError(
             f"doctor: {', '.join(given)}: only for a URL; override a key of the recipe with --set"
         )

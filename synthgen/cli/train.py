@@ -159,6 +159,7 @@ def settings(
     """Settings for `accelerate launch` (fsdp2, ddp), or for DeepSpeed (zero2, zero3)."""
     from synthgen.dataset import write_bytes
     from synthgen.train.launch import launch_text
+    from synthgen.train.out_file import check_out_file
 
     text = launch_text(name)
     if out is None:
@@ -166,6 +167,7 @@ def settings(
     elif out.exists():
         raise UsageError(f"train config: {out} exists; name another file")
     else:
+        check_out_file(out)
         write_bytes(out, text.encode())
 
 
@@ -182,6 +184,10 @@ def doctor(
     from synthgen.cli.as_json import print_json
     from synthgen.dataset import write_bytes
     from synthgen.train.doctor.story import run_doctor
+    from synthgen.train.out_file import check_out_file
+
+    if out is not None:
+        check_out_file(out)
 
     report = run_doctor(device, told=None if as_json else _print_result)
     if out is not None:

@@ -98,10 +98,16 @@ def train_embedder(
     Raises:
         UsageError: not one vector for each text, or too few to have pairs.
     """
-    for texts, vectors in (train, validation):
-        if len(texts) != len(vectors) or len(texts) < 3:
+    for what, (texts, vectors) in (("training", train), ("validation", validation)):
+        if len(texts) != len(vectors):
+            raise UsageError(f"{what}: {len(texts)} texts with {len(vectors)} vectors: need one for each")
+        if len(texts) < 3:
             raise UsageError(
-                f"{len(texts)} texts with {len(vectors)} vectors: need one for each, and 3 at least"
+                f"{what}: {len(texts)} texts, and similarities need 3 at least: bring more, or change `validation_share`"
+            )
+        if not np.isfinite(vectors).all():
+            raise UsageError(
+                f"{what}: a vector holds a number that is none (NaN or infinity): leave its text out"
             )
     before = _correlation(model, tokenizer, validation, steps)
     losses = _fit(model, tokenizer, train, steps, progress)

@@ -29,6 +29,7 @@ from synthgen.train.conversation import Conversation
 from synthgen.train.examples import Example
 from synthgen.train.local_teacher import load_teacher
 from synthgen.train.masks import mask
+from synthgen.train.out_file import check_out_file
 from synthgen.train.reading import read_dataset
 from synthgen.train.student_folder import read_student_manifest
 from synthgen.train.template import ChatFormat, chat_format
@@ -115,10 +116,14 @@ def evaluate(
     teacher's where it is not given.
 
     Raises:
-        UsageError: the rows were trained on, or none can be rendered.
+        UsageError: the rows were trained on, none can be rendered, or `out` cannot be written.
         SourceError: no such data or checkpoint.
     """
+    if out is not None:
+        check_out_file(out, dataset=dataset)
     data = _data_of(Path(checkpoint))
+    if against is not None:
+        load_tokenizer(against)  # a wrong name is told before the first checkpoint has answered
     conversations = _unseen(checkpoint, dataset, split, limit)
     student, rows, refused = _ask(checkpoint, conversations, data, max_tokens, batch_size, say)
     other, other_rows = None, None

@@ -202,6 +202,13 @@ def _flag(turn: object) -> bool:
     raise MalformedRow("a message's `train` or `weight` is neither 0 nor 1")
 
 
+def _why_empty(path: Path) -> str:
+    first = None if path.suffix == ".parquet" else next(read_rows(path), None)
+    if first is None or not isinstance(first[1], BadRow):
+        return f"{path}: no rows found"
+    return f"{path}: no row can be read; the first, {first[1].where}: {first[1].problem}"
+
+
 def _format(path: Path) -> Format:
     if path.suffix == ".parquet":
         columns = set(parquet_schema(path))
@@ -209,7 +216,7 @@ def _format(path: Path) -> Format:
         rows = (row for _, row in read_rows(path) if not isinstance(row, BadRow))
         columns = {name for row in islice(rows, _PEEKED) for name in row}
     if not columns:
-        raise SourceError(f"{path}: no rows found")
+        raise SourceError(_why_empty(path))
     format = find_format(columns)
     if format is None:
         found = ", ".join(sorted(columns))

@@ -71,6 +71,8 @@ def score_conversations(
         refused.update({"too_long": long} if long else {})
     if not made:
         raise UsageError(f"no conversation could be scored: {dict(refused)}")
+    if not 1 <= k <= len(format.tokenizer):  # before a folder is made
+        raise UsageError(f"k = {k}: the teacher has {len(format.tokenizer):,} tokens")
     made.sort(key=len, reverse=True)  # batches without much padding; memory runs out at once, or never
     turns = write_scores(score(made, load_teacher(teacher), format, name=teacher, k=k), out, format)
     return Scored(turns, refused)
@@ -110,8 +112,11 @@ def write_scores(frames: Iterable[pl.DataFrame], folder: Path, format: ChatForma
     """Write scores as a folder of sidecar files that carry the tokenizer's digest; returns how many rows.
 
     Raises:
+        UsageError: `folder` is a file.
         StorageError: the disk refuses.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; name a folder with -o")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -31,7 +31,9 @@ class AiohttpTransport:
     """Connections to one endpoint; opened in the running loop at the first request."""
 
     def __init__(self, endpoint: Endpoint):
+        """Raises UsageError where the environment names a proxy that cannot be used."""
         self._endpoint = endpoint
+        self._proxy = proxy_for(endpoint.base_url)
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, path: str, body: Mapping[str, JSONValue], *, timeout_s: float) -> HttpReply:
@@ -78,7 +80,7 @@ class AiohttpTransport:
             },
             read_bufsize=READ_BUFFER_BYTES,
             trust_env=False,
-            proxy=proxy_for(self._endpoint.base_url),
+            proxy=self._proxy,
         )
 
     def _failure(self, error: Exception) -> TransportFailure:
@@ -87,6 +89,8 @@ class AiohttpTransport:
             case aiohttp.ClientHttpProxyError(status=status, message=message):
                 # Its text would name the proxy's address, password included; nothing went past the proxy.
                 return TransportFailure("connect", f"the proxy refused: {status} {message}", maybe_paid=False)
+            case aiohttp.ClientProxyConnectionError():
+                return TransportFailure("connect", f"the proxy of the environment: {said}", maybe_paid=False)
             case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError() | aiohttp.InvalidURL():
                 return TransportFailure("connect", said, maybe_paid=False)
             case TimeoutError():

@@ -15,6 +15,7 @@ import orjson
 from synthgen.asking.outcome import Answer, HttpReply, Outcome
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
 from synthgen.asking.wire.schemas import narrowed
+from synthgen.asking.wire.streamed import joined_messages
 from synthgen.asking.wire.taxonomy import has_error, no_object, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, ToolCall, Usage
@@ -71,7 +72,7 @@ class AnthropicMessagesWire:
         payload = parse_object(reply.body)
         if not 200 <= reply.status < 300:
             return read_error(reply, payload, self._clock())
-        if payload is None:
+        if payload is None and (payload := joined_messages(reply)) is None:
             return no_object(reply)
         if has_error(payload):
             return read_error(reply, payload, self._clock())
@@ -152,26 +153,31 @@ def _completion(payload: dict[str, JSONValue]) -> Completion:
         elif kind == "tool_use":
             arguments = orjson.dumps(block.get("input") or {}).decode()
             calls.append(ToolCall(as_text(block.get("id")), as_text(block.get("name")), arguments))
+    usage = _usage(as_object(payload.get("usage")))
+    if usage is not None and not usage.output_tokens and (texts or thoughts or calls):
+        usage = None
     return Completion(
         text="".join(texts),
         finish_reason=_FINISH.get(as_text(payload.get("stop_reason")), "unknown"),
         reasoning="\n\n".join(filter(None, thoughts)) or None,
         tool_calls=tuple(calls),
-        usage=_usage(as_object(payload.get("usage"))),
+        usage=usage,
         served_model=as_text(payload.get("model")) or None,
         reply_id=as_text(payload.get("id")) or None,
     )
 
 
 def _usage(usage: dict[str, JSONValue]) -> Usage | None:
-    if not usage:
-        return None
+    """None where the server does not count: every prompt has tokens."""
     cached = as_count(usage.get("cache_read_input_tokens"))
     written = as_count(usage.get("cache_creation_input_tokens"))
     output_tokens = as_count(usage.get("output_tokens"))
     thinking = as_count(as_object(usage.get("output_tokens_details")).get("thinking_tokens"))
+    input_tokens = as_count(usage.get("input_tokens")) + cached + written
+    if not input_tokens:
+        return None
     return Usage(
-        input_tokens=as_count(usage.get("input_tokens")) + cached + written,
+        input_tokens=input_tokens,
         cached_input_tokens=cached,
         output_tokens=output_tokens,
         reasoning_tokens=min(thinking, output_tokens),

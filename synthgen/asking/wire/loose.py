@@ -7,6 +7,7 @@ one new field with an odd type would turn a paid answer into an error).
 
 import json
 import math
+import re
 
 import orjson
 
@@ -15,20 +16,23 @@ from synthgen.types import JSONValue
 __all__ = ["as_count", "as_list", "as_object", "as_text", "parse_object", "shorten"]
 
 MAX_COUNT = 2**53
+_DIGITS = re.compile(r"[0-9]{1,16}")
 
 
 def parse_object(body: bytes) -> dict[str, JSONValue] | None:
     """The JSON object in `body`, None where there is none. A list is its first element (Google's gateway).
 
     What orjson refuses is read by the standard library, since the answer is paid: a lone surrogate (a model cut
-    in the middle of an emoji) becomes `?`, NaN and infinity become null.
+    in the middle of an emoji) becomes `?`, bytes that are no UTF-8 (a model cut between two of them) become U+FFFD,
+    NaN and infinity become null.
     """
     value: JSONValue
     try:
         value = orjson.loads(body)
     except ValueError:
         try:
-            parsed = json.loads(body, parse_constant=lambda _name: None)
+            text = body.decode(json.detect_encoding(body), "replace")
+            parsed = json.loads(text, parse_constant=lambda _name: None)
             value = orjson.loads(json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return None
@@ -53,9 +57,11 @@ def as_text(value: JSONValue) -> str:
 
 
 def as_count(value: JSONValue) -> int:
-    """`value` as a number of tokens, 0 where it is none."""
+    """`value` as a number of tokens, also where it is written as a text; 0 where it is none."""
     if type(value) is int:  # nearly always; a bool is none
         return value if 0 <= value < MAX_COUNT else 0
+    if isinstance(value, str):
+        return as_count(int(value)) if _DIGITS.fullmatch(value) else 0
     if (
         value is None
         or isinstance(value, bool)

@@ -19,6 +19,7 @@ from synthgen.asking.wire.logprobs import read_logprobs
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
 from synthgen.asking.wire.schemas import is_strict
 from synthgen.asking.wire.shares import share_usage
+from synthgen.asking.wire.streamed import joined_chat
 from synthgen.asking.wire.taxonomy import has_error, no_object, read_error, unusable
 from synthgen.asking.wire.waits import read_limits
 from synthgen.types import Completion, FinishReason, JSONValue, Message, Request, Sampling, ToolCall, Usage
@@ -116,7 +117,7 @@ class OpenAIChatWire:
         payload = parse_object(reply.body)
         if not 200 <= reply.status < 300:
             return read_error(reply, payload, self._clock())
-        if payload is None:
+        if payload is None and (payload := joined_chat(reply)) is None:
             return no_object(reply)
         if has_error(payload):
             return read_error(reply, payload, self._clock())
@@ -134,7 +135,7 @@ class OpenAIChatWire:
             completions.append(read)
         if not completions:
             return unusable(reply, str(read))
-        if len(completions) > 1 and usage is not None:
+        if usage is not None and (len(completions) > 1 or not usage.output_tokens):
             completions = _shared(completions, usage)
         if request is not None and request.capture:
             completions = _captured(completions, choices, request)
@@ -174,13 +175,15 @@ def _choice(
 
 
 def _shared(completions: Sequence[Completion], usage: Usage) -> list[Completion]:
-    """The completions with shares of the usage that add up to it."""
+    """The completions with shares of the usage that add up to it; with none where it counts no token of a text."""
     written = [
         len(completion.text)
         + len(completion.reasoning or "")
         + sum(len(call.arguments) for call in completion.tool_calls)
         for completion in completions
     ]
+    if not usage.output_tokens and any(written):
+        return [replace(completion, usage=None) for completion in completions]
     return [
         replace(completion, usage=share)
         for completion, share in zip(completions, share_usage(usage, written), strict=True)
@@ -234,12 +237,16 @@ def _tool_choice(choice: str) -> JSONValue:
 
 
 def _content(content: JSONValue) -> tuple[str, str]:
-    """(text, reasoning) of a plain or a block content (Mistral, Anthropic behind a gateway)."""
+    """(text, reasoning) of a plain or a block content (Mistral, Anthropic behind a gateway); a lone block counts, too."""
     if isinstance(content, str):
         return content, ""
     texts: list[str] = []
     reasoning: list[str] = []
-    for block in map(as_object, as_list(content)):
+    for block in as_list(content) or [content]:
+        if isinstance(block, str):
+            texts.append(block)
+            continue
+        block = as_object(block)
         if block.get("type") in ("thinking", "reasoning"):
             reasoning.append(_block_text(block))
         else:
@@ -303,11 +310,11 @@ def _tool_call(call_id: str, function: dict[str, JSONValue]) -> ToolCall:
 
 
 def _usage(usage: dict[str, JSONValue]) -> Usage | None:
-    """None where the server reports none. DeepSeek has its own name for cached input."""
-    if not usage:
+    """None where the server does not count: every prompt has tokens. DeepSeek has its own name for cached input."""
+    input_tokens = as_count(usage.get("prompt_tokens")) or as_count(usage.get("input_tokens"))
+    output_tokens = as_count(usage.get("completion_tokens")) or as_count(usage.get("output_tokens"))
+    if not input_tokens:
         return None
-    input_tokens = as_count(usage.get("prompt_tokens"))
-    output_tokens = as_count(usage.get("completion_tokens"))
     cached = reasoning = 0
     if read := usage.get("prompt_tokens_details"):
         cached = as_count(as_object(read).get("cached_tokens"))

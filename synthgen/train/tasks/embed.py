@@ -120,7 +120,7 @@ def _read_vectors(path: Path) -> tuple[list[str], Vectors]:
 def _divided(texts: Sequence[str], config: EmbedConfig) -> tuple[list[int], list[int]]:
     """Places of training and validation texts, decided by a hash of each."""
     if len(texts) < 2:
-        raise UsageError(f"{len(texts)} texts: similarities need more")
+        raise UsageError(f"the data holds {len(texts)} different texts with vectors: similarities need more")
     place = {text: at for at, text in enumerate(texts)}
     rows = [Conversation((), (), id=text, row=text) for text in texts]
     training, validation = split(rows, config.validation_share, seed=config.seed)
