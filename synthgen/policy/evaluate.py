@@ -8,10 +8,11 @@ judge that only filters, an attestation, a waiver.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 
+from synthgen.dataclasses import dataclass
 from synthgen.policy.facts import Facts, declared_as, holds, look_up, narrowed, seed_ids
 from synthgen.policy.model import (
     Ask,

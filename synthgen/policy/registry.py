@@ -6,12 +6,13 @@ names are matched in any case, shipped ones before a user's own.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from synthgen.dataclasses import dataclass
 from synthgen.policy.model import Evidence, Layer, Outcome
 from synthgen.policy.rules import Match, Rule, Source
 from synthgen.policy.uses import USES
