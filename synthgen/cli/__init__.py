@@ -318,10 +318,8 @@ def main() -> None:
     # The system takes the memory back; looking for cycles in all that was imported costs 0.3 s of CPU at the end.
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)
-    thresholds = gc.get_threshold()
-    gc.set_threshold(
-        50_000, 10, 10
-    )  # what imports make stays: with the usual 700, the collector passes 130 times
+    # The plug-ins of pydantic watch validations; looking for some reads what is known of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         # Not `app()`: that turns a reader who hung up into exit code 1, which is kept for bugs.
         command = typer.main.get_command(app)
@@ -345,8 +343,6 @@ def main() -> None:
         sys.exit(0)
     except Exception as error:  # the boundary of the program
         _usage_or_bug(error)
-    finally:
-        gc.set_threshold(*thresholds)
 
 
 def _usage_or_bug(error: Exception) -> None:
