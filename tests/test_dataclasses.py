@@ -104,7 +104,9 @@ def test_a_class_looks_as_the_standard_librarys(name: str) -> None:
     ours, theirs = OURS[name], THEIRS[name]
 
     assert str(inspect.signature(ours)) == str(inspect.signature(theirs))
-    assert [repr(one) for one in dataclasses.fields(ours)] == [repr(one) for one in dataclasses.fields(theirs)]
+    assert [repr(one) for one in dataclasses.fields(ours)] == [
+        repr(one) for one in dataclasses.fields(theirs)
+    ]
     assert repr(ours.__dataclass_params__) == repr(theirs.__dataclass_params__)  # type: ignore[attr-defined]
     assert ours.__match_args__ == theirs.__match_args__  # type: ignore[attr-defined]
     assert ours.__slots__ == theirs.__slots__  # type: ignore[attr-defined]
