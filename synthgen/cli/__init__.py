@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -322,7 +323,7 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         # Not `app()`: that turns a reader who hung up into exit code 1, which is kept for bugs.
-        command = typer.main.get_command(app)
+        command = typer.main.get_command(_with_verb(sys.argv[1:2]))
         with command.make_context("synthgen", sys.argv[1:]) as context:
             command.invoke(context)
         sys.stdout.flush()
@@ -343,6 +344,18 @@ def main() -> None:
         sys.exit(0)
     except Exception as error:  # the boundary of the program
         _usage_or_bug(error)
+
+
+def _with_verb(named: list[str]) -> typer.Typer:
+    """The command line with no other verb than the one that is called: building all takes 25 ms."""
+    one = copy(app)
+    one.registered_commands = [
+        info
+        for info in app.registered_commands
+        if info.callback and [info.name or info.callback.__name__] == named
+    ]
+    one.registered_groups = [info for info in app.registered_groups if [info.name] == named]
+    return one if one.registered_commands or one.registered_groups else app
 
 
 def _usage_or_bug(error: Exception) -> None:
