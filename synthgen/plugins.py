@@ -7,13 +7,13 @@ is resolved directly. Nothing is imported before it is asked for.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
 from synthgen.assets import suggest
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 
 __all__ = ["Kind", "Plugin", "load_plugin", "plugin_names"]

@@ -3,7 +3,7 @@
 In: what a recipe can produce. Out: `RecordShape`. Apart from `schema`, so that planning and asking load no data frames.
 """
 
-from dataclasses import dataclass
+from synthgen.dataclasses import dataclass
 
 __all__ = ["SCHEMA_VERSION", "RecordShape"]
 

@@ -7,7 +7,7 @@ Rejected: hashing the wire body (it changes with the transport and with the vend
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Literal
@@ -15,7 +15,7 @@ from typing import Literal
 import orjson
 from typing_extensions import TypeAliasType
 
-from synthgen.frozen import set_by_slot
+from synthgen.dataclasses import dataclass
 
 __all__ = [
     "Completion",
@@ -73,7 +73,6 @@ class ToolCall:
         return {"id": self.id, "name": self.name, "arguments": self.arguments}
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation. `reasoning` is the visible chain of thought, where a teacher gives one."""
@@ -189,7 +188,6 @@ class TeacherIdentity:
         return out
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Request:
     """One question to one teacher: the unit that is paid for, and the unit of the journal.
@@ -251,7 +249,6 @@ class Request:
         return size_bytes + 16 * len(self.messages)
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens as the teacher counted them. `cached_input_tokens` is part of `input_tokens`;
@@ -318,7 +315,6 @@ class Logprobs:
         return None not in self.ids and not any(None in ids for ids in self.top_ids)
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What a teacher answered, normalised over vendors.

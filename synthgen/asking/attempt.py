@@ -4,11 +4,11 @@ In: requests that nobody has asked. Out: `Attempt`, which the queue, the lane an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from synthgen.asking.lanes import Lane, Queue, Turn
 from synthgen.asking.spec import TeacherSpec
+from synthgen.dataclasses import dataclass
 from synthgen.journal import Circumstances
 from synthgen.types import Request
 

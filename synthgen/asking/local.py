@@ -22,7 +22,6 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO
@@ -33,6 +32,7 @@ from pydantic import Field
 from synthgen.asking.local_lines import Ask, Cancel, Execution, Load, Reply, Setting, Turn
 from synthgen.asking.local_model import DEFAULT_MODEL, PACKAGED, check_model, context_length, model_path
 from synthgen.asking.outcome import Answer, LaneStop, Outcome, Retry, RowFailure, Teacher
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import Limits, TeacherConfig

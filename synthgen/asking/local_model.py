@@ -20,13 +20,13 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
 from platformdirs import user_cache_dir
 
 from synthgen.assets import suggest
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 
 if sys.platform != "win32":

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 from typing import BinaryIO
@@ -21,6 +20,7 @@ from typing import BinaryIO
 import orjson
 
 from synthgen.asking.local_lines import Ask, Cancel, Failure, Load, Reply, Turn, merge_system
+from synthgen.dataclasses import dataclass
 
 # `import openvino` (2026.4) writes a client id under ~/intel and sends an event to Google Analytics, unasked; no
 # environment variable turns that off. Without the telemetry package it uses a stub: None means "cannot be imported".

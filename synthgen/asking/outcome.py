@@ -6,10 +6,9 @@ or logs. The lane decides what to do.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from synthgen.frozen import set_by_slot
+from synthgen.dataclasses import dataclass
 from synthgen.types import Completion, JSONValue, Request, Usage
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
 ]
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class HttpReply:
     """Status, headers with lower-case names, and the whole body."""
@@ -90,7 +88,6 @@ class SeenLimit:
     window_s: float
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A paid and usable reply, possibly flagged by its finish reason. Journaled, final.

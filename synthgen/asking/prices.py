@@ -11,7 +11,6 @@ run time (a plan would depend on the day and on a third host).
 """
 
 import re
-from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import tomli
 from pydantic import Field
 
+from synthgen.dataclasses import dataclass
 from synthgen.recipe.model import Price, Strict, TeacherConfig
 from synthgen.types import Usage
 

@@ -12,7 +12,6 @@ Rejected: guessing the dialect from the URL.
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
@@ -22,8 +21,8 @@ from synthgen.asking.outcome import HttpReply, LaneStop, Outcome, Retry, Transpo
 from synthgen.asking.transport.endpoint import Dialect, Endpoint
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
+from synthgen.dataclasses import dataclass
 from synthgen.errors import MissingKeyError
-from synthgen.frozen import set_by_slot
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import TeacherConfig
 from synthgen.types import JSONValue, Request
@@ -255,7 +254,6 @@ def samples_at_once(setting: Literal["auto"] | int) -> int:
     return 16 if setting == "auto" else setting
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One attempt, as it came over the wire and as it was read; `reply` is None where no whole one came."""

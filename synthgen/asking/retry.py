@@ -5,7 +5,7 @@ wait and stop objects state the policy; the asking loop does the waiting, becaus
 place.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tenacity import (
     RetryCallState,
@@ -16,6 +16,8 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
+
+from synthgen.dataclasses import dataclass
 
 __all__ = ["MAX_WAIT_S", "RetryPolicy"]
 

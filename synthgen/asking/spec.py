@@ -3,10 +3,10 @@
 In: what the recipe and the price list say. Out: `TeacherSpec`, and from it the most that a request can cost.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from synthgen.asking.prices import cost_usd
+from synthgen.dataclasses import dataclass
 from synthgen.recipe.model import Price, TeacherConfig
 from synthgen.types import Request, TeacherIdentity, Usage
 

@@ -12,11 +12,11 @@ they do not know.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import orjson
 
+from synthgen.dataclasses import dataclass
 from synthgen.templates import Reply, Unusable
 from synthgen.types import Completion, Request
 

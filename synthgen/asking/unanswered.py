@@ -11,11 +11,12 @@ few minutes).
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from synthgen.asking.attempt import Attempt
 from synthgen.asking.outcome import Retry
 from synthgen.asking.retry import RetryPolicy
+from synthgen.dataclasses import dataclass
 
 __all__ = ["Unanswered"]
 

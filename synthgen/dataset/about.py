@@ -5,7 +5,8 @@ Croissant or an SPDX document says of a dataset, it says from here, so that they
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from synthgen.dataclasses import dataclass
 
 __all__ = [
     "CardFile",

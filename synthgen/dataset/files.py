@@ -8,12 +8,12 @@ import glob
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset.formats import Row
 from synthgen.errors import SourceError
 

@@ -9,7 +9,6 @@ Rejected: reading through `datasets` (a heavy dependency, and it fails a whole f
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import get_args
 import orjson
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset.files import BadRow, find_inputs, parquet_schema, read_rows
 from synthgen.dataset.formats import (
     ACCEPTED,

@@ -13,13 +13,13 @@ fields that a struct lacks in one line are null there.
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import orjson
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset.files import BadRow, parquet_schema
 from synthgen.errors import SourceError
 

@@ -14,12 +14,12 @@ takes the two for independent, which makes it wider than it is. `after_neutral`:
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tomli
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.insight.words import Texts, Words, count_words
 from synthgen.refine.shingles import Bools, tokenise

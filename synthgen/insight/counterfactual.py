@@ -15,11 +15,11 @@ Axes: N answers, the female ones first; S sides, the female one of each pair fir
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from synthgen.dataclasses import dataclass
 from synthgen.insight.bias import WordLists
 from synthgen.insight.swaps import gendered
 from synthgen.insight.words import count_words

@@ -10,11 +10,11 @@ A request is covered by the share of its word pairs and words that our prompts h
 
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.insight.diversity import lengths
 from synthgen.insight.languages import languages, spoken
 from synthgen.insight.topics import OUTSIDE, fit_topics

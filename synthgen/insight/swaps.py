@@ -19,13 +19,13 @@ neural natural language processing" (counterfactual data augmentation, and names
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import tomli
 
+from synthgen.dataclasses import dataclass
 from synthgen.insight.bias import WINDOW, WordLists
 
 __all__ = ["Gender", "Swap", "gendered", "swap"]

@@ -9,12 +9,11 @@ Axes: N texts, E entries (a text and a term), V terms, K topics.
 """
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
-from dataclasses import dataclass
-
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from synthgen.dataclasses import dataclass
 from synthgen.insight.words import Words
 from synthgen.refine.shingles import F64, I64, U64
 

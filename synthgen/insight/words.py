@@ -10,12 +10,12 @@ Axes: T words, N texts, G n-grams.
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.shingles import I64, U64, Bools, Tokens, ngrams, tokenise, words_of
 
 __all__ = ["Texts", "Words", "count_words", "ngram_hashes", "pick", "wilson"]

@@ -9,9 +9,10 @@ Rejected: an `I` entry a request (twice the bytes, and a killed run would count 
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypedDict, cast
 
+from synthgen.dataclasses import dataclass
 from synthgen.journal.lines import Entry
 from synthgen.types import JSONValue
 

@@ -5,9 +5,10 @@ needs arrays: a run that has no sealed segment does without numpy, a tenth of a 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from synthgen.dataclasses import dataclass
 from synthgen.journal.ledger import Account
 from synthgen.journal.lines import Entry, scan
 from synthgen.keymap import KeyMap

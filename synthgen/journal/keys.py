@@ -11,13 +11,13 @@ and what is touched counts as memory), the table in memory (20 bytes a key, and 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from synthgen.dataclasses import dataclass
 from synthgen.keymap import KeyMap
 from synthgen.spool import Spool
 

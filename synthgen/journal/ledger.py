@@ -6,9 +6,10 @@ sends, as JSON and back. Guarantee: an account stored after one segment and cont
 Rejected: a sum per segment, added up when opening; floating-point sums would then depend on where segments end.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Self, cast
 
+from synthgen.dataclasses import dataclass
 from synthgen.journal.batches import OpenBatch, read_batch
 from synthgen.journal.lines import Entry
 from synthgen.types import JSONValue

@@ -5,10 +5,10 @@ reply as it was stored, `without_logprobs`, is what `read_reply` gives: whoever 
 purchase: later prices never change the past.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
-from synthgen.frozen import set_by_slot
+from synthgen.dataclasses import dataclass
 from synthgen.journal.lines import Entry
 from synthgen.types import Completion, FinishReason, JSONValue, Logprobs, ToolCall, Usage
 
@@ -27,7 +27,6 @@ __all__ = [
 _DECIMALS = 6
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """How a reply came about. `sent_at`: Unix seconds of the last attempt, to the millisecond; `latency_s`: of that one, to
@@ -41,7 +40,6 @@ class Circumstances:
     latency_s: float
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What the journal holds for a request: a completion, or the reason it failed for good."""

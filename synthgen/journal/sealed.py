@@ -18,7 +18,6 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from zlib import crc32
@@ -26,6 +25,7 @@ from zlib import crc32
 import numpy as np
 import orjson
 
+from synthgen.dataclasses import dataclass
 from synthgen.journal.contents import Contents, sealed_path
 from synthgen.journal.keys import U64, SortedKeys
 from synthgen.journal.ledger import Account

@@ -6,12 +6,13 @@ may have been paid without an answer, and the money of each. Writes nothing. Mem
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import StorageError
 from synthgen.journal.contents import Contents, damage_at, index_path, raw_path, sealed_path
 from synthgen.journal.index import segment_numbers

@@ -13,9 +13,9 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import RunLocked, StorageError
 from synthgen.journal.ballast import Ballast, is_full
 from synthgen.journal.contents import raw_path

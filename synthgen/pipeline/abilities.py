@@ -7,7 +7,6 @@ Rejected: probing from `generate` (it would spend unasked, and delay every resum
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
@@ -15,6 +14,7 @@ import orjson
 
 from synthgen.asking import TeacherSpec
 from synthgen.asking.doctor import Diagnosis, Finding
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import write_bytes
 from synthgen.errors import RecipeError, StorageError
 from synthgen.pipeline.resolve import Resolved

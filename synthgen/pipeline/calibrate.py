@@ -9,7 +9,7 @@ numbers; what the data cannot show is a warning in words, with the count that wo
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import pstdev
 from typing import cast
@@ -17,6 +17,7 @@ from typing import cast
 import numpy as np
 import orjson
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import write_bytes
 from synthgen.errors import UsageError
 from synthgen.journal import JournalIndex

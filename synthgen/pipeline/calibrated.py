@@ -6,12 +6,12 @@ alias, price or endpoint inside a named pool does not.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import orjson
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.pipeline.judging import OVERALL, Panel, Rule
 from synthgen.types import JSONValue

@@ -4,10 +4,10 @@ In: numbers that `calibrate` found. Out: `calibration.json`. None stands where a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.agreement import RESAMPLES, Cut
 from synthgen.refine.pairwise import PositionBias
 from synthgen.refine.shares import Estimate

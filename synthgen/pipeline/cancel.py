@@ -5,13 +5,14 @@ batches belong to them. The recipe is the one the run was last generated with, f
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 from synthgen.asking import Asker, Budget, NotAsked
 from synthgen.asking.batch import Batches, Harvest, Pace, Stopped, connect_batches
 from synthgen.asking.connect import connect
+from synthgen.dataclasses import dataclass
 from synthgen.errors import StoppedShort, SynthgenError
 from synthgen.journal import Journal, lock_run
 from synthgen.pipeline.resolve import resolve

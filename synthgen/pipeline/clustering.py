@@ -11,13 +11,13 @@ decide.
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import Staging, TextFile
 from synthgen.dataset.whole import storage_errors
 from synthgen.errors import StoppedShort, UsageError

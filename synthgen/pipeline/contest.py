@@ -9,10 +9,11 @@ score to those who left early.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 
 from synthgen.asking import TeacherSpec
+from synthgen.dataclasses import dataclass
 from synthgen.journal import Reply
 from synthgen.pipeline.judgement import BEST_OF_STEP, JudgeAsk, Judgement, unread
 from synthgen.pipeline.judging import identity_of, shown

@@ -10,12 +10,12 @@ Rejected: one planted item for a whole run (a search that stops working on the w
 import random
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import find_inputs, read_tables, tables_schema
 from synthgen.errors import RecipeError, SourceError, SynthgenError, UsageError
 from synthgen.pipeline.resolve import Resolved

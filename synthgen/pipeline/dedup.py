@@ -13,7 +13,7 @@ a set that looks like a template is not cut down without being told to.
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import orjson
 import polars as pl
 
 from synthgen.assets import package_version, suggest
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import BadRow, Scratch, find_inputs, read_tables, tables_schema
 from synthgen.dataset.files import read_rows
 from synthgen.dataset.whole import write_bytes
@@ -55,7 +56,7 @@ class DedupOptions:
     """
 
     fields: tuple[str, ...] = ()
-    rule: MinHashRule = MinHashRule()  # noqa: RUF009  # frozen
+    rule: MinHashRule = MinHashRule()  # frozen
     keep: str = "first"
     against: tuple[Path, ...] = ()
     id: str = "id"

@@ -7,7 +7,6 @@ of files and lines, and that number says nothing about who survives.
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from io import BytesIO
 from itertools import count
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import Scratch, Table, TextFile, read_tables
 from synthgen.refine.minhash import MinHasher
 from synthgen.refine.shingles import I64, U64

@@ -14,7 +14,6 @@ In: an index and its duplicates. Out: a published folder. Guarantees: every row 
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ import polars as pl
 import yaml
 
 from synthgen.assets import package_version
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import BadRow, Table, TableStaging, read_tables
 from synthgen.dataset.publish import publish
 from synthgen.errors import SynthgenError

@@ -6,13 +6,13 @@ input gives the same bytes, dates come from the decision and never from the cloc
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import orjson
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import (
     CardFile,
     CardFilters,

@@ -13,7 +13,7 @@ Rejected: the run's journal for the answers (they are no part of any dataset), a
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from synthgen.asking.doctor.questions import Bound, bound
 from synthgen.asking.providers import RemoteTeacher, RemoteTeacherConfig, endpoint_of
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.assets import package_version
+from synthgen.dataclasses import dataclass
 from synthgen.errors import BudgetReached, RecipeError, StoppedShort, SynthgenError, UsageError
 from synthgen.journal import JournalIndex, lock_run
 from synthgen.pipeline.abilities import Record, read_record, require_abilities, teacher_digest

@@ -8,10 +8,10 @@ words of a rubric, most of what a judge reads.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from synthgen.asking import cost_usd
+from synthgen.dataclasses import dataclass
 from synthgen.pipeline.judgement import BEST_OF_STEP, JUDGE_STEP
 from synthgen.pipeline.judging import shown
 from synthgen.pipeline.resolve import Resolved

@@ -1,12 +1,13 @@
 """How `filter` refines: what the command line says, as plain values."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.pipeline.clustering import ClusterRule
 from synthgen.pipeline.gates import OnDeny

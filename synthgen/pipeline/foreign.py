@@ -7,7 +7,7 @@ row that names another one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from pathlib import Path
 from typing import get_args
@@ -15,6 +15,7 @@ from typing import get_args
 import polars as pl
 
 from synthgen.assets import package_version
+from synthgen.dataclasses import dataclass
 from synthgen.errors import PolicyError, UsageError
 from synthgen.pipeline.checked import checked
 from synthgen.pipeline.describe import Decided, Rows, about, dataset_texts, lock_text

@@ -5,11 +5,11 @@ row of the batch is in exactly one frame, or counted as belonging to another con
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import orjson
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import BadRow, Batch
 from synthgen.pipeline.decontamination import Decontamination
 from synthgen.pipeline.foreign import ForeignPolicy

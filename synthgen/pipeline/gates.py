@@ -7,12 +7,13 @@ of a candidate is the gate's own decision on its parts, remembered per combinati
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import date
 from typing import Literal, TypeAlias
 
 from synthgen.asking import TeacherSpec, maker_model
 from synthgen.assets import suggest
+from synthgen.dataclasses import dataclass
 from synthgen.errors import PolicyError, RecipeError, UsageError
 from synthgen.pipeline.judgement import Judgement
 from synthgen.pipeline.resolve import Resolved

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +24,7 @@ from synthgen.asking.connect import connect_all
 from synthgen.asking.outcome import Teacher
 from synthgen.asking.server_queue import follow_queues
 from synthgen.asking.structured import Ignored
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import TEXTS, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, JournalIndex, lock_run, network_file_system

@@ -7,7 +7,7 @@ for the very schema, and for a week; a pool is refused once all its hosts are pr
 Rejected: `doctor.json` (its content is what the doctor found), and asking the journal (it would be read whole).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from typing import Self, cast
 
@@ -15,6 +15,7 @@ import orjson
 
 from synthgen.asking import TeacherSpec
 from synthgen.asking.structured import Ignored
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import sync_folder, write_bytes
 from synthgen.errors import RecipeError, StorageError
 from synthgen.pipeline.abilities import BELIEVED_DAYS, teacher_digest

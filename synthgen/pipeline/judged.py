@@ -7,10 +7,11 @@ the two halves cannot disagree. Guarantee: nothing is asked about a candidate th
 
 import asyncio
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from synthgen.asking import Asker, NotAsked
+from synthgen.dataclasses import dataclass
 from synthgen.journal import JournalIndex, read_logprobs, read_reply
 from synthgen.pipeline.contest import Contest
 from synthgen.pipeline.judgement import JUDGE_STEP, Answered, JudgeAsk, Judgement

@@ -1,9 +1,10 @@
 """What is asked of a judge, and what it said: plain values that the verdicts carry and the sidecar stores."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from synthgen.dataclasses import dataclass
 from synthgen.journal import Reply
 from synthgen.templates import Prompt
 from synthgen.types import Completion, JSONValue, Logprobs, Request

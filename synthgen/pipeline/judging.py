@@ -9,11 +9,12 @@ nothing else.
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean, median
 from typing import Literal
 
 from synthgen.asking import TeacherSpec
+from synthgen.dataclasses import dataclass
 from synthgen.journal import Reply
 from synthgen.pipeline.judgement import JUDGE_STEP, JudgeAsk, Judgement, unread
 from synthgen.pipeline.privacy import ALLOW, Privacy

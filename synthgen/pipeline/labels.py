@@ -5,10 +5,10 @@ that are all yes or no, or all numbers on the judges' scale. Guarantee: a file t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset.files import BadRow, read_rows
 from synthgen.errors import UsageError
 from synthgen.types import JSONValue, digest

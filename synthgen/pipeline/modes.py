@@ -6,11 +6,12 @@ decides otherwise next time buys nothing again.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from synthgen.asking import TeacherSpec, batch_price
 from synthgen.asking.providers import BatchTeacherConfig
+from synthgen.dataclasses import dataclass
 from synthgen.pipeline.resolve import Resolved
 
 __all__ = ["AUTO_FROM", "Mode", "choose_modes", "with_modes"]

@@ -5,11 +5,12 @@ source once (to count it and to refuse an empty one); renders prompts of the fir
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import SourceError
 from synthgen.pipeline.estimate import BYTES_PER_TOKEN, PILOT_ROWS, Line, estimate
 from synthgen.pipeline.fields import require_fields

@@ -4,9 +4,9 @@ In: a resolved recipe. Out: its first questions with row, teacher and messages, 
 Reads as many rows as it shows; renders with the code that asks.
 """
 
-from dataclasses import dataclass
 from itertools import islice
 
+from synthgen.dataclasses import dataclass
 from synthgen.pipeline.plan import source_rows
 from synthgen.pipeline.resolve import Resolved
 from synthgen.pipeline.rows import Counter

@@ -14,9 +14,10 @@ run's keys. So that nobody sends unawares, `plan` counts what the first prompts 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from synthgen.asking import TeacherSpec
+from synthgen.dataclasses import dataclass
 from synthgen.recipe.model import PrivacyMode
 from synthgen.types import JSONValue, Message
 

@@ -5,13 +5,14 @@ In: updates from the pipeline. Out: counters for the live view, lines in `events
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import orjson
 
 from synthgen.asking import Budget, Lane
 from synthgen.asking.batch import UnderWay
+from synthgen.dataclasses import dataclass
 from synthgen.pipeline.verdicts import Counts
 from synthgen.types import JSONValue
 

@@ -6,7 +6,7 @@ Writes nothing, asks no teacher, opens no socket. Rejected: reading the decision
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import cast
@@ -14,6 +14,7 @@ from typing import cast
 import orjson
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import is_published
 from synthgen.errors import UsageError
 from synthgen.pipeline.gates import OnDeny, Sorter, open_gates

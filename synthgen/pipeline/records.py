@@ -5,12 +5,13 @@ reject frames depends on timing, attempts or cost; those are lineage.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import orjson
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.journal import Reply
 from synthgen.pipeline.tree import Asked, Leaf
 from synthgen.pipeline.verdicts import Origin, Verdict

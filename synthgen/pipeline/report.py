@@ -1,10 +1,11 @@
 """How a run ended: the exit code, why, and the numbers people and programs ask for."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from synthgen.asking import Asker
+from synthgen.dataclasses import dataclass
 from synthgen.errors import BudgetReached, Interrupted, StoppedShort, StorageError, SynthgenError
 from synthgen.journal import Ledger
 from synthgen.pipeline.checked import checked, unchecked

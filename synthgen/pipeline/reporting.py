@@ -9,7 +9,6 @@ that is published).
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import orjson
 import polars as pl
 
 from synthgen.assets import package_version
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import find_inputs, is_published, read_manifest, read_tables, tables_schema, write_bytes
 from synthgen.errors import SourceError, UsageError
 from synthgen.insight import (

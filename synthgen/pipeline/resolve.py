@@ -5,7 +5,7 @@ the record shape, the parts policy decides on. Errors name file and line of the 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from synthgen.asking import TeacherSpec, cloud_route, find_price, maker_model
 from synthgen.assets import Kind, find_asset
+from synthgen.dataclasses import dataclass
 from synthgen.errors import RecipeError, UsageError
 from synthgen.pipeline.contest import Contest
 from synthgen.pipeline.judged import Judging

@@ -5,10 +5,9 @@ has one, else its content; the n-th row of equal identity gets n as well. Memory
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from synthgen.frozen import set_by_slot
+from synthgen.dataclasses import dataclass
 from synthgen.journal import Entry
 from synthgen.keymap import KeyMap
 from synthgen.sources import BadRow, SourceRow
@@ -18,7 +17,6 @@ from synthgen.types import JSONValue, digest
 __all__ = ["Counter", "Row", "identify", "row_entry", "row_from_entry"]
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Row:
     """A source row. `problem` is set where its line could not be read; then it has no fields.

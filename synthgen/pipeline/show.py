@@ -5,7 +5,6 @@ surplus candidates from the journal. Calls no teacher and writes nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import cast
@@ -13,6 +12,7 @@ from typing import cast
 import orjson
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import is_published, read_manifest
 from synthgen.errors import UsageError
 from synthgen.journal import JournalIndex, is_locked

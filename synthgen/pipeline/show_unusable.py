@@ -4,10 +4,11 @@ In: a run folder. Out: `UnusableReplies`, in the order they came, each with the 
 (1 MiB at most), from sealed segments too. Calls no teacher and writes nothing.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
+from synthgen.dataclasses import dataclass
 from synthgen.journal import JournalIndex
 from synthgen.pipeline.runfolder import RunFolder
 from synthgen.types import JSONValue

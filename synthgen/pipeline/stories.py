@@ -1,9 +1,9 @@
 """What can be told of one candidate: plain values for faces to print."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
 
+from synthgen.dataclasses import dataclass
 from synthgen.journal import Reply
 from synthgen.types import JSONValue, Message
 

@@ -9,12 +9,12 @@ report (asking has one door, with plan, policy and budget).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import detect_shape, open_inputs
 from synthgen.errors import SourceError, UsageError
 from synthgen.insight import Answers, Pair, Swap, WordLists, compare_pairs, spoken, swap

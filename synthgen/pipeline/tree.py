@@ -7,11 +7,11 @@ items in list order, depth first. `Leaf.id` = blake2b-128(root row, path) and do
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from synthgen.asking import TeacherSpec
-from synthgen.frozen import set_by_slot
+from synthgen.dataclasses import dataclass
 from synthgen.journal import Reply
 from synthgen.pipeline.privacy import ALLOW, REDACTED, Privacy
 from synthgen.pipeline.rows import Counter, Row
@@ -55,7 +55,6 @@ class Step:
     on_unreadable: Literal["stop", "warn"] = "stop"
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Node:
     """A row on its way: it is about to enter step `depth`."""
@@ -69,7 +68,6 @@ class Node:
     redacted: frozenset[str] = frozenset()  # codes of what was replaced on the way
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One question a node wants answered."""
@@ -86,7 +84,6 @@ class Ask:
         return (*self.node.path, f"{self.step.name}#{self.sample}")
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A question with its reply."""
@@ -95,7 +92,6 @@ class Asked:
     reply: Reply
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """Where a branch ends. `messages` is set for candidates; rejects that never became one have none."""

@@ -9,10 +9,11 @@ Rejected: the same for judges (their records are lost for the judge's sake, whic
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from synthgen.asking import Asker
+from synthgen.dataclasses import dataclass
 from synthgen.pipeline.tree import Ask, Leaf, Node
 
 __all__ = ["Unreadable"]

@@ -1,10 +1,10 @@
 """Verdicts and their accounting: planned = accepted + rejected + failed + quarantined + surplus + pending, always."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
-from synthgen.frozen import set_by_slot
+from synthgen.dataclasses import dataclass
 from synthgen.pipeline.judgement import Judgement
 from synthgen.pipeline.tree import Leaf
 from synthgen.types import Message
@@ -49,7 +49,6 @@ class Origin:
     generation: int | None
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What became of a leaf, and why. `outcome` None: it passed everything so far."""

@@ -10,11 +10,12 @@ asked now is simply left pending.
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 
 from synthgen.asking import Asker, NotAsked
 from synthgen.asking.batch import Batches
+from synthgen.dataclasses import dataclass
 from synthgen.errors import StorageError
 from synthgen.journal import Journal, Reply
 from synthgen.pipeline.progress import Progress

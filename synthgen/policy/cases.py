@@ -17,12 +17,13 @@ A case is met if the decision is the expected one and every expected obligation 
 import csv
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.policy.gate import GateResult, gate
 from synthgen.policy.model import Ask, Citation, Outcome, Override, Overrides, Part, PartRole, rank

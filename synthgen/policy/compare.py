@@ -6,10 +6,11 @@ recorded overrides are not applied anew, because the lock file beside the recipe
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import date
 from typing import cast
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.policy.gate import GateResult, gate
 from synthgen.policy.model import Ask, Outcome, Part, rank

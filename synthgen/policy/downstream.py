@@ -5,8 +5,9 @@ and the same facts about the asker as for the rows; nothing is concluded from on
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from synthgen.dataclasses import dataclass
 from synthgen.policy.gate import GateResult, gate
 from synthgen.policy.model import Ask, Outcome, Part
 from synthgen.policy.registry import Registry

@@ -7,11 +7,12 @@ does not age; adding a rule or a use never lowers the outcome. What lowers it ha
 judge that only filters, an attestation, a waiver.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 
+from synthgen.dataclasses import dataclass
 from synthgen.policy.facts import Facts, declared_as, holds, look_up, narrowed, seed_ids
 from synthgen.policy.model import (
     Ask,
@@ -120,7 +121,7 @@ class _About:
 
     rule: Rule
     subject: str
-    by_use: dict[str, Outcome]
+    by_use: Mapping[str, Outcome]
 
 
 def _about(registry: Registry, part: Part, facts: Facts) -> list[_About]:
@@ -133,10 +134,10 @@ def _about(registry: Registry, part: Part, facts: Facts) -> list[_About]:
     places += [("seed", seed, seed) for seed in facts.seeds]
     places += [("student", licence, licence) for licence in facts.student_licences]
     return [
-        _About(item.rule, subject, dict(item.by_use))
+        _About(rule, subject, rule.by_use)
         for layer, key, subject in places
-        for item in registry.speaking(layer, key)
-        if narrowed(item.rule.match, part, facts)
+        for rule in registry.speaking(layer, key)
+        if narrowed(rule.match, part, facts)
     ]
 
 
@@ -222,7 +223,7 @@ def _silences(registry: Registry, ask: Ask, facts: Facts, use: str, hits: list[H
 
 def _seed_known(registry: Registry, part: Part, seed: str) -> bool:
     """Whether a rule is about that licence in that relation, for whatever use."""
-    about = (item.rule.match for item in registry.speaking("seed", seed))
+    about = (rule.match for rule in registry.speaking("seed", seed))
     return any(not match.relation or part.seed_relation in match.relation for match in about)
 
 

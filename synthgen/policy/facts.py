@@ -6,9 +6,9 @@ is not declared, or not in a form we know, is undeclared; it is never taken for 
 
 import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from synthgen.dataclasses import dataclass
 from synthgen.policy.model import Ask, Part
 from synthgen.policy.registry import ModelFamily, Registry
 from synthgen.policy.resolve import candidates, resolve, same_identity

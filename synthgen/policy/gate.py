@@ -6,9 +6,10 @@ same function serves before anything is sent (declared names) and before anythin
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urlsplit
 
+from synthgen.dataclasses import dataclass
 from synthgen.policy.evaluate import FILTER_ONLY_ROLES, WARN_AFTER, Hit, cite, evaluate, lift
 from synthgen.policy.model import (
     Ask,

@@ -171,7 +171,7 @@ def _replaceable(shipped: Registry, folder: Path, rule: Rule, name: str) -> str:
 
 def _parse(model: type[M], path: Path) -> M:
     try:
-        return model.model_validate(tomli.loads(path.read_text(encoding="utf-8")))
+        return model.model_validate(tomli.loads(path.read_bytes().decode()))
     except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from error
     except ValidationError as error:
@@ -211,9 +211,7 @@ def _problems(registry: Registry) -> Iterable[str]:
     layers: list[tuple[Layer, Iterable[str]]] = [("route", registry.routes), ("licence", registry.licences)]
     for layer, defined in layers:
         for name in defined:
-            spoken = {
-                use for item in registry.speaking(layer, name) if _plain(item.rule) for use in item.by_use
-            }
+            spoken = {use for rule in registry.speaking(layer, name) if _plain(rule) for use in rule.by_use}
             for use in sorted(set(USES) - set(MANNERS) - spoken):
                 yield f"{layer} {name}: no rule speaks on {use}"
 

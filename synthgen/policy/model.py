@@ -5,10 +5,11 @@ the strictest of any collection is their join (associative, commutative, idempot
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from typing import Literal, TypeAlias
 
+from synthgen.dataclasses import dataclass
 from synthgen.policy.uses import parse_uses
 from synthgen.recipe.model import SEED_RELATIONS, Actor
 from synthgen.types import JSONValue

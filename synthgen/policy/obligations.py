@@ -5,9 +5,9 @@ here; what a tool can do is done or checked (`by synthgen`, `checked`), the rest
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import PolicyError
 from synthgen.policy.model import Obligation
 

@@ -6,18 +6,18 @@ names are matched in any case, shipped ones before a user's own.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from synthgen.policy.model import Evidence, Layer, Outcome
+from synthgen.dataclasses import dataclass
+from synthgen.policy.model import Evidence, Layer
 from synthgen.policy.rules import Match, Rule, Source
-from synthgen.policy.uses import USES
 from synthgen.recipe.model import Strict
 
-__all__ = ["Licence", "ModelFamily", "Registry", "Route", "SpokenRule"]
+__all__ = ["Licence", "ModelFamily", "Registry", "Route"]
 
 SCHEMA_VERSION = 1
 
@@ -99,14 +99,6 @@ class ModelFamily(Strict):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SpokenRule:
-    """A rule with its decision for each use it speaks on."""
-
-    rule: Rule
-    by_use: Mapping[str, Outcome]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Registry:
     """Everything the gate knows.
 
@@ -124,15 +116,13 @@ class Registry:
     seed_aliases: Mapping[str, str] = field(default_factory=dict)
     theirs: frozenset[str] = frozenset()
     own_rules: str = ""
-    _by_layer: Mapping[Layer, Mapping[str, tuple[SpokenRule, ...]]] = field(init=False, repr=False)
+    _by_layer: Mapping[Layer, Mapping[str, tuple[Rule, ...]]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        index: dict[Layer, dict[str, list[SpokenRule]]] = {}
+        index: dict[Layer, dict[str, list[Rule]]] = {}
         for rule in self.rules.values():
-            by_use = {use: outcome for use in USES if (outcome := rule.at(use)) is not None}
-            spoken = SpokenRule(rule, by_use)
             for key in _index_keys(rule):
-                index.setdefault(rule.layer, {}).setdefault(key, []).append(spoken)
+                index.setdefault(rule.layer, {}).setdefault(key, []).append(rule)
         frozen = {layer: {key: tuple(rules) for key, rules in keys.items()} for layer, keys in index.items()}
         object.__setattr__(self, "_by_layer", frozen)
 
@@ -165,7 +155,7 @@ class Registry:
             line += [parent for name in member.lineage if (parent := self.families[name]) not in line]
         return tuple(dict.fromkeys(licence for member in line for licence in member.licences))
 
-    def speaking(self, layer: Layer, key: str) -> Sequence[SpokenRule]:
+    def speaking(self, layer: Layer, key: str) -> Sequence[Rule]:
         """Rules of a layer about a route, licence, family, seed licence or role (`*`: about any)."""
         return self._by_layer.get(layer, {}).get(key, ())
 

@@ -4,13 +4,16 @@ In: tables of the registry's TOML files. Out: frozen models. Guarantees: unknown
 (`when` is a closed set of comparisons), its clause has at most 40 words.
 """
 
+from collections.abc import Mapping
 from datetime import date
+from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from synthgen.policy.model import Evidence, Layer, Outcome
-from synthgen.policy.uses import covers, matching_uses
+from synthgen.policy.uses import USES, covers, matching_uses
 from synthgen.recipe.model import Strict
 
 __all__ = ["OWN_RULES", "Comparison", "Condition", "Match", "Owed", "Rule", "Source"]
@@ -156,11 +159,21 @@ class Rule(Strict):
         """Whether synthgen itself decided so, and no document of anybody else's."""
         return self.source.doc == OWN_RULES
 
-    def at(self, use: str) -> Outcome | None:
-        """The decision for `use` before conditions; None where the rule is silent. Longer patterns win."""
-        if not covers(self.applies, use):
-            return None
+    @property
+    def by_use(self) -> Mapping[str, Outcome]:
+        """The decision for each use before conditions; none where the rule is silent. Longer patterns win."""
+        return _decided(self.applies, tuple(self.decision.items()))
+
+
+@cache
+def _decided(applies: tuple[str, ...], decision: tuple[tuple[str, Outcome], ...]) -> Mapping[str, Outcome]:
+    """Remembered, for most rules decide as another does."""
+    decided: dict[str, Outcome] = {}
+    for use in USES:
         fitting = [
-            pattern for pattern in self.decision if pattern != "default" and use in matching_uses(pattern)
+            pattern for pattern, _ in decision if pattern != "default" and use in matching_uses(pattern)
         ]
-        return self.decision.get(max(fitting, key=len) if fitting else "default")
+        outcome = dict(decision).get(max(fitting, key=len) if fitting else "default")
+        if outcome is not None and covers(applies, use):
+            decided[use] = outcome
+    return MappingProxyType(decided)

@@ -7,7 +7,7 @@ applied, `${ENV}` still unexpanded, so that no credential reaches disk) and its 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from synthgen.assets import suggest
+from synthgen.dataclasses import dataclass
 from synthgen.errors import RecipeError, UsageError
 from synthgen.plugins import load_plugin, plugin_names
 from synthgen.recipe.model import Recipe, SourceConfig, TeacherConfig

@@ -8,7 +8,6 @@ Rejected: ruamel.yaml (keeps lines too, but a second YAML dialect beside the one
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from synthgen.assets import suggest
+from synthgen.dataclasses import dataclass
 from synthgen.errors import RecipeError
 from synthgen.types import JSONValue
 

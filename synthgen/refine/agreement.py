@@ -9,12 +9,13 @@ Rejected: scipy and scikit-learn as dependencies (the tests compare with hand-co
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.shares import Estimate, Z, wilson
 from synthgen.types import JSONValue
 

@@ -12,13 +12,13 @@ In: the name or path of a chain file. Out: a `Chain`. Guarantee: a mistake in th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import BaseModel, Field
 
 from synthgen.assets import find_asset, suggest
+from synthgen.dataclasses import dataclass
 from synthgen.errors import RecipeError, UsageError
 from synthgen.plugins import Plugin, load_plugin
 from synthgen.recipe.model import NAME, Strict

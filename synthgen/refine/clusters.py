@@ -17,10 +17,10 @@ Axes: N rows by place in the order, E pairs, J possible joins, M members.
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.shingles import F64, I64, U64
 
 __all__ = ["SLACK", "Duplicates", "Edges", "join_pair", "settle", "split_pair"]

@@ -11,11 +11,11 @@ Axes: C bytes of the batch, W characters above ASCII, T tokens, N texts.
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.alphabet import DIGIT, EXPANDS, KIND_SHIFT, MARK, POINT, SOLO, SPACE, WORD, Alphabet
 
 __all__ = ["Cut", "cut_texts", "flag_characters", "numeric_tokens"]

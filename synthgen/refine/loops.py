@@ -13,12 +13,12 @@ Axes: C folded bytes of the batch, W stretches or characters above ASCII, T toke
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 import importlib.util
 import sys
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.alphabet import KIND_SHIFT, POINT, SPACE
 from synthgen.refine.cut import Cut, cut_texts, flag_characters
 from synthgen.refine.loops_rule import ENDS, KEY_SHIFT, LINE_BYTES, LONG, SHORT

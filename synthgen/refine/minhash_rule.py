@@ -5,9 +5,9 @@ In: parameters. Out: checked rules. Guarantee: permutations and defaults are dat
 
 # ruff: noqa: N806, N815  # arrays carry their axes in their names
 import re
-from dataclasses import dataclass
 from typing import Literal
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.refine.shingles import U32, U64
 

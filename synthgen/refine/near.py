@@ -18,13 +18,13 @@ Axes: N rows, E pairs, M members of a run or a block.
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.clusters import Duplicates, Edges, join_pair, settle, split_pair
 from synthgen.refine.minhash import MinHasher
 from synthgen.refine.minhash_rule import BandKeys, MinHashRule

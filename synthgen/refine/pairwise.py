@@ -6,9 +6,9 @@ order is undecided, which is nobody's point.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.shares import Estimate, binomial_p, wilson
 from synthgen.types import JSONValue
 

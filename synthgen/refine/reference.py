@@ -10,11 +10,11 @@ Axes: G n-grams of the batch, R different n-grams of the reference, P pairs of a
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.loops import worth_compiling
 from synthgen.refine.shingles import I64, U64, Bools, Ngrams, Tokens, TokenSums, ngrams, tokenise
 

@@ -10,11 +10,10 @@ Axes: N rows (of the frame, or those a step saw), K steps that gave a score, F s
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 
-from dataclasses import dataclass
-
 import numpy as np
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.chain import Chain, ChainStep
 from synthgen.refine.filters.text import SHARED
 from synthgen.refine.shingles import I64

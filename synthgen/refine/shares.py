@@ -5,9 +5,10 @@ which of two answers won, loads no numpy.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import cast
 
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue
 
 __all__ = ["Estimate", "Z", "binomial_p", "wilson"]

@@ -14,12 +14,12 @@ Axes: C characters of the batch, T tokens, G n-grams, S shingles, N texts, P per
 
 # ruff: noqa: N803, N806, N815  # arrays carry their axes in their names
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.dataclasses import dataclass
 from synthgen.refine.cut import Cut, cut_texts, numeric_tokens
 
 __all__ = [

@@ -7,12 +7,12 @@ of files; rows that are equal in all that counts are interchangeable.
 
 # ruff: noqa: N803, N806  # arrays carry their axes in their names
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.refine.shingles import I64, mix
 

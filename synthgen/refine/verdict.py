@@ -6,9 +6,9 @@ Rejected: one frame a filter family with only the columns it reads (a chain woul
 user's could not look at what nobody thought of).
 """
 
-from dataclasses import dataclass
-
 import polars as pl
+
+from synthgen.dataclasses import dataclass
 
 __all__ = ["VIEW", "Verdicts", "above", "below", "nulls", "view_of"]
 

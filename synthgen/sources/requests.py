@@ -11,11 +11,11 @@ same inside `request`, `body`, `kwargs` or `params`, also as JSON text; and plai
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import SourceError
 from synthgen.plugins import Plugin
 from synthgen.sources.files import (

@@ -5,13 +5,12 @@ million would stop a run) and dropping it (nothing disappears without a word).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from synthgen.frozen import set_by_slot
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue
 
 __all__ = ["BadRow", "ReadRows", "SourceRow"]
@@ -19,7 +18,6 @@ __all__ = ["BadRow", "ReadRows", "SourceRow"]
 P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class SourceRow:
     """One row: its fields, and where it stands, for people (`tickets.jsonl:17`)."""

@@ -10,7 +10,6 @@ Rejected: `random.Random(seed)` (one stream for all: any change to one attribute
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate, product
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import SourceError
 from synthgen.plugins import Plugin
 from synthgen.recipe.model import Strict

@@ -7,13 +7,13 @@ not be versioned, licensed, diffed and passed on as data).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import orjson
 from pydantic import Field, field_validator, model_validator
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import RecipeError
 from synthgen.recipe.model import Strict
 from synthgen.recipe.yaml_file import Document, read_yaml, validate

@@ -5,8 +5,8 @@ here: the only texts are the recipe's and the row's.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from synthgen.dataclasses import dataclass
 from synthgen.recipe.model import RecordConfig
 from synthgen.templates.template import Template, compile_template
 from synthgen.types import JSONValue, Message, ToolCall

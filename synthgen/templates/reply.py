@@ -10,12 +10,12 @@ Rejected: repairing broken JSON (a guess at what the teacher meant would enter t
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
 import orjson
 
-from synthgen.frozen import set_by_slot
+from synthgen.dataclasses import dataclass
 from synthgen.templates.lists import split_list
 from synthgen.types import JSONValue, canonical_json
 
@@ -32,7 +32,6 @@ _BROKEN_OBJECTS = 200
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{1,9})?")
 
 
-@set_by_slot
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """Field mappings found in a reply, at least one; `thinking` is what stood in its thinking block."""

@@ -10,13 +10,13 @@ it likes; recipes and prompts are passed around).
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import jinja2
 import orjson
 from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import RecipeError, SynthgenError
 from synthgen.types import JSONValue
 

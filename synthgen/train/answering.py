@@ -8,11 +8,11 @@ Axes: B prompts of a batch, T tokens.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
+from synthgen.dataclasses import dataclass
 from synthgen.train.batch import collate
 from synthgen.train.examples import IGNORED, Example
 from synthgen.train.losses import cross_entropy

@@ -7,9 +7,9 @@ same token.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.train.config import DataConfig
 from synthgen.train.conversation import Conversation

@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from transformers import (
 )
 
 from synthgen.asking.local_model import PACKAGED, model_path
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import write_bytes
 from synthgen.errors import SourceError, UsageError
 from synthgen.train.arguments import precision_of

@@ -5,9 +5,10 @@ descends from, and passes on every duty the policy found.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import yaml
+
+from synthgen.dataclasses import dataclass
 
 __all__ = ["Lineage", "student_card"]
 

@@ -12,10 +12,11 @@ share it.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from synthgen.dataclasses import dataclass
 
 __all__ = ["Choice", "choices", "one_hot", "votes"]
 

@@ -11,7 +11,7 @@ Axes: B rows of a batch, C classes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import write_bytes
 from synthgen.errors import SourceError, UsageError
 from synthgen.train.calibration import calibration_error, fit_temperature

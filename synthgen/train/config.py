@@ -6,13 +6,14 @@ refused with the nearest allowed one, errors carry file and line, the same overr
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Generic, Literal, Self, TypeAlias, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import RecipeError
 from synthgen.recipe.load import apply_override
 from synthgen.recipe.model import NAME, Strict

@@ -5,10 +5,11 @@ In: our messages, which are everybody's after reading. Out: `Conversation`, and 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import orjson
 
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue, Message, ToolCall
 
 __all__ = ["Conversation", "chat", "tool_list"]

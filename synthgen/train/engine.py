@@ -13,7 +13,6 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -31,6 +30,7 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import write_bytes
 from synthgen.train.arguments import adapters_of, trainer_arguments
 from synthgen.train.batch import collate, collate_packed

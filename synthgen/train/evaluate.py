@@ -12,7 +12,7 @@ as a teacher asks one with all its checks).
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ import orjson
 import torch
 from transformers import PreTrainedModel
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import write_bytes
 from synthgen.errors import UsageError
 from synthgen.refine.shares import Estimate, binomial_p, wilson

@@ -7,11 +7,13 @@ token is never a target, since nothing predicts it; soft labels have one row for
 Axes: T tokens of a sequence, S its targets (supervised tokens), K alternatives of a soft label.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from synthgen.dataclasses import dataclass
 
 __all__ = ["IGNORED", "NO_TOKEN", "Example", "Part", "SoftLabels", "Span"]
 

@@ -15,7 +15,7 @@ Rejected: dividing perplexities, as the code of "Superfiltering" (arXiv:2402.005
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import numpy as np
 import orjson
 import polars as pl
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset.files import BadRow, find_inputs, read_rows
 from synthgen.dataset.whole import storage_errors, sync_folder, write_bytes
 from synthgen.dataset.write import write_table

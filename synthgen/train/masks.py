@@ -16,11 +16,12 @@ is the stop token of many models).
 
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.train.config import DataConfig
 from synthgen.train.conversation import Conversation, tool_list

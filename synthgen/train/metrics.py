@@ -7,12 +7,12 @@ a kill the file holds the lines up to the checkpoint that is gone on from, each 
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import write_bytes
 from synthgen.types import JSONValue
 

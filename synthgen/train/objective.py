@@ -8,10 +8,12 @@ Axes: B rows of a batch, T tokens, V vocabulary, K alternatives of a soft label,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from torch import Tensor
+
+from synthgen.dataclasses import dataclass
 
 __all__ = ["Forward", "Loss", "Objective"]
 

@@ -13,12 +13,12 @@ base is frozen, 2 more with checkpointing (Kaplan et al. 2020, appendix; heads a
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import SourceError
 from synthgen.train.audit import audit
 from synthgen.train.base import source_of

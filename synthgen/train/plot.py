@@ -6,8 +6,8 @@ logarithmic axis. Browsers, notebooks and model pages show it. Rejected: matplot
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue
 
 __all__ = ["loss_svg"]

@@ -6,10 +6,10 @@ validation cut; packed rows do not see each other, or packing is refused.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.train.audit import Audited, audit
 from synthgen.train.base import Base, context_of

@@ -9,7 +9,6 @@ Per-message flags of foreign rows (`train: false`, or `weight: 0` as OpenAI writ
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from typing import Literal
 
 import orjson
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset.files import BadRow, find_inputs, parquet_schema, read_rows
 from synthgen.dataset.formats import (
     ACCEPTED,

@@ -9,13 +9,14 @@ no path of this machine.
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import orjson
 
 from synthgen.assets import package_version
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import write_bytes
 from synthgen.errors import StorageError, UsageError
 from synthgen.train.adapters import merged_from_disk

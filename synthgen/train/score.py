@@ -8,13 +8,13 @@ computed in float32, over the tokens of its tokenizer alone (embeddings are padd
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import torch
 from torch import Tensor
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset.write import write_parquet
 from synthgen.errors import StorageError, UsageError
 from synthgen.schema import RecordShape, logprobs_schema

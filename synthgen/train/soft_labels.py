@@ -11,7 +11,6 @@ last); encoding the token texts again (other ids than the teacher scored).
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,7 @@ import numpy as np
 import polars as pl
 from transformers import PreTrainedTokenizerBase
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import SourceError, UsageError
 from synthgen.train.examples import NO_TOKEN, Example, SoftLabels, Span
 from synthgen.train.tokenizers import WAY_OUT, load_tokenizer, require_same, tokenizer_digest

@@ -17,12 +17,12 @@ Source: Mirzadeh et al. 2020, "Improved knowledge distillation via teacher assis
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.recipe.model import NAME, Strict
 from synthgen.types import JSONValue

@@ -7,11 +7,12 @@ a student to stop is refused before anything is trained; the digest changes with
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.train.conversation import chat
 from synthgen.types import JSONValue, Message

@@ -15,7 +15,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -26,6 +25,7 @@ from synthgen.asking.batch.harvest import Harvest, Missing
 from synthgen.asking.batch.vendor import Pace, ResultsGone, State
 from synthgen.asking.lanes import Lane, LaneStopped, Queue
 from synthgen.asking.outcome import Answer, LaneStop
+from synthgen.dataclasses import dataclass
 from synthgen.journal import (
     Circumstances,
     Entry,

@@ -6,7 +6,7 @@ journal's view of that batch. Nothing here waits or sends.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import blake2b
 from typing import cast
 
@@ -14,6 +14,7 @@ from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.batch.calls import Calls
 from synthgen.asking.batch.vendor import State, Ticket
 from synthgen.asking.budget import Budget
+from synthgen.dataclasses import dataclass
 from synthgen.journal import Captured, OpenBatch
 from synthgen.types import Request, Sampling, digest
 

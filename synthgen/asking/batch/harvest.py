@@ -6,7 +6,7 @@ every other request why it has none. Pure bookkeeping: `batches` stores, hands o
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from synthgen.asking.ask import KEPT_BODY_BYTES
 from synthgen.asking.batch.calls import Unanswered
@@ -15,6 +15,7 @@ from synthgen.asking.lessons import FIRST_REPLIES
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
 from synthgen.asking.prices import cost_usd
 from synthgen.asking.refusals import too_many
+from synthgen.dataclasses import dataclass
 from synthgen.journal import Circumstances, Entry, OpenBatch, answer_entry, failure_entry
 from synthgen.recipe.model import Price
 from synthgen.types import Completion

@@ -8,10 +8,10 @@ Rejected: the SDKs' own retries and pollers (they know no gate, no journal, no s
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from synthgen.asking.outcome import HttpReply
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue
 
 __all__ = [

@@ -10,7 +10,7 @@ part of a dataset; what they cost is in the diagnosis).
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.budget import Budget
@@ -21,6 +21,7 @@ from synthgen.asking.prices import cost_usd
 from synthgen.asking.providers import RemoteTeacher
 from synthgen.asking.transport.endpoint import Dialect
 from synthgen.asking.wire.loose import as_list, as_object, parse_object, shorten
+from synthgen.dataclasses import dataclass
 from synthgen.errors import BudgetReached
 from synthgen.types import Completion, JSONValue, Request
 

@@ -13,7 +13,6 @@ import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ from synthgen.asking.outcome import HttpReply, TransportFailure
 from synthgen.asking.transport.endpoint import Endpoint, beside
 from synthgen.asking.transport.proxy import proxy_for
 from synthgen.asking.wire.loose import as_list, as_object, as_text, parse_object, shorten
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue
 
 __all__ = [

@@ -7,9 +7,10 @@ Rejected: one boolean per ability (it cannot say "not proved", and a recipe woul
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Literal, TypeAlias, cast, get_args
 
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue
 
 __all__ = ["Diagnosis", "Finding", "Verdict"]

@@ -6,13 +6,14 @@ nothing of the user's. Each is built so that a server that ignores what is asked
 structured question never mentions JSON, the stop text stands in the middle of a count.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import orjson
 
 from synthgen.asking.ask import TeacherSpec
 from synthgen.asking.prices import cost_usd
 from synthgen.asking.transport.endpoint import Dialect
+from synthgen.dataclasses import dataclass
 from synthgen.recipe.model import SamplingConfig
 from synthgen.types import Message, Request, Sampling, Usage
 

@@ -15,13 +15,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 from synthgen.asking.lanes.concurrency import Aimd, Concurrency, Gradient
 from synthgen.asking.lanes.quotas import Place, Quotas
 from synthgen.asking.lanes.retries import RetryBudget
 from synthgen.asking.outcome import SeenLimit
+from synthgen.dataclasses import dataclass
 from synthgen.recipe.model import Limits
 from synthgen.types import JSONValue, Usage
 

@@ -24,11 +24,11 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal
 
 from synthgen.asking.lanes.lane import Lane, LaneStopped
 from synthgen.asking.lanes.quotas import Place
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue, Usage
 
 __all__ = ["Queue", "Turn"]

@@ -18,10 +18,10 @@ most of a limit unused), and aiolimiter and pyrate-limiter (no reservation and r
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from synthgen.asking.outcome import LimitKind, SeenLimit
+from synthgen.dataclasses import dataclass
 from synthgen.recipe.model import Limits
 from synthgen.types import JSONValue, Usage
 

@@ -14,12 +14,12 @@ network fault from a login that has ended).
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC
 
 from synthgen.asking.outcome import TransportFailure
 from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.asking.transport.sdk import NO_KEY, VendorSdk, capped, of_anthropic, of_openai
+from synthgen.dataclasses import dataclass
 from synthgen.errors import MissingKeyError, UsageError
 
 __all__ = ["open_azure", "open_bedrock", "open_vertex"]

@@ -7,12 +7,13 @@ at the writers (journal, log, report): one of them would forget.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from synthgen.asking.outcome import HttpReply, TransportFailure
+from synthgen.dataclasses import dataclass
 
 __all__ = ["BODY_CAP_BYTES", "SCRUBBED", "Dialect", "Endpoint", "beside", "too_large"]
 

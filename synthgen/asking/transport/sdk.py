@@ -13,11 +13,12 @@ their own making (a legacy httpx one breaks every call), with a hook that stops 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol, cast
 
 from synthgen.asking.outcome import HttpReply, TransportFailure
 from synthgen.asking.transport.endpoint import BODY_CAP_BYTES, Endpoint, too_large
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ Rejected: repairing (renormalising, filling gaps): a number that nobody measured
 
 import math
 import re
-from dataclasses import dataclass
 
 from synthgen.asking.wire.loose import as_list, as_object, as_text
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue, Logprobs
 
 __all__ = ["MISSING", "read_logprobs"]

@@ -8,11 +8,11 @@ errors for which the vendor sends no code.
 """
 
 import re
-from dataclasses import dataclass
 
 from synthgen.asking.outcome import Gate, HttpReply, LaneStop, Outcome, Retry, RowFailure
 from synthgen.asking.wire.loose import as_list, as_object, as_text, shorten
 from synthgen.asking.wire.waits import read_limits, read_wait
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue
 
 __all__ = ["has_error", "no_object", "read_error", "unusable"]

@@ -11,11 +11,11 @@ vendor headers.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from synthgen.asking.outcome import LimitKind, SeenLimit
+from synthgen.dataclasses import dataclass
 
 __all__ = ["Wait", "named_limits", "read_limits", "read_wait"]
 

@@ -7,8 +7,10 @@ reason; any other error is a failure with its text.
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from synthgen.dataclasses import dataclass
 
 __all__ = ["Check", "Measured", "Result", "Skip", "Status", "examined"]
 

@@ -2,11 +2,12 @@
 
 import os
 import platform
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import torch
+
+from synthgen.dataclasses import dataclass
 
 __all__ = ["Device", "device_facts", "is_installed", "versions"]
 

@@ -7,7 +7,6 @@ Axes: B rows of a batch, T tokens.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from synthgen.dataclasses import dataclass
 from synthgen.train.batch import collate, collate_packed
 from synthgen.train.doctor.checks import Skip
 from synthgen.train.doctor.facts import is_installed

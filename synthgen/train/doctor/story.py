@@ -4,13 +4,14 @@ In: a device, or none to take the best there is. Out: `DoctorReport`, which is a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 
 import torch
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.train.config import Method
 from synthgen.train.doctor import adapters, model, numerics, training

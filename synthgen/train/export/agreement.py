@@ -7,11 +7,11 @@ finds the usual ways an export breaks (template, stop token, weights in another 
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen.asking.local import LocalTeacher, LocalTeacherConfig
 from synthgen.asking.outcome import Answer
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.types import Message, Request, Sampling, TeacherIdentity
 

@@ -11,13 +11,13 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Quantised types are t
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.types import JSONValue
 

@@ -5,7 +5,7 @@ written beside it as `NAME.export.json`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Literal, cast
@@ -13,6 +13,7 @@ from typing import Literal, cast
 import orjson
 
 from synthgen.assets import suggest
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import open_inputs, write_bytes
 from synthgen.errors import CriteriaNotMet, UsageError
 from synthgen.schema import RecordShape

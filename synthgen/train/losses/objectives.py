@@ -11,12 +11,12 @@ alone); padding and order of rows change nothing; only targets are widened to fl
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import UsageError
 from synthgen.train.examples import IGNORED, NO_TOKEN
 from synthgen.train.losses.chunks import chunked

@@ -5,9 +5,9 @@ trained again. Relative paths start from the folder of the chain's file, as in a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from synthgen.dataclasses import dataclass
 from synthgen.errors import RecipeError
 from synthgen.recipe.yaml_file import Document, validate
 from synthgen.train.config import LoadedStudent, StudentConfig, validated

@@ -6,13 +6,14 @@ folder that appears by one rename; who finds it there does nothing.
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import orjson
 
 from synthgen.assets import package_version
+from synthgen.dataclasses import dataclass
 from synthgen.dataset import write_bytes
 from synthgen.errors import StorageError
 from synthgen.train.base import without_machine_traces

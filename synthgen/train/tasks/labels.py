@@ -9,7 +9,6 @@ Answers to one row are often equal, so a run with duplicate removal publishes on
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
+from synthgen.dataclasses import dataclass
 from synthgen.dataset.formats import MalformedRow, find_format, read_messages
 from synthgen.errors import SourceError, UsageError
 from synthgen.train.class_labels import choices, votes
