@@ -7,11 +7,12 @@ Source: WHATWG HTML, "Server-sent events" (lines, `data:`); the chunk objects of
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from synthgen.asking.outcome import HttpReply
 from synthgen.asking.wire.loose import as_count, as_list, as_object, as_text, parse_object
 from synthgen.asking.wire.taxonomy import has_error
+from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue
 
 __all__ = ["joined_chat", "joined_messages"]
