@@ -50,7 +50,7 @@ def canonical_json(value: object) -> bytes:
 
 def digest(value: object) -> str:
     """blake2b-128 of the canonical JSON of `value`, 32 lower-case hex digits."""
-    return blake2b(canonical_json(value), digest_size=16).hexdigest()
+    return blake2b(orjson.dumps(value, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
 
 def _size_bytes(text: str | None) -> int:

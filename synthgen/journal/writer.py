@@ -209,7 +209,7 @@ class Journal:
     def _write_or_fail(self, batch: list[_Pending]) -> bool:
         """Write a batch; on a full disk what is paid of it, with the ballast gone. False: nothing more can be written."""
         try:
-            positions = self._write(batch)
+            segment, offset = self._write(batch)
         except OSError as error:
             first = self._failure is None
             self._fail(batch, error, dead=not (first and is_full(error)))
@@ -218,31 +218,31 @@ class Journal:
             self._ballast.release()
             kept = [pending for pending in batch if pending.paid]
             return not kept or self._write_or_fail(kept)
-        self._loop.call_soon_threadsafe(self._committed, batch, positions)
+        self._loop.call_soon_threadsafe(self._committed, batch, segment, offset)
         return True
 
-    def _write(self, batch: list[_Pending]) -> list[tuple[int, int]]:
+    def _write(self, batch: list[_Pending]) -> tuple[int, int]:
+        """Write lines, one behind the other; the segment, and where in it the first one starts."""
         if self._offset >= SEGMENT_BYTES:
             file = _open_segment(self.index.folder, self._number + 1)
             os.close(self._file)
             self._sealer.add([self._number])
             self._file, self._number, self._offset = file, self._number + 1, 0
-        number, offset, positions = self._number, self._offset, []
-        for pending in batch:
-            positions.append((number, offset))
-            offset += len(pending.line)
-        rest = memoryview(b"".join(pending.line for pending in batch))
+        start = self._offset
+        lines = b"".join([pending.line for pending in batch])
+        rest = memoryview(lines)
         while rest:
             rest = rest[os.write(self._file, rest) :]
         sync(self._file)
-        self._offset = offset
-        return positions
+        self._offset += len(lines)
+        return self._number, start
 
-    def _committed(self, batch: list[_Pending], positions: list[tuple[int, int]]) -> None:
+    def _committed(self, batch: list[_Pending], segment: int, offset: int) -> None:
         self.largest_commit = max(self.largest_commit, len(batch))
         self.uncommitted -= len(batch)
-        for pending, (segment, offset) in zip(batch, positions, strict=True):
+        for pending in batch:
             self.index.note(pending.entry, segment, offset)
+            offset += len(pending.line)
             if pending.done is not None and not pending.done.done():
                 pending.done.set_result(None)
 
@@ -293,7 +293,7 @@ class Journal:
         if waiting:
             try:
                 os.ftruncate(self._file, self._offset)
-                self._committed(waiting, self._write(waiting))
+                self._committed(waiting, *self._write(waiting))
             except OSError:
                 lost = sum(pending.entry["t"] in ("R", "F", "X") for pending in waiting)
         await asyncio.to_thread(self._sealer.close)

@@ -53,10 +53,10 @@ def first_look(leaf: Leaf, object_to: Callable[[Leaf], Objection | None]) -> Ver
 
 def _reply_flags(leaf: Leaf) -> tuple[str, ...]:
     """What replies are kept in spite of. One that names no model counts as the requested one's, and says so."""
-    flags: dict[str, None] = dict.fromkeys(leaf.flags)
+    flags = list(leaf.flags)
     for asked in leaf.asked:
         if (completion := asked.reply.completion) is not None:
-            flags |= dict.fromkeys(completion.flags)
+            flags += completion.flags
             if completion.served_model is None:
-                flags["served_model_missing"] = None
-    return tuple(flags)
+                flags.append("served_model_missing")
+    return tuple(dict.fromkeys(flags))

@@ -8,7 +8,7 @@ items in list order, depth first. `Leaf.id` = blake2b-128(root row, path) and do
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from synthgen.asking import TeacherSpec
 from synthgen.dataclasses import dataclass
@@ -32,6 +32,7 @@ from synthgen.types import Completion, JSONValue, Message, Request, Sampling, di
 __all__ = ["Ask", "Asked", "Leaf", "Node", "Step", "Tree"]
 
 State = Literal["candidate", "pending", "failed", "rejected"]
+_Ended: TypeAlias = tuple[State, str, str | None, str | None]  # with stage, reason and detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Ask:
     @property
     def path(self) -> tuple[str, ...]:
         """Where this question stands in the tree."""
-        return (*self.node.path, f"{self.step.name}#{self.sample}")
+        return _path(self.node, self.step, self.sample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class Tree:
             node = replace(node, fields=fields, redacted=node.redacted | removed)
         try:
             renamed = {name: template.render(node.fields) for name, template in step.rename.items()}
-            messages = render_messages(step.prompt, {**node.fields, **renamed})
+            messages = render_messages(step.prompt, {**node.fields, **renamed} if renamed else node.fields)
         except TemplateError as error:
             return [self._leaf(node, step, 0, "rejected", "render", "missing_field", str(error))]
         messages, removed = self.privacy.prompt(messages)
@@ -169,10 +170,9 @@ class Tree:
         return [self._ask(node, step, sample, messages) for sample in range(step.samples)]
 
     def _ask(self, node: Node, step: Step, sample: int, messages: tuple[Message, ...]) -> "Ask | Leaf":
-        path = (*node.path, f"{step.name}#{sample}")
-        alias = self._choose(step, node.row, path)
+        alias = step.choices[0][0] if len(step.choices) == 1 else self._choose(step, node, sample)
         if (reason := self.privacy.objection(alias, messages)) is not None:
-            at = replace(node, path=path)
+            at = replace(node, path=_path(node, step, sample))
             return self._leaf(at, step, sample, "rejected", "privacy", reason, f"not sent to {alias}")
         # A first question that was asked before gets another number from `admit`.
         occurrence = f"{node.asked[-1].reply.key}:{node.item}" if node.asked else "0"
@@ -189,41 +189,27 @@ class Tree:
         )
         return Ask(node, step, sample, alias, request)
 
-    def _choose(self, step: Step, row: Row, path: tuple[str, ...]) -> str:
-        """The teacher of one question: by weight, decided by seed, row and path alone."""
-        if len(step.choices) == 1:
-            return step.choices[0][0]
-        text = f"{self.seed}\n{row.id}\n{'/'.join(path)}".encode()
+    def _choose(self, step: Step, node: Node, sample: int) -> str:
+        """One of several teachers for a question: by weight, decided by seed, row and path alone."""
+        text = f"{self.seed}\n{node.row.id}\n{'/'.join(_path(node, step, sample))}".encode()
         draw = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) / 2**64
         return next(alias for alias, share in step.choices if draw < share)
 
     def grow(self, ask: Ask, reply: Reply) -> list[Node | Leaf]:
         """What a reply leads to: nodes of the next step, or leaves."""
-        before = ask.node
+        step, before, path = ask.step, ask.node, ask.path
         asked = (*before.asked, Asked(ask, reply))
-        node = Node(before.row, before.depth, ask.path, before.fields, asked, before.item, before.redacted)
-        if reply.completion is None:
-            return [self._leaf(node, ask.step, ask.sample, "failed", "ask", reply.reason, reply.message)]
-        completion = reply.completion
-        parsed = _parse(ask.step.prompt, completion)
-        if isinstance(parsed, Unusable):
-            reason = "truncated" if completion.finish_reason == "length" else parsed.reason
-            return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", reason, parsed.detail)]
-        broken = broken_call(ask.step.tools, completion.tool_calls) if ask.step.tools else None
-        if broken is not None:
-            return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", "tool_call", broken)]
-        uncalled = missing_call(ask.step.tool_choice, completion.tool_calls)
-        if uncalled is not None:
-            code = "truncated" if completion.finish_reason == "length" else "no_tool_call"
-            return [self._leaf(node, ask.step, ask.sample, "rejected", "parse", code, uncalled)]
+        read = _read(step, reply)
+        if not isinstance(read, Parsed):
+            node = Node(before.row, before.depth, path, before.fields, asked, before.item, before.redacted)
+            return [self._leaf(node, step, ask.sample, *read)]
+        depth, is_list = before.depth + 1, step.prompt.reply.kind == "list"
+        last = depth == len(self.steps)
         grown: list[Node | Leaf] = []
-        for item, values in enumerate(parsed.items):
-            path = node.path if ask.step.prompt.reply.kind != "list" else (*node.path, f"[{item}]")
-            child = Node(
-                node.row, node.depth + 1, path, {**node.fields, **values}, asked, item, node.redacted
-            )
-            last = child.depth == len(self.steps)
-            grown.append(self._candidate(child, ask, parsed.thinking) if last else child)
+        for item, values in enumerate(read.items):
+            at = (*path, f"[{item}]") if is_list else path
+            node = Node(before.row, depth, at, {**before.fields, **values}, asked, item, before.redacted)
+            grown.append(self._candidate(node, ask, read.thinking) if last else node)
         return grown
 
     def _candidate(self, node: Node, ask: Ask, thinking: str | None) -> Leaf:
@@ -237,9 +223,10 @@ class Tree:
             )
         except TemplateError as error:
             return self._leaf(node, ask.step, ask.sample, "rejected", "record", "missing_field", str(error))
-        blank = next((message.role for message in messages if not message.said.strip()), None)
-        if blank is not None:
-            return self._leaf(node, ask.step, ask.sample, "rejected", "record", "blank", f"the {blank} turn")
+        for message in messages:
+            if not message.said.strip():
+                said = f"the {message.role} turn"
+                return self._leaf(node, ask.step, ask.sample, "rejected", "record", "blank", said)
         messages, removed = self.privacy.record(messages)
         leaf = self._leaf(node, ask.step, ask.sample, "candidate", None, None, None, messages)
         codes = node.redacted | removed
@@ -290,6 +277,29 @@ class Tree:
             reason,
             detail,
         )
+
+
+def _path(node: Node, step: Step, sample: int) -> tuple[str, ...]:
+    """Where a question of a node stands in the tree."""
+    return (*node.path, f"{step.name}#{sample}")
+
+
+def _read(step: Step, reply: Reply) -> Parsed | _Ended:
+    """The fields in a reply, or how the branch ends there."""
+    completion = reply.completion
+    if completion is None:
+        return "failed", "ask", reply.reason, reply.message
+    cut_off = completion.finish_reason == "length"
+    parsed = _parse(step.prompt, completion)
+    if isinstance(parsed, Unusable):
+        return "rejected", "parse", "truncated" if cut_off else parsed.reason, parsed.detail
+    broken = broken_call(step.tools, completion.tool_calls) if step.tools else None
+    if broken is not None:
+        return "rejected", "parse", "tool_call", broken
+    uncalled = missing_call(step.tool_choice, completion.tool_calls) if step.tool_choice else None
+    if uncalled is not None:
+        return "rejected", "parse", "truncated" if cut_off else "no_tool_call", uncalled
+    return parsed
 
 
 def _parse(prompt: Prompt, completion: Completion) -> Parsed | Unusable:

@@ -13,6 +13,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Annotated, cast
 
@@ -42,6 +43,7 @@ _GLOB = frozenset("*?[")
 _UTF8_BOM = b"\xef\xbb\xbf"
 # orjson reads 1024 levels but writes only 254; a row is written again inside journal lines, so leave room.
 _MAX_DEPTH = 200
+_NESTED = frozenset((dict, list))
 _MAX_CELL = 2**31 - 1  # the csv module's own limit, 131072, is less than one long document
 
 
@@ -84,7 +86,7 @@ def read_jsonl(params: JSONLParams, base: Path) -> Iterator[SourceRow | BadRow]:
         SourceError: a file cannot be opened, or breaks while it is read.
     """
     paths = _files(params, base)
-    return (row for path in paths for row in _jsonl_rows(path, _shown(path, base)))
+    return chain.from_iterable(_jsonl_rows(path, _shown(path, base)) for path in paths)
 
 
 def read_csv(params: CSVParams, base: Path) -> Iterator[SourceRow | BadRow]:
@@ -181,7 +183,11 @@ def _jsonl_row(line: bytes, where: str) -> SourceRow | BadRow:
         return BadRow(where, f"not valid JSON: {error.msg} (column {error.colno})")
     if not isinstance(value, dict):
         return BadRow(where, f"not a JSON object but a {type(value).__name__}")
-    if line.count(b"{") + line.count(b"[") > _MAX_DEPTH and _deeper_than(value, _MAX_DEPTH):
+    if (
+        not _NESTED.isdisjoint(map(type, value.values()))  # first, since it need not look through the text
+        and line.count(b"{") + line.count(b"[") > _MAX_DEPTH
+        and _deeper_than(value, _MAX_DEPTH)
+    ):
         return BadRow(where, f"nested deeper than {_MAX_DEPTH} levels")
     return SourceRow(value, where)
 

@@ -7,6 +7,7 @@ not be versioned, licensed, diffed and passed on as data).
 """
 
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -171,12 +172,18 @@ class Prompt:
     reply: Reply
     example: Example | None
     digest: str
+    required: frozenset[str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Looked up once: every row asks which inputs it must bring."""
+        required = frozenset(name for name, spec in self.inputs.items() if spec.required)
+        object.__setattr__(self, "required", required)
 
     def score_range(self) -> tuple[float, float]:
         """Least and greatest score a judge's prompt asks for; 1 to 5 where its schema does not say."""
         schema = orjson.loads(self.reply.schema or "{}")
-        field = self.reply.weights[0][0] if self.reply.weights else "score"
-        score = schema.get("properties", {}).get(field, {})
+        name = self.reply.weights[0][0] if self.reply.weights else "score"
+        score = schema.get("properties", {}).get(name, {})
         return float(score.get("minimum", 1)), float(score.get("maximum", 5))
 
 
@@ -217,13 +224,17 @@ def render_messages(prompt: Prompt, fields: Mapping[str, JSONValue]) -> tuple[Me
     values: dict[str, JSONValue] = {}
     for name, spec in prompt.inputs.items():
         value = fields.get(name)
-        if (value is None or (isinstance(value, str) and not value.strip())) and spec.required:
+        if name in prompt.required and (value is None or (isinstance(value, str) and not value.strip())):
             raise TemplateError(
                 f"prompt {prompt.name}: input {name!r} is {'missing' if value is None else 'blank'}"
             )
         values[name] = spec.default if value is None else value
-    messages = [Message(role, template.render(values).strip()) for role, template in prompt.messages]
-    return tuple(message for message in messages if message.role != "system" or message.content)
+    messages = []
+    for role, template in prompt.messages:
+        content = template.render(values).strip()
+        if content or role != "system":
+            messages.append(Message(role, content))
+    return tuple(messages)
 
 
 def parse_reply(prompt: Prompt, text: str) -> Parsed | Unusable:
