@@ -189,6 +189,7 @@ class Loopback:
 
     async def start(self) -> None:
         """Listen; the port is known afterwards, and the same after a restart."""
+        self._loop = asyncio.get_running_loop()
         self._closing.clear()
         self._log_file = self._log.open("a", encoding="utf-8") if self._log else None
         self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
@@ -204,6 +205,10 @@ class Loopback:
             await self._runner.cleanup()
         if self._log_file is not None:
             self._log_file.close()
+
+    def release(self) -> None:
+        """From any thread: answer whoever is held, and hold nobody any more."""
+        self._loop.call_soon_threadsafe(self._held.set)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -8,6 +8,7 @@ one stopped: answers come from the journal, everything after the journal is comp
 
 import asyncio
 import gc
+import math
 import signal
 import sys
 import threading
@@ -29,10 +30,12 @@ from synthgen.dataset import TEXTS, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
 from synthgen.journal import Journal, JournalIndex, lock_run, network_file_system
 from synthgen.pipeline.abilities import read_record, require_abilities
+from synthgen.pipeline.ahead import Ahead
 from synthgen.pipeline.calibrated import Standing, stale_calibration, standing
 from synthgen.pipeline.counting import Counting
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.ignored_schemas import remember_ignored, require_schemas_kept
+from synthgen.pipeline.intake import Intake
 from synthgen.pipeline.modes import with_modes
 from synthgen.pipeline.plan import Plan, make_plan, source_rows
 from synthgen.pipeline.progress import EventLog, Progress
@@ -64,6 +67,7 @@ class Options:
 
     `wait` False: submit batches and end; the same command later collects them. `pace`: how often they are looked at.
     `quiet_s`: after so long without any movement the run says what it waits for.
+    `still_s`: a teacher that has answered nothing for so long holds up no other: rows are asked ahead of those that wait.
     `drain_s`: how long a signal leaves the answers under way. Schedulers send one SIGTERM and kill 30 to 120 s later;
     what takes longer than 120 s is lost to a kill as it is to us, but for the account of it.
     """
@@ -73,6 +77,7 @@ class Options:
     retry_failed: bool = False
     handle_signals: bool = False
     quiet_s: float = 60.0
+    still_s: float = 15.0
     drain_s: float = 120.0
     today: date | None = None
     wait: bool = True
@@ -358,8 +363,11 @@ class _Run:
 
     async def _ask_and_refine(self) -> None:
         recipe = self.resolved.loaded.recipe
+        self.intake = Intake(
+            source_rows(self.resolved, self.folder.journal), self.resolved.tree, self.journal
+        )
         self.waves = Waves(
-            source_rows(self.resolved, self.folder.journal),
+            self.intake,
             self.resolved.tree,
             self.asker,
             self.journal,
@@ -372,6 +380,15 @@ class _Run:
             batches=self.batches,
             batch_rows=self._batch_rows(),
         )
+        self.ahead = Ahead(
+            self.intake,
+            self.resolved.tree,
+            self.asker,
+            admitted=self.waves.not_begun,
+            size=recipe.wave,
+            still_s=self.options.still_s if self._may_ask_ahead() else math.inf,
+            say=self.options.say,
+        )
         self.events.phase("asking")
         try:
             async with asyncio.TaskGroup() as group:
@@ -381,7 +398,7 @@ class _Run:
                     group.create_task(self.batches.run()),
                 ]
                 async with asyncio.TaskGroup() as work:
-                    work.create_task(self.waves.feed(work))
+                    work.create_task(self._feed(work))
                     work.create_task(self.half.run(self.waves, work))
                 for task in beside:
                     task.cancel()
@@ -390,6 +407,20 @@ class _Run:
         if not self.waves.exhausted and not self.target.met:
             self.unadmitted = await asyncio.to_thread(self.waves.rest)
             self._count_pending(self.unadmitted)
+
+    async def _feed(self, group: asyncio.TaskGroup) -> None:
+        self.ahead.begin(group)
+        try:
+            await self.waves.feed(group)
+        finally:
+            self.ahead.end()
+
+    def _may_ask_ahead(self) -> bool:
+        """Whether every row will be wanted and paid for; else what is asked ahead may be money for halves of records."""
+        if self.target.wanted is not None or self.asker.batches is not None:
+            return False
+        usd = self.plan.usd()
+        return self.cap_usd is None or (usd is not None and usd[2] <= self.cap_usd)
 
     def _batch_rows(self) -> int:
         """Rows that fill a batch of the first step's answers, or of later ones; 0 where all teachers are live."""
@@ -405,7 +436,8 @@ class _Run:
 
     async def _tick(self, watchdog: Watchdog) -> None:
         while True:
-            await asyncio.sleep(min(_EVENT_EVERY_S, self.options.quiet_s))
+            await asyncio.sleep(min(_EVENT_EVERY_S, self.options.quiet_s, self.options.still_s))
+            self.ahead.look()
             self.events.write()
             if not self.batches.under_way or self._asks_live():
                 watchdog.check()
@@ -422,6 +454,7 @@ class _Run:
                 "waves_settling": self.half.under_way,
                 "rows_unfinished": self.progress.rows_admitted - self.progress.rows_done,
                 "rows_held_back": self.waves.held_back,
+                "rows_ahead": self.intake.ahead,
                 "journal_lines_uncommitted": self.journal.uncommitted,
             }
 

@@ -6,6 +6,7 @@ has one, else its content; the n-th row of equal identity gets n as well. Memory
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from synthgen.dataclasses import dataclass
 from synthgen.journal import Entry
@@ -14,7 +15,7 @@ from synthgen.sources import BadRow, SourceRow
 from synthgen.spool import Spool
 from synthgen.types import JSONValue, digest
 
-__all__ = ["Counter", "Row", "identify", "row_entry", "row_from_entry"]
+__all__ = ["Counter", "Numbers", "Row", "identify", "row_entry", "row_from_entry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,14 @@ class Row:
     def entry_key(self) -> str:
         """Key of the row's `S` entry in the journal."""
         return digest([self.id, self.where, self.problem, dict(self.fields)])
+
+
+class Numbers(Protocol):
+    """Who says how often a digest was seen before."""
+
+    def next(self, key: str) -> int:
+        """0 for the first time, then 1, 2, ..."""
+        ...
 
 
 class Counter:

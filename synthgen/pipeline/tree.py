@@ -6,7 +6,7 @@ items in list order, depth first. `Leaf.id` = blake2b-128(root row, path) and do
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -14,7 +14,7 @@ from synthgen.asking import TeacherSpec
 from synthgen.dataclasses import dataclass
 from synthgen.journal import Reply
 from synthgen.pipeline.privacy import ALLOW, REDACTED, Privacy
-from synthgen.pipeline.rows import Counter, Row
+from synthgen.pipeline.rows import Numbers, Row
 from synthgen.pipeline.tools import broken_call, missing_call
 from synthgen.templates import (
     Parsed,
@@ -29,7 +29,7 @@ from synthgen.templates import (
 )
 from synthgen.types import Completion, JSONValue, Message, Request, Sampling, digest
 
-__all__ = ["Ask", "Asked", "Leaf", "Node", "Step", "Tree"]
+__all__ = ["Ask", "Asked", "Leaf", "Node", "Step", "Tree", "samples"]
 
 State = Literal["candidate", "pending", "failed", "rejected"]
 _Ended: TypeAlias = tuple[State, str, str | None, str | None]  # with stage, reason and detail
@@ -134,7 +134,7 @@ class Tree:
         self.seed = seed
         self.privacy = privacy
 
-    def admit(self, row: Row, seen: Counter) -> list["Ask | Leaf"]:
+    def admit(self, row: Row, seen: Numbers) -> list["Ask | Leaf"]:
         """The first questions of a row, each with its occurrence number; call once a row, in plan order."""
         occurrences: dict[str, int] = {}
         numbered: list[Ask | Leaf] = []
@@ -309,3 +309,12 @@ def _parse(prompt: Prompt, completion: Completion) -> Parsed | Unusable:
         thinking, _ = split_thinking(completion.text)
         return Parsed(({prompt.outputs[0]: ""},), thinking)
     return parsed
+
+
+def samples(asks: Sequence[Ask | Leaf]) -> list[list[int]]:
+    """Places of the samples of one question to one teacher, together; everything else by itself."""
+    together: dict[tuple[int, str], list[int]] = {}
+    for place, ask in enumerate(asks):
+        question = (id(ask.node), ask.alias) if isinstance(ask, Ask) else (id(ask), "")
+        together.setdefault(question, []).append(place)
+    return list(together.values())

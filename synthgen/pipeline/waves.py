@@ -1,6 +1,6 @@
 """Asking, wave by wave: rows are read lazily, grown through their steps, and handed on when their wave is closed.
 
-In: root rows in source order. Out: closed waves in that order. Guarantees: at most `AHEAD` waves are open, or as many
+In: root rows in plan order (`intake`). Out: closed waves in that order. Guarantees: at most `AHEAD` waves are open, or as many
 as keep every place of the lanes in use or fill a batch; where several teachers share the first step, up to
 `AHEAD_OF_TEACHER` rows, so that one that stands still holds up no other; with a target only as many rows are admitted as
 the acceptance rate so far calls for; a row's reply leads to its next step as soon as it is there; a row that cannot be
@@ -9,18 +9,17 @@ asked now is simply left pending.
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
-from itertools import islice
 
 from synthgen.asking import Asker, NotAsked
 from synthgen.asking.batch import Batches
 from synthgen.dataclasses import dataclass
 from synthgen.errors import StorageError
 from synthgen.journal import Journal, Reply
+from synthgen.pipeline.intake import Block, Intake
 from synthgen.pipeline.progress import Progress
-from synthgen.pipeline.rows import Counter, Row, row_entry
-from synthgen.pipeline.tree import Ask, Leaf, Node, Tree
+from synthgen.pipeline.tree import Ask, Leaf, Node, Tree, samples
 from synthgen.pipeline.verdicts import Target
 from synthgen.pipeline.windows import Windows
 
@@ -35,7 +34,6 @@ _ASKED, _OPEN = 2, 4
 _AT_LEAST = 64
 # Tasks of a run that are no rows; with them there are at most two for each place.
 _OWN_TASKS = 8
-_YIELD_EVERY = 16
 
 
 @dataclass(slots=True)
@@ -56,7 +54,7 @@ class Waves:
 
     def __init__(
         self,
-        rows: Iterator[Row],
+        intake: Intake,
         tree: Tree,
         asker: Asker,
         journal: Journal,
@@ -77,7 +75,7 @@ class Waves:
         self.exhausted = False
         self._unread = 0
         self._stopped = False
-        self._rows = rows
+        self._intake = intake
         self._tree = tree
         self._note_order = note_order
         self._note_reply = note_reply
@@ -86,7 +84,6 @@ class Waves:
         self._progress = progress
         self._target = target
         self._size = size
-        self._seen = Counter(journal.index.folder)
         self._batches = batches
         # A row whose first question cannot be sent goes nowhere; later steps may have teachers of their own.
         self._asked_first = [alias for alias, _ in tree.steps[0].choices]
@@ -106,6 +103,8 @@ class Waves:
         }
         self._windows: Windows[tuple[list[Ask | Leaf], Wave, int]] = Windows(windows, self._begin)
         self._group: asyncio.TaskGroup | None = None
+        self._block: Block | None = None  # being admitted
+        self._place = 0  # of the next row in it
         self._queue: asyncio.Queue[Wave | None] = asyncio.Queue()
         self._started_rows = 0
         self._settled_rows = 0
@@ -123,12 +122,13 @@ class Waves:
         try:
             while await self._may_start():
                 with self._batches.expecting():
-                    block = list(islice(self._rows, self._next_size()))
-                    if not block:
+                    block = await self._intake.take(self._next_size())
+                    if block is None:
                         self.exhausted = True
                         return
-                    if self._asker.exhausted(self._asked_first) and not any(map(self._is_known, block)):
-                        self._unread = len(block)
+                    known = self._journal.index.has_row
+                    if self._asker.exhausted(self._asked_first) and not any(map(known, block.keys)):
+                        self._unread = len(block.rows)
                         return
                     await self._start(block)
         except StorageError:
@@ -168,6 +168,11 @@ class Waves:
         """Admitted rows that wait for others of their teacher to end."""
         return self._windows.held
 
+    def not_begun(self) -> list[list[Ask | Leaf]]:
+        """The first questions of admitted rows that wait for others to end."""
+        coming = self._block.asks[self._place :] if self._block else []
+        return [first for first, _, _ in self._windows.waiting()] + coming
+
     @property
     def settled_rows(self) -> int:
         """Rows whose verdicts are final."""
@@ -175,10 +180,7 @@ class Waves:
 
     def rest(self) -> int:
         """Rows of the source that were never admitted; reads it to its end."""
-        return self._unread + sum(1 for _ in self._rows)
-
-    def _is_known(self, row: Row) -> bool:
-        return self._journal.index.has_row(row.entry_key)
+        return self._unread + self._intake.rest()
 
     async def _may_start(self) -> bool:
         while True:
@@ -204,28 +206,24 @@ class Waves:
         missing = self._target.wanted - self._target.accepted - expected
         return max(1, min(self._size, math.ceil(missing / self._per_row)))
 
-    async def _start(self, block: list[Row]) -> None:
-        asks = []
-        for number, row in enumerate(block):
-            asks.append(self._tree.admit(row, self._seen))
-            if number % _YIELD_EVERY == 0:
-                await asyncio.sleep(0)
-        keys = [row.entry_key for row in block]
-        known = self._journal.index.has_row
-        new = [row_entry(row, key) for row, key in zip(block, keys, strict=True) if not known(key)]
-        if new:
+    async def _start(self, block: Block) -> None:
+        if new := self._intake.new_entries(block):
             self._journal.append(*new)
-        self._note_order(bytes.fromhex("".join(keys)))
-        wave = Wave(self._started, [[] for _ in block], len(block))
+        self._note_order(bytes.fromhex("".join(block.keys)))
+        rows = len(block.rows)
+        wave = Wave(self._started, [[] for _ in block.rows], rows)
         self._started += 1
-        self._started_rows += len(block)
-        self._progress.rows_admitted += len(block)
+        self._started_rows += rows
+        self._progress.rows_admitted += rows
         self._queue.put_nowait(wave)
-        for place, first in enumerate(asks):
+        self._block = block
+        for place, first in enumerate(block.asks):
+            self._place = place
             await self._windows.room()
             # One that is not asked ends at once, whoever's place it has.
             alias = next((ask.alias for ask in first if isinstance(ask, Ask)), self._asked_first[0])
             self._windows.admit(alias, (first, wave, place))
+        self._block = None
 
     def _begin(self, alias: str, row: tuple[list[Ask | Leaf], Wave, int]) -> None:
         assert self._group is not None  # rows come from `feed`
@@ -257,7 +255,7 @@ class Waves:
             for place, leaves in zip(places, grown, strict=True):
                 branches[place] = leaves
 
-        await asyncio.gather(*map(grow, _samples(asks)))
+        await asyncio.gather(*map(grow, samples(asks)))
         return [leaf for branch in branches for leaf in branch]
 
     async def _leaves_of_samples(self, asks: list[Ask | Leaf]) -> list[list[Leaf]]:
@@ -289,12 +287,3 @@ class Waves:
             return leaves
         asks = [[item] if isinstance(item, Leaf) else self._tree.asks(item) for item in grown]
         return await self._leaves([ask for asked in asks for ask in asked])
-
-
-def _samples(asks: Sequence[Ask | Leaf]) -> list[list[int]]:
-    """Places of the samples of one question to one teacher, together; everything else by itself."""
-    together: dict[tuple[int, str], list[int]] = {}
-    for place, ask in enumerate(asks):
-        question = (id(ask.node), ask.alias) if isinstance(ask, Ask) else (id(ask), "")
-        together.setdefault(question, []).append(place)
-    return list(together.values())

@@ -56,6 +56,10 @@ class Windows(Generic[T]):
         self._free[alias] += 1
         self._room.set()
 
+    def waiting(self) -> list[T]:
+        """Rows that are held back."""
+        return [row for waiting in self._waiting.values() for row in waiting]
+
     def close(self) -> None:
         """Start nothing that is held back: the run is being cancelled."""
         self._closed = True

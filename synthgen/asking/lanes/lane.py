@@ -58,6 +58,11 @@ class LaneCounts:
     errors: int = 0
     output_tokens: int = 0
 
+    @property
+    def told(self) -> int:
+        """Requests of which the server said something for good: answers and refusals."""
+        return self.sent - self.in_flight - self.rate_limited - self.errors
+
 
 class Lane:
     """See the module. `clock` is monotonic seconds; `stopped` is set where the endpoint itself is the reason.

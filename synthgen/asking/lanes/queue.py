@@ -230,6 +230,11 @@ class Queue:
         return any(not other.ended and not other.probing for other in self.lanes if other is not lane)
 
     @property
+    def busy(self) -> bool:
+        """Whether somebody waits for it: to be sent, for a reply, or to be sent again."""
+        return bool(self.waiting or self._outside) or any(lane.counts.in_flight for lane in self.lanes)
+
+    @property
     def silent_s(self) -> float:
         """How long every reply of every lane has been trouble; 0 while one of them has none."""
         return min((lane.silent_s for lane in self.lanes if not lane.ended), default=0.0)
