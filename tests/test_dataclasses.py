@@ -188,6 +188,15 @@ def test_a_subclass_is_the_standard_librarys() -> None:
     assert repr(More("a")).endswith("More(name='a', size=3, half=1.5, extra='e')")
 
 
+def test_a_plain_subclass_has_its_fields_too() -> None:
+    class Named(Sent):
+        pass
+
+    made = Named("a", size=4)
+
+    assert (type(made), made.name, made.size, made.half) == (Named, "a", 4, 2)
+
+
 def test_loading_a_class_compiles_none_of_its_methods() -> None:
     code = (
         "import builtins; from synthgen.dataclasses import dataclass; calls = []; plain = exec\n"
