@@ -4,6 +4,8 @@ The first teacher's server says when the other one comes back: once it has answe
 """
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import synthgen
 from synthgen.api import Options
 from synthgen.pipeline.ahead import Standstill
 from synthgen.pipeline.generate import generate
+from synthgen.pipeline.progress import Progress
 from synthgen.pipeline.report import Report
 from synthgen.recipe.load import load_recipe
 from synthgen.recipe.model import Limits
@@ -202,3 +205,25 @@ def test_who_says_nothing_though_somebody_waits_stands_still() -> None:
         return seen
 
     assert simulate(story()) == [False, False, True, False, False, True]
+
+
+def test_an_interrupt_does_not_walk_through_what_was_asked_ahead(tmp_path: Path) -> None:
+    """A million rows take minutes; the next run finds their answers."""
+    progress = Progress()
+
+    def interrupt(number: int, _body: Body) -> None:
+        if number == ROWS:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with Loopback(script=lambda *_: BUSY) as b:
+        with Loopback(script=interrupt) as a:
+            content = in_steps(tmp_path, a, b)
+            first = run(content, tmp_path / "run", handle_signals=True, progress=progress)
+        assert (first.exit_code, first.counts["pending"]) == (130, ROWS)
+        assert progress.rows_admitted < ROWS
+
+    with Loopback(port=a.port) as again, Loopback(port=b.port) as b:
+        report = run(content, tmp_path / "run")
+
+    assert report.counts["accepted"] == ROWS
+    assert (len(again.payments), len(b.payments)) == (0, ROWS)
