@@ -86,8 +86,8 @@ class Gradient:
     a whole round decides. Less than 1.3 times as many, and the time per token before it is what an uncrowded server
     needs: the limit then moves towards the share of itself that is not waiting, plus a quarter: to notice when there is
     room again, and because what is in flight here is not all at the server (benchmarks/limits.py, a tenth gave 0.93).
-    Past where it refused requests, it grows no faster than `Aimd` does: steps of 5 % are too small to tell a gain by, and
-    doubling again met the same refusals every few rounds (59 instead of 107 rows/s in simulation).
+    Where it refuses requests before there is a crowd, it grows from there as `Aimd` does: steps of 5 % are too small to
+    tell a gain by, and doubling again met the same refusals every few rounds (59 instead of 107 rows/s in simulation).
     """
 
     skipped = 0.5
@@ -107,15 +107,10 @@ class Gradient:
         return 0.5 if self._calm_s is None and self._last is not None and not self._doubting else 1.0
 
     def after_round(self, limit: float, s_per_token: float) -> float:
-        if limit >= self._refused_at:
-            most = limit + max(1.0, _STEP * limit)
-            return most if self._calm_s is None else min(self._follow(limit, s_per_token), most)
-        follow = self._explore if self._calm_s is None else self._follow
-        return min(follow(limit, s_per_token), max(self._refused_at, limit + 1))
-
-    def _follow(self, limit: float, s_per_token: float) -> float:
-        """The limit nearer to where the queue is short."""
-        assert self._calm_s is not None
+        if self._calm_s is None:
+            if limit >= self._refused_at:
+                return limit + max(1.0, _STEP * limit)
+            return min(self._explore(limit, s_per_token), max(self._refused_at, limit + 1))
         if s_per_token < self._calm_s:
             self._calm_s += 0.05 * (s_per_token - self._calm_s)
         elif limit <= self._calm_limit:
@@ -217,11 +212,9 @@ class Concurrency:
             worked_on = in_flight * running / (running + waiting)
             self._set(min(self._limit, (1 + _QUEUE_HEADROOM) * worked_on), now)
 
-    def cut(
-        self, now: float, sent_at: float, *, ramp: bool = False, late: bool = False, most: float = math.inf
-    ) -> None:
+    def cut(self, now: float, sent_at: float, *, ramp: bool = False, late: bool = False) -> None:
         """The server refused a request because there were too many, or (`ramp`) more too fast: then it also grows half as fast;
-        `late`: it did not answer it in time. `most` are known to be worked on at a time."""
+        `late`: it did not answer it in time."""
         self._new_round()
         self._was_late |= late
         if sent_at < self._cut_at or now < self._cut_at + _EPISODE_S:
@@ -229,7 +222,7 @@ class Concurrency:
         self._cut_at = now
         if ramp:
             self._pace = max(self._pace / 2, _SLOWEST)
-        self._set(min(_CUT * self._limit, most), now)
+        self._set(_CUT * self._limit, now)
         if self._succeeded_since_cut:  # without, the server refuses everything: that is no measure
             self._growth.after_cut(self._limit)
         self._succeeded_since_cut = False

@@ -3,9 +3,9 @@
 In: requests as the queue sends them, and what became of them. Out: how long the next one has to wait. Gates, in this
 order: the pause (the lane waits as a whole when its server says that nothing remains, when over half of its last 32
 replies were 429, or when ten requests in a row got nothing: to the server's time or one of our own, then one probe,
-then a ramp of two seconds); the places of `concurrency`; the `pace` of a quota that is only seen by its refusals; the
-`quotas` for requests and tokens that somebody named; for second tries, the retry budget. It stops for good when key,
-quota or credit are gone. Who waits, and for which lane, is the `queue`'s business.
+then a ramp of two seconds); the places of `concurrency`; the `quotas` for requests and tokens; for second tries, the
+retry budget. It stops for good when key, quota or credit are gone. Who waits, and for which lane, is the `queue`'s
+business.
 Rejected: a pause with every 429 (a server that refuses some requests and serves others would stand idle), every request
 retrying on its own (at 600 requests a minute that made 300 to 900 useless requests of 750), and a health check of its
 own for a server that is down (one that lists its models need not answer; a row that is asked again loses nothing).
@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from synthgen.asking.lanes.concurrency import Aimd, Concurrency, Gradient
-from synthgen.asking.lanes.pace import Pace
 from synthgen.asking.lanes.quotas import Place, Quotas
 from synthgen.asking.lanes.retries import RetryBudget
 from synthgen.asking.outcome import SeenLimit
@@ -99,7 +98,6 @@ class Lane:
             patience_s=patience_s,
         )
         self._quotas = Quotas(limits, clock(), cached_free=counting == "uncached")
-        self._pace = Pace()
         self._retries = RetryBudget()
         self._flying: dict[Place, None] = {}  # oldest first
         self._troubled_at: float | None = None
@@ -149,7 +147,7 @@ class Lane:
             return math.inf
         if now - self._ramp_from < _RAMP_S and in_flight >= self.allowed:
             return max(self._ramp_from + _RAMP_S * in_flight / limit - now, 1e-3)
-        return max(0.0, self._pace.wait_s(now))
+        return 0.0
 
     def fits_in_s(self, place: Place) -> float:
         """Seconds until its limits have room for `place`."""
@@ -164,7 +162,6 @@ class Lane:
         now = self.clock()
         self._quotas.take(place, now)
         self._retries.sent(now, retry=retry)
-        self._pace.sent(now)
         place.retry = retry
         self.counts.in_flight += 1
         self.counts.sent += 1
@@ -201,7 +198,6 @@ class Lane:
         self.latency_s += (0.1 if self.latency_s else 1.0) * (took_s - self.latency_s)
         tokens = usage.output_tokens if usage else 1
         self.refused(place)
-        self._pace.answered(now)
         self._concurrency.answered(now, place.sent_at, self.counts.in_flight, tokens)
 
     def refused(self, place: Place) -> None:
@@ -246,15 +242,12 @@ class Lane:
         self.last_trouble = "503, overloaded" if overloaded else "429, rate limit"
         self._recent.append("limited")
         self._note_trouble()
-        crowded = len(self._recent) == _RECENT and self._recent.count("limited") > _RECENT // 2
         # A server that is overloaded refuses whoever comes; only where it does so often, it is us.
-        bad_luck = overloaded and not self._often("limited")
-        if bad_luck or self._pace.refused(now, place.sent_at, self._concurrency.limit):
+        if overloaded and not self._often("limited"):
             self._concurrency.hold()
         else:
-            # Where most are refused, what is answered in a second tells how many are worked on at a time.
-            most = self._pace.passed_a_second * self.latency_s if crowded else math.inf
-            self._concurrency.cut(now, place.sent_at, ramp=ramp, most=most)
+            self._concurrency.cut(now, place.sent_at, ramp=ramp)
+        crowded = len(self._recent) == _RECENT and self._recent.count("limited") > _RECENT // 2
         if exhausted or crowded or (place.probe and self._probing):
             self._pause(wait_s)
 
