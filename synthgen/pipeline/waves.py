@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import field
+from typing import TypeAlias
 
 from synthgen.asking import Asker, NotAsked
 from synthgen.asking.batch import Batches
@@ -47,6 +48,9 @@ class Wave:
     leaves: list[list[Leaf]]
     unfinished: int
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+_Row: TypeAlias = tuple[list[Ask | Leaf], Wave, int]
 
 
 class Waves:
@@ -101,7 +105,9 @@ class Waves:
         windows = {
             alias: max(_AT_LEAST, _ASKED * (own[alias] + later) - _OWN_TASKS, in_batches) for alias in own
         }
-        self._windows: Windows[tuple[list[Ask | Leaf], Wave, int]] = Windows(windows, self._begin)
+        self._windows: Windows[_Row] = Windows(windows, self._begin)
+        self._free: list[asyncio.Future[tuple[str, _Row] | None]] = []  # tasks without a row
+        self._fed = False
         self._group: asyncio.TaskGroup | None = None
         self._block: Block | None = None  # being admitted
         self._place = 0  # of the next row in it
@@ -137,6 +143,7 @@ class Waves:
             # The journal refuses rows; it reports that itself. What is in flight is paid: it must not be cancelled.
             self._asker.halt("storage")
         finally:
+            self._end_work()
             self._queue.put_nowait(None)
 
     def stop(self) -> None:
@@ -227,11 +234,39 @@ class Waves:
             self._windows.admit(alias, (first, wave, place))
         self._block = None
 
-    def _begin(self, alias: str, row: tuple[list[Ask | Leaf], Wave, int]) -> None:
+    def _begin(self, alias: str, row: _Row) -> None:
+        """Give the row to a task that is free, or to a new one."""
+        while self._free:
+            free = self._free.pop()
+            if not free.done():  # else the run is being cancelled
+                free.set_result((alias, row))
+                return
         assert self._group is not None  # rows come from `feed`
-        self._group.create_task(self._grow(alias, *row))
+        self._group.create_task(self._work(alias, row))
 
-    async def _grow(self, alias: str, first: list[Ask | Leaf], wave: Wave, place: int) -> None:
+    async def _work(self, alias: str, row: _Row) -> None:
+        """One row after another: a task for each costs two microseconds more."""
+        while True:
+            await self._grow(*row)
+            free: asyncio.Future[tuple[str, _Row] | None] = asyncio.get_running_loop().create_future()
+            self._free.append(free)
+            self._windows.ended(alias)  # which may give it one that was held back
+            if self._fed and not free.done():
+                self._free.pop()
+                return
+            if (given := await free) is None:
+                return
+            alias, row = given
+
+    def _end_work(self) -> None:
+        """No further row comes but those that are held back."""
+        self._fed = True
+        for free in self._free:
+            if not free.done():
+                free.set_result(None)
+        self._free.clear()
+
+    async def _grow(self, first: list[Ask | Leaf], wave: Wave, place: int) -> None:
         try:
             leaves = self._leaves_of(first[0]) if len(first) == 1 else self._leaves(first)
             wave.leaves[place] = await leaves
@@ -239,7 +274,6 @@ class Waves:
             self._windows.close()
             raise
         finally:
-            self._windows.ended(alias)
             self._progress.rows_done += 1
             wave.unfinished -= 1
             if wave.unfinished == 0:
