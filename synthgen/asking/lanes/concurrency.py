@@ -14,7 +14,6 @@ simulations in `tests/test_lanes.py`.
 """
 
 import math
-import statistics
 from typing import Protocol
 
 __all__ = ["Aimd", "Concurrency", "Gradient", "Growth"]
@@ -172,6 +171,7 @@ class Concurrency:
         self._took_s = 0.0  # by all of `_times` together
         self._least_s = math.inf  # per token, of all rounds
         self._was_late = False
+        self._new_round()
 
     def answered(self, now: float, sent_at: float, in_flight: int, tokens: int) -> None:
         """An answer of `tokens` tokens to a request sent at `sent_at`, while `in_flight` were."""
@@ -185,7 +185,7 @@ class Concurrency:
         self._times.append(took_s / max(tokens, 1))
         self._took_s += took_s
         self._saturated += in_flight >= _SATURATED * self.limit
-        if len(self._times) < max(int(self._growth.measured * self._limit), _LEAST_ROUND):
+        if len(self._times) < self._round:
             return
         if self._saturated >= _SATURATED * len(self._times):
             s_per_token = max(_middle(self._times), 1e-9)
@@ -225,6 +225,7 @@ class Concurrency:
         self._set(_CUT * self._limit, now)
         if self._succeeded_since_cut:  # without, the server refuses everything: that is no measure
             self._growth.after_cut(self._limit)
+            self._new_round()
         self._succeeded_since_cut = False
 
     def _most_in_time(self, s_per_token: float) -> float:
@@ -247,6 +248,7 @@ class Concurrency:
         self._new_round()
 
     def _new_round(self) -> None:
+        self._round = max(int(self._growth.measured * self._limit), _LEAST_ROUND)
         self._saturated = 0
         self._took_s = 0.0
         self._times.clear()
@@ -255,4 +257,5 @@ class Concurrency:
 def _middle(times: list[float]) -> float:
     """The mean of the middle half: nearly as steady as the mean, and as deaf to a few slow answers as the median."""
     ordered, quarter = sorted(times), len(times) // 4
-    return statistics.fmean(ordered[quarter : len(ordered) - quarter])
+    middle = ordered[quarter : len(ordered) - quarter]
+    return math.fsum(middle) / len(middle)

@@ -117,6 +117,17 @@ class _Shares:
         waiting.append(waiter)
         return len(waiting) == 1
 
+    def pass_by(self, place: Place) -> None:
+        """A request goes that has not waited, while nobody waits."""
+        step = self._steps.get(place.step)
+        if step is None:
+            step = self._steps[place.step] = _Step()
+        self._level = max(step.taken, self._level)
+        step.taken = self._level + self._counted(step, place)
+
+    def _counted(self, step: _Step, place: Place) -> float:
+        return step.usual.of(place.expected) if step.usual.known else self._usual.each()
+
     def next_steps(self, turn: Turn) -> list[_Step]:
         """Those with somebody waiting for such a turn, in order."""
         found = []
@@ -134,7 +145,7 @@ class _Shares:
         """The first of those waiting for such a turn, which counts from now on."""
         self._level = step.taken
         waiter = step.waiting[turn].popleft()
-        step.taken += step.usual.of(waiter.place.expected) if step.usual.known else self._usual.each()
+        step.taken += self._counted(step, waiter.place)
         return waiter
 
     def learn(self, place: Place, usage: Usage) -> None:
@@ -183,6 +194,10 @@ class Queue:
         """
         self.require_open()
         place = Place(input_tokens, max_tokens, step)
+        if not self.waiting and (lane := self._free_for(place, turn, avoid)) is not None:
+            self._shares.pass_by(place)
+            self._last_was_new = turn == "new"
+            return lane, place
         waiter = _Waiter(place, turn, avoid, asyncio.get_running_loop().create_future())
         first = self._shares.add(waiter)
         self.waiting += 1
@@ -338,6 +353,11 @@ class Queue:
             wait_s = min(closed_s, self._call_one(open_lanes)) if open_lanes else closed_s
         self._wake_in(wait_s if self.waiting else math.inf)
 
+    def _free_for(self, place: Place, turn: Turn, avoid: Lane | None) -> Lane | None:
+        """Take the best lane that can send `place` now, None where none can."""
+        open_lanes = [lane for lane in self.lanes if lane.opens_in_s() <= _NOW_S]
+        return self._take(place, turn, avoid, open_lanes)[0] if open_lanes else None
+
     def _call_one(self, lanes: Sequence[Lane]) -> float:
         """Call the next who fits one of these open lanes; 0, or the seconds until somebody may fit."""
         soonest_s = math.inf
@@ -381,23 +401,31 @@ class Queue:
 
     def _try(self, waiter: _Waiter, lanes: Sequence[Lane]) -> float:
         """Call `waiter` to the best of these lanes; 0, or the seconds until one may have room."""
-        place, fitting, soonest_s = waiter.place, [], math.inf
+        lane, wait_s = self._take(waiter.place, waiter.turn, waiter.avoid, lanes)
+        if lane is not None:
+            self.waiting -= 1
+            waiter.called.set_result(lane)
+        return wait_s
+
+    def _take(
+        self, place: Place, turn: Turn, avoid: Lane | None, lanes: Sequence[Lane]
+    ) -> tuple[Lane | None, float]:
+        """Send `place` down the best of these lanes; with none, the seconds until one may have room."""
+        fitting, soonest_s = [], math.inf
         for lane in lanes:
             wait_s = lane.fits_in_s(place)
-            if waiter.turn == "retry":
+            if turn == "retry":
                 wait_s = max(wait_s, lane.retries_in_s())
             soonest_s = min(soonest_s, wait_s)
             if wait_s <= _NOW_S:
                 fitting.append(lane)
         if not fitting:
-            return soonest_s
-        lane = fitting[0] if len(fitting) == 1 else self._best(fitting, waiter.avoid)
+            return None, soonest_s
+        lane = fitting[0] if len(fitting) == 1 else self._best(fitting, avoid)
         if len(self.lanes) > 1:
             lane.fits_in_s(place)  # what it takes of a limit is what the lane it goes to expects
-        lane.take(place, retry=waiter.turn == "retry")
-        self.waiting -= 1
-        waiter.called.set_result(lane)
-        return 0.0
+        lane.take(place, retry=turn == "retry")
+        return lane, 0.0
 
     def _best(self, lanes: Sequence[Lane], avoid: Lane | None) -> Lane:
         """The one that wants its probe, else the fastest for its load; one not measured yet counts as fast."""
