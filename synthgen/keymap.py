@@ -36,14 +36,15 @@ class KeyMap:
         self._kept = kept_bytes
         self._rest = kept_bytes - 1  # the first byte is told by the shard
         self._entry = self._rest + number_bytes
+        self._full = _PAGE * self._entry  # in memory, where there is a spool
         self._spool = spool
         self._recent: list[bytearray | None] = [None] * _SHARDS  # entries in memory
         self._marks: list[bytearray | None] = [None] * _SHARDS  # of entries on disk, in their order
         self._pages: list[array[int] | None] = [None] * _SHARDS  # where those are
-        self._size = 0
 
     def __len__(self) -> int:
-        return self._size
+        stored = _PAGE * sum(len(pages) for pages in self._pages if pages)
+        return stored + sum(len(recent) for recent in self._recent if recent) // self._entry
 
     def get(self, key: bytes) -> int | None:
         """The number of a key, None where it was never set."""
@@ -51,9 +52,13 @@ class KeyMap:
         recent = self._recent[shard]
         if recent is None:
             return None
-        at = self._find(recent, rest)
+        at = recent.find(rest)
+        if at >= 0 and at % self._entry:
+            at = self._find(recent, rest)
         if at >= 0:
             return int.from_bytes(recent[at + self._rest : at + self._entry])
+        if self._marks[shard] is None:
+            return None
         found = self._find_stored(shard, rest)
         return None if found is None else found[1]
 
@@ -67,7 +72,8 @@ class KeyMap:
         raw = number.to_bytes(self._number_bytes)
         recent = self._recent[shard]
         if recent is None:
-            recent = self._recent[shard] = bytearray()
+            self._recent[shard] = bytearray(rest + raw)
+            return None
         at = recent.find(rest)
         if at >= 0 and at % self._entry:
             at = self._find(recent, rest)
@@ -76,14 +82,12 @@ class KeyMap:
             recent[at + self._rest : at + self._entry] = raw
             return before
         if self._spool is not None:
-            found = self._find_stored(shard, rest)
-            if found is not None:
+            if self._marks[shard] is not None and (found := self._find_stored(shard, rest)) is not None:
                 self._spool.write(raw, found[0] + self._rest)
                 return found[1]
-            if len(recent) == _PAGE * self._entry:
+            if len(recent) == self._full:
                 self._store(shard, recent, self._spool)
         recent += rest + raw
-        self._size += 1
         return None
 
     def items(self) -> Iterator[tuple[bytes, int]]:

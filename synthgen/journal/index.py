@@ -9,7 +9,7 @@ sealing are the writer's business. Reading is safe from any thread; `note` belon
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,16 +167,19 @@ class JournalIndex:
         """Batches that may still be under way at a vendor, by name; they change as entries are noted."""
         return self._account.batches
 
-    def note(self, entry: Entry, segment: int, offset: int) -> None:
-        """Remember where an entry stands; called after every commit."""
+    def noting(self, segment: int) -> Callable[[Entry, int], None]:
+        """What is to be told of every entry of a commit, and of its place in the segment."""
         recent = self._recent
         contents = recent[-1] if recent and recent[-1].number == segment else None
         if contents is None:
             contents = Contents(segment, self._account)
             with self._changing:
                 self._recent += (contents,)
-        contents.note(entry, offset)
-        if self._forgotten and entry["t"] in ("R", "F"):
+        return self._note_again if self._forgotten else contents.note
+
+    def _note_again(self, entry: Entry, offset: int) -> None:
+        self._recent[-1].note(entry, offset)
+        if entry["t"] in ("R", "F"):
             self._forgotten.discard(bytes.fromhex(str(entry["k"])))
 
     def begin_session(self) -> None:

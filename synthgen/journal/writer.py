@@ -13,9 +13,10 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
+from itertools import filterfalse
 from pathlib import Path
+from typing import TypeAlias
 
-from synthgen.dataclasses import dataclass
 from synthgen.errors import RunLocked, StorageError
 from synthgen.journal.ballast import Ballast, is_full
 from synthgen.journal.contents import raw_path
@@ -30,16 +31,14 @@ __all__ = ["Journal", "is_locked", "lock_run"]
 SEGMENT_BYTES = 128 << 20
 
 
-@dataclass(slots=True)
-class _Pending:
-    entry: Entry
-    line: bytes
-    done: asyncio.Future[None] | None
+# An entry, its line, and who is told when it is durable.
+_Pending: TypeAlias = tuple[Entry, bytes, "asyncio.Future[None] | None"]
 
-    @property
-    def paid(self) -> bool:
-        """Whether it says what became of a send: that is kept also when nothing may be sent any more."""
-        return self.entry["t"] not in ("I", "S") and self.entry.get("state") != "prepared"
+
+def _is_paid(pending: _Pending) -> bool:
+    """Whether it says what became of a send: that is kept also when nothing may be sent any more."""
+    entry = pending[0]
+    return entry["t"] not in ("I", "S") and entry.get("state") != "prepared"
 
 
 def lock_run(folder: Path) -> Callable[[], None]:
@@ -167,19 +166,21 @@ class Journal:
         self._gather(entries, None)
 
     def _gather(self, entries: Sequence[Entry], done: asyncio.Future[None] | None) -> None:
-        pending = [_Pending(entry, encode(entry), None) for entry in entries]
-        pending[-1].done = done
-        self.uncommitted += len(entries)
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
-        self._gathered += pending
-        if self._failure is not None and self._refuses(pending[-1]):
-            pending[-1].done = None
+        *others, last = entries
+        for entry in others:
+            self._gathered.append((entry, encode(entry), None))
+        self._gathered.append((last, encode(last), done))
+        self.uncommitted += len(entries)
+        if self._failure is not None and self._refuses(self._gathered[-1]):
+            if done is not None:
+                done.cancel()  # nobody waits for it
             raise self._failure.with_traceback(None)
 
     def _refuses(self, pending: _Pending) -> bool:
         """Whether an entry is too late for a disk that has failed."""
-        return self._failure is not None and (self._dead or not pending.paid)
+        return self._failure is not None and (self._dead or not _is_paid(pending))
 
     def _hand_over(self) -> None:
         """Give the thread what this turn of the loop has brought."""
@@ -189,11 +190,11 @@ class Journal:
             refused = [] if failure is None else list(filter(self._refuses, gathered))
             # What is paid is kept also when the disk takes nothing: for the last try in `close`.
             self._waiting += (
-                [one for one in gathered if one.paid or not self._refuses(one)] if refused else gathered
+                [one for one in gathered if _is_paid(one) or not self._refuses(one)] if refused else gathered
             )
             self._wake.notify()
         if failure is not None:
-            self._refuse([pending.done for pending in refused], failure)
+            self._refuse([done for _, _, done in refused], failure)
 
     def _write_forever(self) -> None:
         while True:
@@ -216,7 +217,7 @@ class Journal:
             if self._dead:
                 return False
             self._ballast.release()
-            kept = [pending for pending in batch if pending.paid]
+            kept = list(filter(_is_paid, batch))
             return not kept or self._write_or_fail(kept)
         self._loop.call_soon_threadsafe(self._committed, batch, segment, offset)
         return True
@@ -229,7 +230,7 @@ class Journal:
             self._sealer.add([self._number])
             self._file, self._number, self._offset = file, self._number + 1, 0
         start = self._offset
-        lines = b"".join([pending.line for pending in batch])
+        lines = b"".join([line for _, line, _ in batch])
         rest = memoryview(lines)
         while rest:
             rest = rest[os.write(self._file, rest) :]
@@ -240,11 +241,12 @@ class Journal:
     def _committed(self, batch: list[_Pending], segment: int, offset: int) -> None:
         self.largest_commit = max(self.largest_commit, len(batch))
         self.uncommitted -= len(batch)
-        for pending in batch:
-            self.index.note(pending.entry, segment, offset)
-            offset += len(pending.line)
-            if pending.done is not None and not pending.done.done():
-                pending.done.set_result(None)
+        note = self.index.noting(segment)
+        for entry, line, done in batch:
+            note(entry, offset)
+            offset += len(line)
+            if done is not None and not done.done():
+                done.set_result(None)
 
     def _fail(self, batch: list[_Pending], error: OSError, *, dead: bool) -> None:
         """Cut what a failed write left behind and refuse what would cost money from now on.
@@ -263,10 +265,10 @@ class Journal:
             self._failure = failure = self._failure or failure
             self._dead = dead
             everything = batch + self._waiting
-            refused = everything if dead else [pending for pending in everything if not pending.paid]
+            refused = everything if dead else list(filterfalse(_is_paid, everything))
             # A refused intent was never sent: it must not be written later.
-            self._waiting = [pending for pending in (everything if dead else self._waiting) if pending.paid]
-        self._loop.call_soon_threadsafe(self._refuse, [pending.done for pending in refused], failure)
+            self._waiting = list(filter(_is_paid, everything if dead else self._waiting))
+        self._loop.call_soon_threadsafe(self._refuse, [done for _, _, done in refused], failure)
 
     @staticmethod
     def _refuse(waiting: list[asyncio.Future[None] | None], failure: StorageError) -> None:
@@ -295,7 +297,7 @@ class Journal:
                 os.ftruncate(self._file, self._offset)
                 self._committed(waiting, *self._write(waiting))
             except OSError:
-                lost = sum(pending.entry["t"] in ("R", "F", "X") for pending in waiting)
+                lost = sum(entry["t"] in ("R", "F", "X") for entry, _, _ in waiting)
         await asyncio.to_thread(self._sealer.close)
         self._ballast.release()
         os.close(self._file)
