@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
-from synthgen.asking.clouds import CloudConfig, cloud_route
+from synthgen.asking.clouds import CloudConfig
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
 from synthgen.asking.providers import RemoteTeacher, credentials
 from synthgen.errors import MissingKeyError, RecipeError, UsageError
@@ -570,7 +570,7 @@ def test_the_address_follows_from_resource_or_region(provider: str, fields: dict
 def test_the_clouds_route_is_the_default_at_its_own_hosts_only(
     provider: str, fields: dict[str, str], route: str | None
 ) -> None:
-    assert cloud_route(config(provider, **fields)) == route
+    assert config(provider, **fields).cloud_route == route
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from synthgen.lazy import lazily
 if TYPE_CHECKING:
     from synthgen.asking.ask import Asker, NotAsked, TeacherSpec
     from synthgen.asking.budget import Budget
-    from synthgen.asking.clouds import cloud_route, maker_model, speaks_messages
     from synthgen.asking.lanes import Lane
     from synthgen.asking.prices import batch_price, cost_usd, find_price
 
@@ -18,11 +17,8 @@ __all__ = [
     "NotAsked",
     "TeacherSpec",
     "batch_price",
-    "cloud_route",
     "cost_usd",
     "find_price",
-    "maker_model",
-    "speaks_messages",
 ]
 
 __getattr__ = lazily(
@@ -34,11 +30,6 @@ __getattr__ = lazily(
             "TeacherSpec",
         ),
         "budget": ("Budget",),
-        "clouds": (
-            "cloud_route",
-            "maker_model",
-            "speaks_messages",
-        ),
         "lanes": ("Lane",),
         "prices": (
             "batch_price",

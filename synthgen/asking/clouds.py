@@ -17,7 +17,6 @@ from pydantic import Field, model_validator
 
 from synthgen.asking.outcome import Wire
 from synthgen.asking.providers import (
-    AnthropicConfig,
     RemoteTeacher,
     RemoteTeacherConfig,
     read_key,
@@ -29,7 +28,6 @@ from synthgen.asking.transport.sdk import SdkTransport, VendorSdk
 from synthgen.asking.wire.anthropic_messages import AnthropicMessagesWire
 from synthgen.asking.wire.openai_chat import OpenAIChatWire
 from synthgen.plugins import Plugin
-from synthgen.recipe.model import TeacherConfig
 
 __all__ = [
     "AZURE",
@@ -39,9 +37,6 @@ __all__ = [
     "BedrockConfig",
     "CloudConfig",
     "VertexConfig",
-    "cloud_route",
-    "maker_model",
-    "speaks_messages",
 ]
 
 _REGION = r"^[a-z0-9-]+$"
@@ -91,9 +86,14 @@ class CloudConfig(RemoteTeacherConfig):
         return "openai"
 
     @property
-    def maker_model(self) -> str:
-        """The maker's own name of the model."""
-        return self.model
+    def cloud_route(self) -> str | None:
+        """The cloud's own at its own hosts."""
+        return self.vendor_route if self.at_vendor else None
+
+    @property
+    def speaks_messages(self) -> bool:
+        """Claude is asked so."""
+        return self.dialect == "anthropic"
 
     @model_validator(mode="after")
     def _one_credential(self) -> "CloudConfig":
@@ -205,23 +205,6 @@ def _with_url(values: object, pattern: str, *, china: str = "") -> object:
         return values
     region = str(values.get("region", ""))
     return {**values, "base_url": pattern.format(region) + (china if region.startswith("cn-") else "")}
-
-
-def cloud_route(config: TeacherConfig) -> str | None:
-    """The cloud's own route for a teacher at one of its hosts, None for every other teacher."""
-    return config.vendor_route if isinstance(config, CloudConfig) and config.at_vendor else None
-
-
-def maker_model(config: TeacherConfig) -> str:
-    """The name of a teacher's model as its maker spells it."""
-    return config.maker_model if isinstance(config, CloudConfig) else config.model
-
-
-def speaks_messages(config: TeacherConfig) -> bool:
-    """Whether a teacher is asked in the Messages dialect, which wants `max_tokens` with every request."""
-    if isinstance(config, CloudConfig):
-        return config.dialect == "anthropic"
-    return isinstance(config, AnthropicConfig)
 
 
 def _connect_azure(config: AzureConfig) -> RemoteTeacher:

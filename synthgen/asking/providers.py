@@ -245,6 +245,11 @@ class AnthropicConfig(BatchTeacherConfig):
         """Messages."""
         return "anthropic"
 
+    @property
+    def speaks_messages(self) -> bool:
+        """Always."""
+        return True
+
 
 def samples_at_once(setting: Literal["auto"] | int) -> int:
     """How many samples to ask for at once.

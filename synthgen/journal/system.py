@@ -22,9 +22,10 @@ __all__ = ["lock", "network_file_system", "sync", "sync_folder"]
 
 _LOCKED_BYTE = 1 << 30
 _MOUNTS = Path("/proc/self/mounts")
-_NETWORK = re.compile(
-    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|beegfs|glusterfs|fuse\.(sshfs|s3fs|gcsfuse|glusterfs|rclone)"
-)
+_NETWORK = ("nfs", "smb")  # and what begins so
+_NETWORKS = {"cifs", "9p", "afs", "ceph", "lustre", "beegfs", "glusterfs"} | {
+    f"fuse.{kind}" for kind in ("sshfs", "s3fs", "gcsfuse", "glusterfs", "rclone")
+}
 
 
 def lock(handle: int) -> None:
@@ -86,4 +87,4 @@ def network_file_system(folder: Path, mounts: Path = _MOUNTS) -> str | None:
             place.is_relative_to(at) and len(at.parts) >= deepest
         ):  # of two at one place the later one covers the other
             kind, deepest = mounted, len(at.parts)
-    return kind if _NETWORK.fullmatch(kind) else None
+    return kind if kind in _NETWORKS or kind.startswith(_NETWORK) else None

@@ -20,7 +20,6 @@ from synthgen.pipeline.judging import identity_of, shown
 from synthgen.pipeline.privacy import ALLOW, Privacy
 from synthgen.pipeline.tree import Leaf
 from synthgen.pipeline.verdicts import Verdict
-from synthgen.refine import parse_preference
 from synthgen.refine.pairwise import settled, win_scores
 from synthgen.templates import Parsed, Prompt, parse_reply, render_messages, split_thinking
 from synthgen.types import JSONValue, Request, Sampling, digest
@@ -65,6 +64,8 @@ class Comparer:
         if isinstance(parsed, Parsed):
             reason, preferred = (parsed.items[0].get(name) for name in self.prompt.outputs)
             return replace(said, said=str(preferred), reason=reason if isinstance(reason, str) else None)
+        from synthgen.refine import parse_preference  # 3 ms: only where a comparer is asked
+
         found = parse_preference(split_thinking(reply.completion.text)[1])
         return replace(said, said=found, problem=None if found else unread(reply.completion))
 

@@ -19,7 +19,6 @@ from synthgen.journal import Reply
 from synthgen.pipeline.judgement import JUDGE_STEP, JudgeAsk, Judgement, unread
 from synthgen.pipeline.privacy import ALLOW, Privacy
 from synthgen.pipeline.verdicts import Verdict
-from synthgen.refine import expected_scores, parse_rubric, parse_score
 from synthgen.templates import Parsed, Prompt, parse_reply, render_messages, split_thinking
 from synthgen.types import JSONValue, Logprobs, Message, Request, Sampling, TeacherIdentity, digest
 
@@ -98,6 +97,8 @@ class Judge:
         written, reason = self._written(reply.completion.text)
         if written is None:
             return replace(said, problem=unread(reply.completion), reason=reason)
+        from synthgen.refine import expected_scores
+
         expected = expected_scores(written, *self.prompt.score_range(), logprobs)
         scores = {**written, **expected}
         weighed = sum(self.weights[name] * score for name, score in scores.items())
@@ -122,6 +123,8 @@ class Judge:
             found = {name: number for name, number in numbers.items() if number is not None}
             if len(found) == len(self.weights):
                 return found, reason
+        from synthgen.refine import parse_rubric, parse_score  # 5 ms: only where a judge is asked
+
         _, answer = split_thinking(text)
         low, high = self.prompt.score_range()
         if self.is_rubric:

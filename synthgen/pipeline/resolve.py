@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from synthgen.asking import TeacherSpec, cloud_route, find_price, maker_model
+from synthgen.asking import TeacherSpec, find_price
 from synthgen.assets import Kind, find_asset
 from synthgen.dataclasses import dataclass
 from synthgen.errors import RecipeError, UsageError
@@ -216,7 +216,7 @@ def _endpoint(config: TeacherConfig) -> str:
 
 def _common_route(registry: Registry, hosts: Sequence[TeacherConfig]) -> str | None:
     """The route that the vendor's own hosts have without being told, if it is the same for all."""
-    routes = {cloud_route(host) or default_route(registry, host.provider, _base_url(host)) for host in hosts}
+    routes = {host.cloud_route or default_route(registry, host.provider, _base_url(host)) for host in hosts}
     return routes.pop() if len(routes) == 1 else None
 
 
@@ -323,7 +323,7 @@ def _part(loaded: LoadedRecipe, spec: TeacherSpec, role: str) -> Part:
         alias=spec.alias,
         provider=spec.config.provider,
         route=spec.identity.route,
-        model=maker_model(spec.config),
+        model=spec.config.maker_model,
         hf=spec.config.hf,
         role=role,  # type: ignore[arg-type]  # one of two literals, above
         row_license=source.license,

@@ -6,7 +6,7 @@ In: a loaded recipe, a place in it, and what stands there. Out: the checked valu
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from synthgen.asking import TeacherSpec, speaks_messages
+from synthgen.asking import TeacherSpec
 from synthgen.assets import Kind
 from synthgen.errors import RecipeError, UsageError
 from synthgen.recipe.load import LoadedRecipe
@@ -64,7 +64,7 @@ def sampling_of(
     """
     sampling = own.over(spec.config.sampling)
     where = loaded.where("teachers", spec.alias)
-    needed = speaks_messages(spec.config) or (cap_usd is not None and not _is_free(spec))
+    needed = spec.config.speaks_messages or (cap_usd is not None and not _is_free(spec))
     if cap_usd is not None and spec.price is None:
         raise RecipeError(
             f"{where}.price: is required with a budget: no table price is known for {spec.config.model!r}; "

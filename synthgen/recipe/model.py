@@ -152,6 +152,21 @@ class TeacherConfig(Strict):
     stop_at_refusal_rate: Annotated[float, Field(gt=0, le=1)] = 0.2
     samples_per_request: Literal["auto"] | Annotated[int, Field(ge=1, le=128)] = "auto"
 
+    @property
+    def cloud_route(self) -> str | None:
+        """The cloud's own route where this teacher is at one of its hosts, None for every other teacher."""
+        return None
+
+    @property
+    def maker_model(self) -> str:
+        """The name of the model as its maker spells it."""
+        return self.model
+
+    @property
+    def speaks_messages(self) -> bool:
+        """Whether it is asked in the Messages dialect, which wants `max_tokens` with every request."""
+        return False
+
     def most_logprobs(self) -> int | None:
         """How many alternatives a token can be captured with; None: this teacher gives no logprobs at all."""
         return None
