@@ -11,7 +11,7 @@ from dataclasses import field, replace
 from datetime import date
 from typing import Literal, TypeAlias
 
-from synthgen.asking import TeacherSpec, maker_model
+from synthgen.asking import TeacherSpec
 from synthgen.assets import suggest
 from synthgen.dataclasses import dataclass
 from synthgen.errors import PolicyError, RecipeError, UsageError
@@ -96,8 +96,10 @@ class Gates:
     group: int = 0
     enforced: bool = True
     _same: dict[tuple[str, str | None], str | None] = field(default_factory=dict)
-    _decided: dict[tuple[Part, ...], Objection | None] = field(default_factory=dict)
     _written: dict[tuple[_Hand, ...], tuple[Part, ...]] = field(default_factory=dict)
+    _decided: dict[tuple[_Hand, ...], Objection | None] = field(
+        default_factory=dict
+    )  # of those in `_written`
     _behind_router: frozenset[str] = field(init=False)
     _sorter: Sorter | None = None
 
@@ -160,7 +162,8 @@ class Gates:
         With `on_deny`, on what was kept. What gate 2 let pass and no row holds, such as answers beyond the target, counts
         for nothing: how much of that there is depends on the size of a wave.
         """
-        written = {part for parts in self._decided if self._row_id(parts) in policy_ids for part in parts}
+        seen = dict.fromkeys(map(self._written.__getitem__, self._decided))
+        written = {part for parts in seen if self._row_id(parts) in policy_ids for part in parts}
         teachers = [part for part in self.resolved.parts if part.role == "teacher"]
         if self.on_deny != "fail":  # what refused rows alone hold is not published
             teachers = [part for part in teachers if part in written]
@@ -176,10 +179,11 @@ class Gates:
             problem = self.misidentified(asked.ask.alias, completion.served_model if completion else None)
             if problem is not None:
                 return Objection("quarantined", "served_identity", problem)
-        parts = self._parts(leaf)
-        if parts not in self._decided:
-            self._decided[parts] = self._refused(parts) if parts and self.enforced else None
-        return self._decided[parts]
+        hands = self._hands(leaf)
+        if hands not in self._decided:
+            parts = self._parts(hands)
+            self._decided[hands] = self._refused(parts) if parts and self.enforced else None
+        return self._decided[hands]
 
     def _refused(self, parts: tuple[Part, ...]) -> Objection | None:
         if self.on_deny != "fail":
@@ -214,10 +218,13 @@ class Gates:
         ]
         return "; ".join(dict.fromkeys(stops)) or "conflicts with rows before it"
 
-    def _parts(self, leaf: Leaf) -> tuple[Part, ...]:
+    def _hands(self, leaf: Leaf) -> tuple[_Hand, ...]:
         """Who wrote a leaf's text, as it turned out."""
         relation = self._relation(leaf)
-        hands = tuple([(asked.ask.alias, self._host(asked), relation) for asked in leaf.asked])
+        return tuple([(asked.ask.alias, self._host(asked), relation) for asked in leaf.asked])
+
+    def _parts(self, hands: tuple[_Hand, ...]) -> tuple[Part, ...]:
+        """The same for the policy."""
         parts = self._written.get(hands)
         if parts is None:
             parts = self._written[hands] = tuple(dict.fromkeys(map(self._part, hands)))
@@ -256,23 +263,22 @@ class Gates:
 
     def misidentified(self, alias: str, served: str | None) -> str | None:
         """Why what was served under this name is not the teacher that was vetted, or None."""
-        if (alias, served) not in self._same:
+        asked = alias, served
+        if asked not in self._same:
             config = self.resolved.specs[alias].config
             hf = config.hf.partition("@")[0] if config.hf else None
             same = served in (hf, config.model) or same_identity(
-                self.registry, maker_model(config), served, tuple(config.served_as)
+                self.registry, config.maker_model, served, tuple(config.served_as)
             )
-            self._same[alias, served] = (
-                None if same else f"{alias} asked for {config.model}, {served} answered"
-            )
-        return self._same[alias, served]
+            self._same[asked] = None if same else f"{alias} asked for {config.model}, {served} answered"
+        return self._same[asked]
 
     def origin(self, leaf: Leaf) -> Origin:
         """What the record says of where its text comes from."""
         source = self.resolved.loaded.recipe.source
         if not leaf.asked:
             return Origin("", source.license, source.relation, "", None)
-        parts = self._parts(leaf)
+        parts = self._parts(self._hands(leaf))
         decisions = [evaluate(self.registry, part, self.ask) for part in parts]
         return Origin(
             self.resolved.specs[leaf.asked[-1].ask.alias].identity.route,
