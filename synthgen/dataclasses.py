@@ -5,7 +5,8 @@ In: a class, as for the standard library's `dataclass`, and to type checkers the
 instances of 60; compiling six methods for each was a fifth of its start. `__init__` puts each field of a frozen class into
 its slot, where the standard library's finds the slot by name, through `object.__setattr__`: half the time, and a row
 makes 25 objects with 130 fields.
-Rejected: frozen for type checkers alone (plug-ins are handed these values), named tuples (equal to any tuple of the same
+`inner` is `dataclass` for values that no plug-in is handed: of those, only type checkers see that they are frozen.
+Rejected: that for all of them, named tuples (equal to any tuple of the same
 values), attrs (compiles as well) and msgspec (quickest of all, but no dataclasses: `replace`, `asdict` and orjson refuse
 its classes).
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from dataclasses import dataclass
+    from dataclasses import dataclass as inner
 else:
 
     def dataclass(cls=None, /, *, frozen=False, slots=False, eq=True, **more):
@@ -28,15 +30,19 @@ else:
             return dataclasses.dataclass(cls, frozen=frozen, slots=slots, eq=eq, **more)
         return _quick(cls, frozen=frozen, eq=eq)
 
+    def inner(*, frozen, slots):
+        """See the module."""
+        return lambda cls: _quick(cls, frozen=frozen, eq=True, checked=False)
 
-__all__ = ["dataclass"]
+
+__all__ = ["dataclass", "inner"]
 
 
-def _quick(cls: type, *, frozen: bool, eq: bool) -> type:
+def _quick(cls: type, *, frozen: bool, eq: bool, checked: bool = True) -> type:
     methods: dict[str, object] = {"__repr__": _repr}
     if eq:
         methods |= {"__eq__": _eq, "__hash__": _hash if frozen else None}
-    if frozen:
+    if frozen and checked:
         methods |= {"__setattr__": _refuse_to_set, "__delattr__": _refuse_to_delete}
         methods |= {"__getstate__": _state, "__setstate__": _set_state}
     for name, method in methods.items():
@@ -47,7 +53,7 @@ def _quick(cls: type, *, frozen: bool, eq: bool) -> type:
     has_init = "__init__" in cls.__dict__
     made: type = dataclasses.dataclass(cls, init=False, repr=False, eq=False, slots=True)
     if not has_init:
-        made.__init__ = _Init(made, frozen=frozen)  # type: ignore[misc]
+        made.__init__ = _Init(made, frozen=frozen and checked)  # type: ignore[misc]
     for option, value in {"init": not has_init, "repr": True, "eq": eq, "frozen": frozen}.items():
         setattr(made.__dataclass_params__, option, value)  # type: ignore[attr-defined]
     return made

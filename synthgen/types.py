@@ -15,7 +15,7 @@ from typing import Literal
 import orjson
 from typing_extensions import TypeAliasType
 
-from synthgen.dataclasses import dataclass
+from synthgen.dataclasses import dataclass, inner
 
 __all__ = [
     "Completion",
@@ -53,10 +53,8 @@ def digest(value: object) -> str:
     return blake2b(orjson.dumps(value, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
 
-def _size_bytes(text: str | None) -> int:
+def _size_bytes(text: str) -> int:
     """Length in UTF-8."""
-    if text is None:
-        return 0
     return len(text) if text.isascii() else len(text.encode())
 
 
@@ -239,17 +237,19 @@ class Request:
 
     def input_tokens_bound(self) -> int:
         """Upper bound on input tokens: a token is at least one byte; 16 a message for its frame."""
-        size_bytes = _size_bytes(self.tools) + _size_bytes(self.response_schema)
+        size_bytes = 16 * len(self.messages)
+        for text in (self.tools, self.response_schema):
+            size_bytes += _size_bytes(text) if text else 0
         for message in self.messages:
-            size_bytes += (
-                _size_bytes(message.content) + _size_bytes(message.reasoning) + _size_bytes(message.name)
-            )
+            size_bytes += _size_bytes(message.content)
+            if message.reasoning or message.name:
+                size_bytes += _size_bytes(message.reasoning or "") + _size_bytes(message.name or "")
             for call in message.tool_calls:
                 size_bytes += _size_bytes(call.id) + _size_bytes(call.name) + _size_bytes(call.arguments)
-        return size_bytes + 16 * len(self.messages)
+        return size_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Usage:
     """Tokens as the teacher counted them. `cached_input_tokens` is part of `input_tokens`;
     `reasoning_tokens` is part of `output_tokens`."""
@@ -315,7 +315,7 @@ class Logprobs:
         return None not in self.ids and not any(None in ids for ids in self.top_ids)
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Completion:
     """What a teacher answered, normalised over vendors.
 

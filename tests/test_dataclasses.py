@@ -12,7 +12,7 @@ from typing import ClassVar, Generic, TypeVar
 
 import pytest
 
-from synthgen.dataclasses import dataclass
+from synthgen.dataclasses import dataclass, inner
 
 T = TypeVar("T")
 
@@ -156,6 +156,31 @@ class Sent:
 
 def test_it_is_pickled() -> None:
     assert pickle.loads(pickle.dumps(Sent("a", 5))) == Sent("a", 5)
+
+
+@inner(frozen=True, slots=True)
+class Kept:
+    name: str
+    size: int = 3
+
+
+def test_an_inner_one_is_a_value_that_lets_itself_be_set() -> None:
+    one = Kept("a")
+
+    assert (repr(one), one == Kept("a", 3), one == Kept("b"), len({one, Kept("a")})) == (
+        "Kept(name='a', size=3)",
+        True,
+        False,
+        1,
+    )
+    assert (replace(one, size=4), pickle.loads(pickle.dumps(one)), hasattr(one, "__dict__")) == (
+        Kept("a", 4),
+        one,
+        False,
+    )
+    name = "size"
+    setattr(one, name, 5)
+    assert one == Kept("a", 5)
 
 
 def test_one_that_compares_nan_is_equal_to_itself() -> None:

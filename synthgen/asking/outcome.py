@@ -8,7 +8,7 @@ or logs. The lane decides what to do.
 from collections.abc import Mapping
 from typing import Literal, Protocol, TypeAlias
 
-from synthgen.dataclasses import dataclass
+from synthgen.dataclasses import dataclass, inner
 from synthgen.types import Completion, JSONValue, Request, Usage
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class HttpReply:
     """Status, headers with lower-case names, and the whole body."""
 
@@ -88,7 +88,7 @@ class SeenLimit:
     window_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Answer:
     """A paid and usable reply, possibly flagged by its finish reason. Journaled, final.
 

@@ -8,7 +8,7 @@ purchase: later prices never change the past.
 from dataclasses import replace
 from typing import cast
 
-from synthgen.dataclasses import dataclass
+from synthgen.dataclasses import inner
 from synthgen.journal.lines import Entry
 from synthgen.types import Completion, FinishReason, JSONValue, Logprobs, ToolCall, Usage
 
@@ -27,7 +27,7 @@ __all__ = [
 _DECIMALS = 6
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Circumstances:
     """How a reply came about. `sent_at`: Unix seconds of the last attempt, to the millisecond; `latency_s`: of that one, to
     the tenth of one. Whoever makes it rounds: it is stored as it is."""
@@ -40,7 +40,7 @@ class Circumstances:
     latency_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Reply:
     """What the journal holds for a request: a completion, or the reason it failed for good."""
 

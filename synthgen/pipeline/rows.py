@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from synthgen.dataclasses import dataclass
+from synthgen.dataclasses import inner
 from synthgen.journal import Entry
 from synthgen.keymap import KeyMap
 from synthgen.sources import BadRow, SourceRow
@@ -18,23 +18,24 @@ from synthgen.types import JSONValue, digest
 __all__ = ["Counter", "Numbers", "Row", "identify", "row_entry", "row_from_entry"]
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Row:
     """A source row. `problem` is set where its line could not be read; then it has no fields.
 
-    `entry_key` names its journal entry: it changes when the
+    `content` is the digest of its fields, or of the problem. `entry_key` names its journal entry: it changes when the
     fields behind an `id` change.
     """
 
     id: str
     fields: Mapping[str, JSONValue]
     where: str
+    content: str
     problem: str | None = None
 
     @property
     def entry_key(self) -> str:
         """Key of the row's `S` entry in the journal."""
-        return digest([self.id, self.where, self.problem, dict(self.fields)])
+        return digest([self.id, self.where, self.content])
 
 
 class Numbers(Protocol):
@@ -67,11 +68,12 @@ def identify(source: Iterable[SourceRow | BadRow], folder: Path | None = None) -
     for row in source:
         if isinstance(row, BadRow):
             key = digest(["bad", row.where, row.problem])
-            yield Row(digest([key, seen.next(key)]), {}, row.where, row.problem)
+            yield Row(digest([key, seen.next(key)]), {}, row.where, key, row.problem)
             continue
+        content = digest(["row", row.fields])
         own = row.fields.get("id")
-        key = digest(["row", dict(row.fields)] if own is None else ["id", own])
-        yield Row(digest([key, seen.next(key)]), row.fields, row.where)
+        key = content if own is None else digest(["id", own])
+        yield Row(digest([key, seen.next(key)]), row.fields, row.where, content)
 
 
 def row_entry(row: Row, key: str) -> Entry:
@@ -88,6 +90,8 @@ def row_entry(row: Row, key: str) -> Entry:
 
 def row_from_entry(entry: Entry) -> Row:
     """The row an `S` entry holds."""
-    fields, problem = entry["fields"], entry["problem"]
+    fields, where, problem = entry["fields"], str(entry["where"]), entry["problem"]
     assert isinstance(fields, dict)  # as `row_entry` wrote it
-    return Row(str(entry["id"]), fields, str(entry["where"]), None if problem is None else str(problem))
+    if problem is not None:
+        return Row(str(entry["id"]), fields, where, digest(["bad", where, problem]), str(problem))
+    return Row(str(entry["id"]), fields, where, digest(["row", fields]))

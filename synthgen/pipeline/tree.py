@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from synthgen.asking import TeacherSpec
-from synthgen.dataclasses import dataclass
+from synthgen.dataclasses import dataclass, inner
 from synthgen.journal import Reply
 from synthgen.pipeline.privacy import ALLOW, REDACTED, Privacy
 from synthgen.pipeline.rows import Numbers, Row
@@ -56,7 +56,7 @@ class Step:
     on_unreadable: Literal["stop", "warn"] = "stop"
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Node:
     """A row on its way: it is about to enter step `depth`."""
 
@@ -69,7 +69,7 @@ class Node:
     redacted: frozenset[str] = frozenset()  # codes of what was replaced on the way
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Ask:
     """One question a node wants answered."""
 
@@ -85,7 +85,7 @@ class Ask:
         return _path(self.node, self.step, self.sample)
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Asked:
     """A question with its reply."""
 
@@ -93,7 +93,7 @@ class Asked:
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Leaf:
     """Where a branch ends. `messages` is set for candidates; rejects that never became one have none."""
 
@@ -160,8 +160,11 @@ class Tree:
         if removed:
             node = replace(node, fields=fields, redacted=node.redacted | removed)
         try:
-            renamed = {name: template.render(node.fields) for name, template in step.rename.items()}
-            messages = render_messages(step.prompt, {**node.fields, **renamed} if renamed else node.fields)
+            fields = node.fields
+            if step.rename:
+                renamed = {name: template.render(fields) for name, template in step.rename.items()}
+                fields = {**fields, **renamed}
+            messages = render_messages(step.prompt, fields)
         except TemplateError as error:
             return [self._leaf(node, step, 0, "rejected", "render", "missing_field", str(error))]
         messages, removed = self.privacy.prompt(messages)

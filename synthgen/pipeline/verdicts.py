@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Literal
 
-from synthgen.dataclasses import dataclass
+from synthgen.dataclasses import dataclass, inner
 from synthgen.pipeline.judgement import Judgement
 from synthgen.pipeline.tree import Leaf
 from synthgen.types import Message
@@ -49,7 +49,7 @@ class Origin:
     generation: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Verdict:
     """What became of a leaf, and why. `outcome` None: it passed everything so far."""
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from synthgen.dataclasses import dataclass
+from synthgen.dataclasses import dataclass, inner
 from synthgen.types import JSONValue
 
 __all__ = ["BadRow", "ReadRows", "SourceRow"]
@@ -18,7 +18,7 @@ __all__ = ["BadRow", "ReadRows", "SourceRow"]
 P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class SourceRow:
     """One row: its fields, and where it stands, for people (`tickets.jsonl:17`)."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import orjson
 
-from synthgen.dataclasses import dataclass
+from synthgen.dataclasses import dataclass, inner
 from synthgen.templates.lists import split_list
 from synthgen.types import JSONValue, canonical_json
 
@@ -32,7 +32,7 @@ _BROKEN_OBJECTS = 200
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{1,9})?")
 
 
-@dataclass(frozen=True, slots=True)
+@inner(frozen=True, slots=True)
 class Parsed:
     """Field mappings found in a reply, at least one; `thinking` is what stood in its thinking block."""
 
@@ -153,6 +153,8 @@ def split_thinking(text: str) -> tuple[str | None, str]:
     the text only closes it.
     """
     stripped = text.strip()
+    if "<" not in stripped:
+        return None, stripped
     head, closed, tail = stripped.partition("</think>")
     if stripped.startswith("<think>"):
         return head.removeprefix("<think>").strip(), tail.strip()

@@ -14,6 +14,7 @@ import math
 import socket
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import cast
 from urllib.parse import quote, urlsplit
 
@@ -375,7 +376,7 @@ class _Reply:
         """Of httptools; what comes twice is joined by a comma. Trailers are not ours to judge."""
         if self.status:
             return
-        field, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
+        field, text = _field(name), value.decode("latin-1").strip()
         self.headers[field] = f"{self.headers[field]}, {text}" if field in self.headers else text
 
     def on_headers_complete(self) -> None:
@@ -399,6 +400,11 @@ class _Reply:
             return
         self._whole = True
         self.leaves_clean = self._parser is not None and self._parser.should_keep_alive()
+
+
+@lru_cache(maxsize=256)  # a server's replies have the same names
+def _field(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 def _unreadable(why: str) -> TransportFailure:

@@ -56,7 +56,7 @@ class Endpoint:
     ) -> HttpReply:
         """The reply without the key and the secrets of `also`; the names of `headers` are in lower case."""
         spellings = self._key_spelt + _spellings(also) if also else self._key_spelt
-        named = dict(headers)
+        named = headers
         for spelling in spellings:
             body = body.replace(spelling.encode(), SCRUBBED.encode())
             named = {name: text.replace(spelling, SCRUBBED) for name, text in named.items()}

@@ -319,6 +319,7 @@ def _usage(usage: dict[str, JSONValue]) -> Usage | None:
     if read := usage.get("prompt_tokens_details"):
         cached = as_count(as_object(read).get("cached_tokens"))
     if written := usage.get("completion_tokens_details"):
-        reasoning = as_count(as_object(written).get("reasoning_tokens"))
-    cached = cached or as_count(usage.get("prompt_cache_hit_tokens"))
-    return Usage(input_tokens, min(cached, input_tokens), output_tokens, min(reasoning, output_tokens))
+        reasoning = min(as_count(as_object(written).get("reasoning_tokens")), output_tokens)
+    if not cached and (hit := usage.get("prompt_cache_hit_tokens")):
+        cached = as_count(hit)
+    return Usage(input_tokens, min(cached, input_tokens) if cached else 0, output_tokens, reasoning)
