@@ -218,6 +218,7 @@ class Asker:
             avoid=attempt.lane,
         )
         attempt.lane, attempt.endpoint = lane, self._hosts[lane.name].endpoint
+        place.patience_s = attempt.spec.config.patience_s(request.sampling.max_tokens)
         reserved: list[float] = []
         sent = False
         used: Usage | None = None
@@ -399,7 +400,6 @@ def _lane(spec: TeacherSpec) -> Lane:
         config.limits,
         counting="uncached" if config.provider == "anthropic" else "all",
         crowding=crowding_at(config),
-        patience_s=config.patience_s(),
     )
 
 
