@@ -98,6 +98,7 @@ class Asker:
         self._open: dict[str, asyncio.Event | None] = {}
         self._halted: str | None = None
         self._lessons = Lessons(self.lanes, self.policy)
+        self._lessons.recall(journal.index.folder, specs)
         self._samples = Samples(self.ask, self._ask_new, self._is_missing)
 
     @property

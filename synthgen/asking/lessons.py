@@ -7,16 +7,19 @@ failures. Nothing is sent, stored or paid here.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 
 from synthgen.asking.attempt import Attempt
 from synthgen.asking.lanes import Lane, Place, Queue
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
-from synthgen.asking.refusals import Refusals
+from synthgen.asking.refusals import REFUSED, Refusals
 from synthgen.asking.retry import MAX_WAIT_S, RetryPolicy
+from synthgen.asking.spec import TeacherSpec
 from synthgen.asking.structured import SchemaWatch
 from synthgen.asking.unanswered import Unanswered
+from synthgen.journal import latest_entries
 
 __all__ = ["FIRST_REPLIES", "Lessons"]
 
@@ -34,6 +37,12 @@ class Lessons:
         self.refusals = Refusals()
         self._first_refusals = dict.fromkeys(lanes, 0)  # of lanes that have not answered yet
 
+    def recall(self, journal: Path, specs: Mapping[str, TeacherSpec]) -> None:
+        """What earlier sessions of this run have learnt that is still true: who was refused how often."""
+        entries = latest_entries(journal, where=b'"reason":"%b"' % REFUSED.encode())
+        hosts = ((alias, host) for alias, spec in specs.items() for host in spec.hosts)
+        self.refusals.recall(entries, {(alias, host.endpoint): host.alias for alias, host in hosts})
+
     def learn(self, attempt: Attempt, outcome: Outcome, lane: Lane, place: Place) -> None:
         """What an outcome says of the lane, and how long this request has to wait."""
         match outcome:
@@ -50,7 +59,7 @@ class Lessons:
                 self.refusals.answered(lane.name)
             case RowFailure(reason, message):
                 lane.refused(place)
-                if reason == "policy":
+                if reason == REFUSED:
                     self._note_flag(attempt, lane, message)
                 else:
                     self.refusals.answered(lane.name)
