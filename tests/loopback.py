@@ -54,7 +54,8 @@ class Act:
     `drop_before` hangs up unpaid, `drop_after` hangs up after the work was done (paid, lost), `truncate` and
     `malformed` send half an answer or broken JSON (paid), `html` is a proxy's 502, `echo_key` a 401 that repeats the
     credential, `hang` never answers. `chunked` answers in small pieces without a length, `close` without keeping the
-    connection; `dribble` (slow loris) sends a few bytes a second, `endless` never stops sending (all paid).
+    connection; `dribble` (slow loris) sends a few bytes a second, `endless` never stops sending (all paid). `packed`
+    is what becomes of the body of an answer or a refusal on its way.
     """
 
     kind: Literal[
@@ -76,6 +77,7 @@ class Act:
     status: int = 200
     payload: JSON = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    packed: Callable[[bytes], bytes] = bytes
 
 
 ANSWER = Act()
@@ -295,8 +297,11 @@ class Loopback:
         if act.kind == "redirect":
             return web.Response(status=307, headers=act.headers)
         if act.kind == "refuse":
-            return web.json_response(act.payload, status=act.status, headers=act.headers)
-        response = web.Response(body=raw, content_type="application/json", headers=act.headers)
+            raw = act.packed(json.dumps(act.payload).encode())
+            return web.Response(
+                body=raw, status=act.status, content_type="application/json", headers=act.headers
+            )
+        response = web.Response(body=act.packed(raw), content_type="application/json", headers=act.headers)
         if act.kind == "close":
             response.force_close()
         return response

@@ -55,7 +55,7 @@ def now() -> float:
 
 
 class OneLane(Lane):
-    """A lane with a queue of its own, as most teachers have it."""
+    """A lane with a queue of its own, as most teachers have it. `patience_s`: how long each answer is waited for."""
 
     def __init__(
         self,
@@ -65,16 +65,16 @@ class OneLane(Lane):
         crowding: Literal["refused", "queued"] = "refused",
         patience_s: float = math.inf,
     ) -> None:
-        super().__init__(
-            "big", limits, counting=counting, crowding=crowding, patience_s=patience_s, clock=now
-        )
+        super().__init__("big", limits, counting=counting, crowding=crowding, clock=now)
         self.lost = 0
+        self.patience_s = patience_s
         self.queue = Queue([self])
 
     async def enter(
         self, input_tokens: int, max_tokens: int = 0, *, step: str = "", turn: Turn = "new"
     ) -> Place:
         _, place = await self.queue.enter(input_tokens, max_tokens, step=step, turn=turn)
+        place.patience_s = self.patience_s
         return place
 
     def leave(self, place: Place, usage: Usage | None = None) -> None:

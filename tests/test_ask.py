@@ -236,6 +236,22 @@ async def test_a_rate_limit_is_no_attempt(tmp_path: Path) -> None:
     assert (reply.reason, reply.at.attempts) == (None, 1)
 
 
+@pytest.mark.parametrize(("max_tokens", "patience_s"), [(50, 900.0), (32_000, 3200.0)])
+async def test_the_lane_knows_how_long_a_request_is_waited_for(
+    tmp_path: Path, max_tokens: int, patience_s: float
+) -> None:
+    class Looking(Fixed):
+        async def answer(self, request: Request) -> Outcome:
+            seen.extend(place.patience_s for place in asker.lanes["big"]._flying)
+            return await super().answer(request)
+
+    seen: list[float] = []
+    async with asking(tmp_path, spec_of(), through=lambda _: Looking(None)) as asker:
+        await asker.ask(question(max_tokens=max_tokens), step="answer", alias="big")
+
+    assert seen == [patience_s]
+
+
 async def test_an_idle_lane_is_not_given_up_at_its_first_rate_limit(tmp_path: Path) -> None:
     now = 0.0
     async with Loopback(script=[refuse(429)]) as server, asking(tmp_path, spec_of(server.url)) as asker:

@@ -286,6 +286,44 @@ async def test_a_redirect_is_not_followed_and_carries_no_key_away(client: Client
     assert elsewhere.requests == []
 
 
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("https://other.example/v1{path}", "write `base_url: https://other.example/v1`"),
+        ("/api/v1{path}", "write `base_url: {host}/api/v1`"),
+        ("//other.example/v1{path}?a=b", "write `base_url: http://other.example/v1`"),
+        ("/v1{path}/", "wants a slash behind {host}/v1{path}, which no base_url can give it"),
+        ("/login", "redirects to {host}/login,"),
+        ("elsewhere/", "redirects to elsewhere/,"),
+        ("http://[half", "redirects to nowhere,"),
+    ],
+    ids=["other host", "other path", "other host, same scheme", "slash", "page", "relative", "no URL"],
+)
+@pytest.mark.parametrize("status", [301, 307, 308])
+async def test_a_redirect_says_which_base_url_to_write(
+    client: Client, status: int, location: str, said: str
+) -> None:
+    path = "/messages" if client.provider == "anthropic" else "/chat/completions"
+    act = refuse(status, location=location.format(path=path))
+    async with Loopback(script=[act]) as server, client.teacher(server.url) as teacher:
+        outcome = await teacher.answer(ask())
+
+    assert isinstance(outcome, LaneStop)
+    assert said.format(path=path, host=server.url.removesuffix("/v1")) in outcome.message
+    assert outcome.message.startswith(f"HTTP {status}: ")
+
+
+async def test_a_redirects_secrets_are_not_told(client: Client) -> None:
+    location = f"https://user:pass-word@login.example/sso?token=tok-123&key={KEY}#fragment-1"
+    act = refuse(307, location=location)
+    async with Loopback(script=[act]) as server, client.teacher(server.url) as teacher:
+        outcome = await teacher.answer(ask())
+
+    assert isinstance(outcome, LaneStop)
+    assert "https://login.example/sso," in outcome.message
+    assert not [part for part in ("user", "pass-word", "tok-123", KEY, "fragment") if part in outcome.message]
+
+
 async def test_the_transport_has_no_queue_of_its_own(client: Client) -> None:
     async with Loopback(hold=48) as server, client.teacher(server.url) as teacher:
         outcomes = await asyncio.gather(*(teacher.answer(ask(str(n))) for n in range(48)))

@@ -572,6 +572,23 @@ def test_a_queue_does_not_grow_to_where_answers_come_too_late(slots: int, allowe
     assert simulate(story()) == allowed
 
 
+def test_answers_of_steps_with_different_patience_are_each_measured_against_their_own() -> None:
+    async def story() -> int:
+        lane = OneLane(Limits())
+        for _ in range(3):
+            places = [await lane.enter(0) for _ in range(lane.allowed)]
+            for number, place in enumerate(places):
+                place.patience_s = 10.0 if number % 2 else 30.0
+            await asyncio.sleep(0.5 * lane.allowed / 4)
+            for place in places:
+                lane.succeeded(place)
+            for place in places:
+                lane.leave(place)
+        return lane.allowed
+
+    assert simulate(story()) == 60  # 7.5 s each: half of 10 s for one step, of 30 s for the other
+
+
 def test_server_errors_hold_growth_but_cut_nothing() -> None:
     async def story() -> int:
         lane = lane_of(None)

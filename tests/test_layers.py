@@ -50,6 +50,7 @@ ASKING_ROOMS: dict[str, tuple[str, ...]] = {
         "attempt",
         "batch",
         "clouds",
+        "compression",
         "connect",
         "doctor",
         "lessons",

@@ -98,6 +98,7 @@ class Asker:
         self._open: dict[str, asyncio.Event | None] = {}
         self._halted: str | None = None
         self._lessons = Lessons(self.lanes, self.policy)
+        self._lessons.recall(journal.index.folder, specs)
         self._samples = Samples(self.ask, self._ask_new, self._is_missing)
 
     @property
@@ -218,6 +219,7 @@ class Asker:
             avoid=attempt.lane,
         )
         attempt.lane, attempt.endpoint = lane, self._hosts[lane.name].endpoint
+        place.patience_s = attempt.spec.config.patience_s(request.sampling.max_tokens)
         reserved: list[float] = []
         sent = False
         used: Usage | None = None
@@ -399,7 +401,6 @@ def _lane(spec: TeacherSpec) -> Lane:
         config.limits,
         counting="uncached" if config.provider == "anthropic" else "all",
         crowding=crowding_at(config),
-        patience_s=config.patience_s(),
     )
 
 

@@ -1,22 +1,26 @@
 """What the outcome of a send says of its lane, and how long the request behind it has to wait.
 
 In: an attempt, its outcome, the lane and the place it had. Out: the lane has heard of it; the attempt knows when to come
-back; a lane that answers nothing more (no key, no credit, an endpoint that refuses everything or too much, ignores its schema, or
-will not answer within anybody's patience) is stopped, and its rows stay pending. A server that answers nobody makes no
+back; a lane that answers nothing more (no key, no credit, an endpoint that refuses everything or too much, ignores its schema,
+compresses what it was not asked to, or will not answer within anybody's patience) is stopped, and its rows stay pending. A server that answers nobody makes no
 failures. Nothing is sent, stored or paid here.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 
 from synthgen.asking.attempt import Attempt
+from synthgen.asking.compression import COMPRESSED, CompressionWatch
 from synthgen.asking.lanes import Lane, Place, Queue
 from synthgen.asking.outcome import Answer, Gate, LaneStop, Outcome, Retry, RowFailure
-from synthgen.asking.refusals import Refusals
+from synthgen.asking.refusals import REFUSED, Refusals
 from synthgen.asking.retry import MAX_WAIT_S, RetryPolicy
+from synthgen.asking.spec import TeacherSpec
 from synthgen.asking.structured import SchemaWatch
 from synthgen.asking.unanswered import Unanswered
+from synthgen.journal import latest_entries
 
 __all__ = ["FIRST_REPLIES", "Lessons"]
 
@@ -32,7 +36,14 @@ class Lessons:
         self.schemas = SchemaWatch()
         self.unanswered = Unanswered(policy)
         self.refusals = Refusals()
+        self.compression = CompressionWatch()
         self._first_refusals = dict.fromkeys(lanes, 0)  # of lanes that have not answered yet
+
+    def recall(self, journal: Path, specs: Mapping[str, TeacherSpec]) -> None:
+        """What earlier sessions of this run have learnt that is still true: who was refused how often."""
+        entries = latest_entries(journal, where=b'"reason":"%b"' % REFUSED.encode())
+        hosts = ((alias, host) for alias, spec in specs.items() for host in spec.hosts)
+        self.refusals.recall(entries, {(alias, host.endpoint): host.alias for alias, host in hosts})
 
     def learn(self, attempt: Attempt, outcome: Outcome, lane: Lane, place: Place) -> None:
         """What an outcome says of the lane, and how long this request has to wait."""
@@ -50,7 +61,7 @@ class Lessons:
                 self.refusals.answered(lane.name)
             case RowFailure(reason, message):
                 lane.refused(place)
-                if reason == "policy":
+                if reason == REFUSED:
                     self._note_flag(attempt, lane, message)
                 else:
                     self.refusals.answered(lane.name)
@@ -86,6 +97,8 @@ class Lessons:
                 attempt.wait_s = self.policy.backoff_s(attempt.backoffs, wait_s, last_s=attempt.waited_s)
                 attempt.with_lane = False
                 lane.failed(place, f"{reason}: {message}", timed_out=reason == "timeout")
+                if (said := self.compression.objection(lane.name, outcome)) is not None:
+                    attempt.queue.stop(lane, COMPRESSED, said)
                 if (said := self.unanswered.failed(attempt, outcome, billed=billed)) is not None:
                     attempt.queue.stop_all("unanswered", said)
                 self._give_up_if_dead(attempt, f"{reason}: {message}")

@@ -42,12 +42,13 @@ class HttpReply:
 class TransportFailure(Exception):
     """No whole reply came back. `maybe_paid`: the request may have reached the teacher before it broke.
 
-    `auth`: nothing was sent, since the cloud's own credentials are gone. `body`: what had come of a 200, kept aside.
+    `auth`: nothing was sent, since the cloud's own credentials are gone. `compressed`: with what nobody asked for and
+    nobody here reads. `body`: what had come of a 200, kept aside.
     """
 
     def __init__(
         self,
-        reason: Literal["connect", "reset", "timeout", "body", "auth"],
+        reason: Literal["connect", "reset", "timeout", "body", "compressed", "auth"],
         message: str,
         *,
         maybe_paid: bool,

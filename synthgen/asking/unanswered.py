@@ -5,7 +5,8 @@ stop. Guarantees: in one session a request is sent at most three times that may 
 however its samples were grouped. It fails where others got answers since it was first sent: then it is its own trouble.
 Where nobody did it stays pending, and the teacher stops when that happens to a fifth request, or when ten requests got
 replies that nobody can read, without an answer between them: a server that answers nobody makes no failures, and costs
-little. Fewer could be the bad rows that a source begins with.
+little. Fewer could be the bad rows that a source begins with. Replies compressed with what nobody reads are the server's
+doing whoever else is answered, and stop its lane (`compression`).
 Rejected: counting lost sends instead (a server that restarts under 1,000 requests loses them all at once, and outages last a
 few minutes).
 """
@@ -14,6 +15,7 @@ from collections import Counter
 from dataclasses import field
 
 from synthgen.asking.attempt import Attempt
+from synthgen.asking.compression import COMPRESSED
 from synthgen.asking.outcome import Retry
 from synthgen.asking.retry import RetryPolicy
 from synthgen.dataclasses import dataclass
@@ -70,7 +72,7 @@ class Unanswered:
         if not billed:
             return None
         silence.billed += 1
-        if outcome.body is not None:
+        if outcome.body is not None and outcome.reason != COMPRESSED:
             silence.unreadable.add(key)
         self._billed.update(attempt.keys)
         sends = max(self._billed[each] for each in attempt.keys)
@@ -91,11 +93,14 @@ class Unanswered:
         alone = attempt.queue.has_answered and silence.troubled == {attempt.keys[0]}
         for key in attempt.keys:
             del self._billed[key]
-        if (others_answered or alone) and not silence.is_the_teachers:
+        its_own = outcome.reason != COMPRESSED and not silence.is_the_teachers
+        if its_own and (others_answered or alone):
             attempt.end = "failed"
             return
         attempt.end = "pending"
         self.spent.update(attempt.keys)
+        if outcome.reason == COMPRESSED:
+            return  # its lane stops, and says why
         self._spent_by[alias] += len(attempt.keys)
         self.pending[alias] = (
             f"{self._spent_by[alias]} candidates stay pending: sent {sends} times without an answer, perhaps billed each "

@@ -22,6 +22,7 @@ from synthgen.journal.replies import (
     without_logprobs,
 )
 from synthgen.journal.system import network_file_system
+from synthgen.journal.tail import latest_entries
 from synthgen.journal.writer import Journal, is_locked, lock_run
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "entry_of",
     "failure_entry",
     "is_locked",
+    "latest_entries",
     "lock_run",
     "lost_entry",
     "network_file_system",

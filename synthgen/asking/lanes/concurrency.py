@@ -152,11 +152,10 @@ class Gradient:
 
 
 class Concurrency:
-    """The limit of one lane, from `start` up to `ceiling`; no answer is waited for longer than `patience_s`."""
+    """The limit of one lane, from `start` up to `ceiling`."""
 
-    def __init__(self, growth: Growth, *, start: int, ceiling: int, patience_s: float = math.inf) -> None:
+    def __init__(self, growth: Growth, *, start: int, ceiling: int) -> None:
         self.ceiling = ceiling
-        self._patience_s = patience_s
         self._growth = growth
         self._limit = float(min(start, ceiling))
         self.limit = int(self._limit)  # how many may be in flight now
@@ -168,13 +167,13 @@ class Concurrency:
         self._early = 0  # replies of this limit that are not measured yet
         self._saturated = 0
         self._times: list[float] = []
-        self._took_s = 0.0  # by all of `_times` together
+        self._shares: list[float] = []  # of the time that each had, the part it took
         self._least_s = math.inf  # per token, of all rounds
         self._was_late = False
         self._new_round()
 
-    def answered(self, now: float, sent_at: float, in_flight: int, tokens: int) -> None:
-        """An answer of `tokens` tokens to a request sent at `sent_at`, while `in_flight` were."""
+    def answered(self, now: float, sent_at: float, patience_s: float, in_flight: int, tokens: int) -> None:
+        """An answer of `tokens` tokens to a request sent at `sent_at`, waited for `patience_s` at most, while `in_flight` were."""
         if sent_at < self._changed_at:
             return  # says nothing of the present limit
         self._succeeded_since_cut = True
@@ -183,7 +182,7 @@ class Concurrency:
             return
         took_s = now - sent_at
         self._times.append(took_s / max(tokens, 1))
-        self._took_s += took_s
+        self._shares.append(took_s / patience_s)
         self._saturated += in_flight >= _SATURATED * self.limit
         if len(self._times) < self._round:
             return
@@ -237,7 +236,7 @@ class Concurrency:
         self._least_s = min(self._least_s, s_per_token)
         if not self._was_late and s_per_token < _QUEUES * self._least_s:
             return math.inf
-        return self._limit * _IN_TIME * self._patience_s * len(self._times) / max(self._took_s, 1e-9)
+        return self._limit * _IN_TIME / max(statistics.fmean(self._shares), 1e-9)
 
     def _set(self, limit: float, now: float) -> None:
         limit = min(max(limit, 1.0), float(self.ceiling))
@@ -250,7 +249,7 @@ class Concurrency:
     def _new_round(self) -> None:
         self._round = max(int(self._growth.measured * self._limit), _LEAST_ROUND)
         self._saturated = 0
-        self._took_s = 0.0
+        self._shares.clear()
         self._times.clear()
 
 

@@ -69,8 +69,7 @@ class Lane:
 
     `counting`: what uses up an input limit, all input or only what was not cached. `crowding`: whether too many in
     flight show as refusals or, where the server queues them, as time. `limits.concurrency` is where the lane starts
-    and never exceeds; without one it starts at 16 and finds out. `patience_s` is how long an answer is waited for.
-    `recovered` is called when a paused lane answers again.
+    and never exceeds; without one it starts at 16 and finds out. `recovered` is called when a paused lane answers again.
     """
 
     def __init__(
@@ -80,7 +79,6 @@ class Lane:
         *,
         counting: Literal["all", "uncached"] = "all",
         crowding: Literal["refused", "queued"] = "refused",
-        patience_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -95,7 +93,6 @@ class Lane:
             Gradient() if crowding == "queued" else Aimd(),
             start=limits.concurrency or _START,
             ceiling=limits.concurrency or _MOST,
-            patience_s=patience_s,
         )
         self._quotas = Quotas(limits, clock(), cached_free=counting == "uncached")
         self._retries = RetryBudget()
@@ -198,7 +195,7 @@ class Lane:
         self.latency_s += (0.1 if self.latency_s else 1.0) * (took_s - self.latency_s)
         tokens = usage.output_tokens if usage else 1
         self.refused(place)
-        self._concurrency.answered(now, place.sent_at, self.counts.in_flight, tokens)
+        self._concurrency.answered(now, place.sent_at, place.patience_s, self.counts.in_flight, tokens)
 
     def refused(self, place: Place) -> None:
         """A reply that says no to this request alone: somebody is there."""

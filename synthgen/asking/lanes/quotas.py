@@ -107,6 +107,7 @@ class Place:
     """A request of a step in a lane: what it takes of each limit, and when it was sent.
 
     `estimate` are the prompt's tokens as its sender guesses; `input_tokens` and `output_tokens` what was taken.
+    `patience_s`: how long its answer is waited for.
     """
 
     estimate: int
@@ -115,6 +116,7 @@ class Place:
     input_tokens: float = 0.0
     output_tokens: float = 0.0
     sent_at: float = 0.0
+    patience_s: float = math.inf
     passed: _Amounts = (0.0, 0.0, 0.0, 0.0)  # up to this one
     probe: bool = False
     retry: bool = False

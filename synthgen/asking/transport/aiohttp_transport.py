@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 
 from synthgen.asking.outcome import HttpReply, TransportFailure
+from synthgen.asking.transport.compressed import decompressed
 from synthgen.asking.transport.endpoint import BODY_CAP_BYTES, Endpoint, too_large
 from synthgen.asking.transport.proxy import proxy_for
 from synthgen.types import JSONValue
@@ -52,8 +53,11 @@ class AiohttpTransport:
             async with session.post(
                 url, data=orjson.dumps(body), timeout=timeout, allow_redirects=False
             ) as response:
-                raw = await _read_capped(response, came if response.status == 200 else [])
                 headers = {name.lower(): text for name, text in response.headers.items()}
+                coding = headers.get("content-encoding", "")
+                keeps = response.status == 200 and coding in ("", "identity")
+                raw = await _read_capped(response, came if keeps else [])
+                raw = decompressed(self._endpoint, response.status, coding, raw, most_bytes=BODY_CAP_BYTES)
                 return self._endpoint.clean(response.status, headers, raw)
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             failure = self._failure(error)
@@ -69,6 +73,7 @@ class AiohttpTransport:
 
     def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
+            auto_decompress=False,
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=DNS_CACHE_S, keepalive_timeout=KEEPALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
@@ -102,7 +107,7 @@ class AiohttpTransport:
 
 
 async def _read_capped(response: aiohttp.ClientResponse, chunks: list[bytes]) -> bytes:
-    """The body as decoded, also left in `chunks` as far as it came; stops at the cap instead of filling the memory."""
+    """The body as it comes, also left in `chunks` as far as it came; stops at the cap instead of filling the memory."""
     size_bytes = 0
     async for chunk in response.content.iter_any():
         size_bytes += len(chunk)

@@ -12,7 +12,6 @@ Rejected: aiohttp here as well (100 of the 300 microseconds of CPU that a row co
 import asyncio
 import math
 import socket
-import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import cast
@@ -23,6 +22,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from synthgen.asking.outcome import HttpReply, TransportFailure
+from synthgen.asking.transport.compressed import decompressed
 from synthgen.asking.transport.endpoint import BODY_CAP_BYTES, Endpoint, too_large
 from synthgen.asking.transport.proxy import proxy_for
 from synthgen.types import JSONValue
@@ -36,7 +36,6 @@ ADDRESSES_KEPT_S = 300.0
 NEXT_ADDRESS_AFTER_S = 0.25
 # What may come without a byte of the body: a head, trailers, announcements.
 HEAD_CAP_BYTES = 2**20
-_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 
 
 def is_direct(url: str) -> bool:
@@ -84,7 +83,7 @@ class DirectTransport:
         try:
             reply = await connection.send(b"%b%d\r\n\r\n%b" % (head, len(content), content))
             connection.rest()
-            raw = reply.body()
+            raw = reply.body(self._endpoint)
         except TransportFailure as failure:
             connection.hang_up()
             said = self._endpoint.clean_text(str(failure))
@@ -345,28 +344,17 @@ class _Reply:
         plain = self.headers.get("content-encoding", "identity").strip().lower() == "identity"
         return b"".join(self._pieces) or None if self.status == 200 and plain else None
 
-    def body(self) -> bytes:
+    def body(self, endpoint: Endpoint) -> bytes:
         """The body as decoded. We ask for no compression; something in between may do it all the same.
 
         Raises:
             TransportFailure: it cannot be decoded, or is above the cap.
         """
         raw = b"".join(self._pieces)
-        coding = self.headers.get("content-encoding", "").strip().lower()
-        if not raw or coding in ("", "identity"):
+        coding = self.headers.get("content-encoding")
+        if coding is None:
             return raw
-        if coding not in ("gzip", "x-gzip", "deflate"):
-            raise _unreadable(f"compressed with {coding[:20]!r}")
-        decoder = zlib.decompressobj(_ZLIB_OR_GZIP)
-        try:
-            decoded = decoder.decompress(raw, BODY_CAP_BYTES + 1)
-        except zlib.error:
-            raise _unreadable("broken compression") from None
-        if len(decoded) > BODY_CAP_BYTES:
-            raise too_large()
-        if not decoder.eof or decoder.unused_data:
-            raise _unreadable("broken compression")
-        return decoded
+        return decompressed(endpoint, self.status, coding, raw, most_bytes=BODY_CAP_BYTES)
 
     def on_message_begin(self) -> None:
         """Of httptools. Behind a whole reply: nobody asked for more."""

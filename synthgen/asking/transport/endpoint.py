@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 from itertools import chain
 from typing import Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from synthgen.asking.outcome import HttpReply, TransportFailure
 from synthgen.dataclasses import dataclass
@@ -54,12 +54,17 @@ class Endpoint:
     def clean(
         self, status: int, headers: Mapping[str, str], body: bytes, *, also: Iterable[str] = ()
     ) -> HttpReply:
-        """The reply without the key and the secrets of `also`; the names of `headers` are in lower case."""
+        """The reply without the key and the secrets of `also`; the names of `headers` are in lower case.
+
+        A redirect's `location` is a whole URL, without what it may hold of secrets.
+        """
         spellings = self._key_spelt + _spellings(also) if also else self._key_spelt
         named = headers
         for spelling in spellings:
             body = body.replace(spelling.encode(), SCRUBBED.encode())
             named = {name: text.replace(spelling, SCRUBBED) for name, text in named.items()}
+        if 300 <= status < 400 and "location" in named:
+            named["location"] = _target(self.base_url, named["location"])
         return HttpReply(status, named, body)
 
 
@@ -73,6 +78,16 @@ def _scrubbed(text: str, spellings: Iterable[str]) -> str:
     for spelling in spellings:
         text = text.replace(spelling, SCRUBBED)
     return text
+
+
+def _target(base_url: str, location: str) -> str:
+    """Scheme, host and path of a redirect; only the path of one that is relative to a page, empty for what is no URL."""
+    try:
+        whole = urljoin(base_url, location) if location.startswith("/") else location
+        parts = urlsplit(whole)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    except ValueError:
+        return ""
 
 
 def beside(base_url: str, page: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Protocol, cast
 
 from synthgen.asking.outcome import HttpReply, TransportFailure
+from synthgen.asking.transport.compressed import decompressed
 from synthgen.asking.transport.endpoint import BODY_CAP_BYTES, Endpoint, too_large
 from synthgen.dataclasses import dataclass
 from synthgen.types import JSONValue
@@ -30,7 +31,8 @@ __all__ = ["NO_KEY", "SdkTransport", "VendorSdk", "capped", "of_anthropic", "of_
 
 # The SDKs want a key at construction; the header is what is sent.
 NO_KEY = "unset"
-# The cap counts bytes as they arrive; a compressed body could unfold to any size behind it.
+# The cap counts bytes as they arrive; a compressed body could unfold to any size behind it, so the SDK must not know of one.
+_CODING = "synthgen.coding"
 _PLAIN = {"Accept-Encoding": "identity"}
 _CREDENTIALS = ("authorization", "api-key", "x-api-key", "x-amz-security-token")
 
@@ -100,10 +102,12 @@ class SdkTransport:
             said = self._endpoint.clean_text(str(failure))
             # The cause's text is not scrubbed.
             raise TransportFailure(failure.reason, said, maybe_paid=failure.maybe_paid) from None
-        if len(response.content) > BODY_CAP_BYTES:  # a server that compresses all the same
-            raise too_large()
+        coding = str(response.extensions.get(_CODING, ""))
+        content = decompressed(
+            self._endpoint, response.status_code, coding, response.content, most_bytes=BODY_CAP_BYTES
+        )
         sent = [response.request.headers.get(name, "").rpartition(" ")[2] for name in _CREDENTIALS]
-        return self._endpoint.clean(response.status_code, response.headers, response.content, also=sent)
+        return self._endpoint.clean(response.status_code, response.headers, content, also=sent)
 
     async def _send(self, path: str, body: Mapping[str, JSONValue], timeout_s: float) -> "httpx2.Response":
         import httpx2
@@ -219,9 +223,13 @@ def _from_environment(vendor: str) -> list[str]:
 
 
 async def capped(response: "httpx2.Response") -> None:
-    """Stop reading at the cap instead of filling the memory, whatever the status: the SDKs read whole bodies."""
+    """Stop reading at the cap instead of filling the memory, whatever the status: the SDKs read whole bodies.
+
+    A body that is compressed stays so.
+    """
     import httpx2
 
+    response.extensions[_CODING] = response.headers.pop("content-encoding", "")
     stream = cast(httpx2.AsyncByteStream, response.stream)  # the client is an asynchronous one
 
     class Capped(httpx2.AsyncByteStream):

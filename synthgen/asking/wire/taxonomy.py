@@ -54,6 +54,8 @@ _PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNOR
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _BALANCE_TEXT = re.compile(r"credit balance is too low|insufficient (?:credits?|balance)", re.IGNORECASE)
 
+_PATHS = ("/chat/completions", "/messages")  # what is asked below a base URL
+
 # An error object inside a 200 has no status of its own but for its code.
 _STATUS_OF = {
     "invalid_request_error": 400,
@@ -126,9 +128,8 @@ def read_error(reply: HttpReply, payload: dict[str, JSONValue] | None, now: floa
 def _final(status: int, fault: _Fault, reply: HttpReply, said: str) -> RowFailure | LaneStop | None:
     """Faults that the same request meets again, None for the others."""
     if 300 <= status < 400:
-        target = reply.headers.get("location", "nowhere")
         return LaneStop(
-            "endpoint", shorten(f"HTTP {status}: base_url redirects to {target}; name that instead")
+            "endpoint", shorten(f"HTTP {status}: {_redirected(reply.headers.get('location', ''))}")
         )
     if status == 402 or fault.says(_QUOTA) or (status == 400 and _BALANCE_TEXT.search(fault.message)):
         return LaneStop("quota", said)
@@ -143,6 +144,23 @@ def _final(status: int, fault: _Fault, reply: HttpReply, said: str) -> RowFailur
     if fault.says(_CONTEXT) or _CONTEXT_TEXT.search(fault.message):
         return RowFailure("context", said)
     return RowFailure("too_large" if status == 413 else "invalid", said)
+
+
+def _redirected(target: str) -> str:
+    """What to do about a redirect. It is never followed: the key would go along."""
+    page = target.rstrip("/")
+    path = next((path for path in _PATHS if page.endswith(path)), None)
+    if path is not None and page != target:
+        return (
+            f"the server wants a slash behind {page}, which no base_url can give it; let the server, or the proxy "
+            "before it, answer there without one"
+        )
+    if path is not None:
+        todo = f"write `base_url: {target.removesuffix(path)}`"
+    else:
+        todo = "is base_url the address of an API, and does the server want a login first?"
+    where = shorten(target, 100) or "nowhere"
+    return f"base_url redirects to {where}, which is not followed, since the key would go along; {todo}"
 
 
 def _temporary(
