@@ -236,7 +236,7 @@ class Concurrency:
         self._least_s = min(self._least_s, s_per_token)
         if not self._was_late and s_per_token < _QUEUES * self._least_s:
             return math.inf
-        return self._limit * _IN_TIME / max(statistics.fmean(self._shares), 1e-9)
+        return self._limit * _IN_TIME / max(math.fsum(self._shares) / len(self._shares), 1e-9)
 
     def _set(self, limit: float, now: float) -> None:
         limit = min(max(limit, 1.0), float(self.ceiling))

@@ -64,7 +64,7 @@ class Endpoint:
             body = body.replace(spelling.encode(), SCRUBBED.encode())
             named = {name: text.replace(spelling, SCRUBBED) for name, text in named.items()}
         if 300 <= status < 400 and "location" in named:
-            named["location"] = _target(self.base_url, named["location"])
+            named = {**named, "location": _target(self.base_url, named["location"])}
         return HttpReply(status, named, body)
 
 
