@@ -28,7 +28,7 @@ from synthgen.asking.structured import Ignored
 from synthgen.dataclasses import dataclass
 from synthgen.dataset import TEXTS, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
-from synthgen.journal import Journal, JournalIndex, lock_run, network_file_system
+from synthgen.journal import Journal, JournalIndex, lock_run, network_file_system, require_folder
 from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.ahead import Ahead
 from synthgen.pipeline.calibrated import Standing, stale_calibration, standing
@@ -93,6 +93,7 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
         SynthgenError: it could not start (recipe, policy, keys, source, storage, lock). Once it has started, what
             stopped it is in the report.
     """
+    require_folder(out)
     cap_usd = loaded.recipe.budget_usd if options.max_cost_usd is None else options.max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
     today = options.today or date.today()  # noqa: DTZ011  # the user's calendar day, as in their lock file
