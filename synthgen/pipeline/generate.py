@@ -189,6 +189,7 @@ class _Run:
         self.progress.name = recipe.name
         self.progress.rows_total, self.progress.target = plan.rows, recipe.target
         self.progress.counts, self.progress.rows_admitted, self.progress.rows_done = Counts(), 0, 0
+        self.progress.rows_ahead, self.progress.still = 0, ()
         self.cap_usd = cap_usd
         self.target = Target(recipe.target)
         self.events = EventLog(folder.events, self.progress)
@@ -405,6 +406,8 @@ class _Run:
                     task.cancel()
         except BaseExceptionGroup as group_error:
             raise _only(group_error) from group_error
+        finally:
+            self._note_ahead()
         if not self.waves.exhausted and not self.target.met:
             self.unadmitted = await asyncio.to_thread(self.waves.rest)
             self._count_pending(self.unadmitted)
@@ -439,9 +442,13 @@ class _Run:
         while True:
             await asyncio.sleep(min(_EVENT_EVERY_S, self.options.quiet_s, self.options.still_s))
             self.ahead.look()
+            self._note_ahead()
             self.events.write()
             if not self.batches.under_way or self._asks_live():
                 watchdog.check()
+
+    def _note_ahead(self) -> None:
+        self.progress.rows_ahead, self.progress.still = self.intake.ahead, self.ahead.still
 
     def _asks_live(self) -> bool:
         """Whether a request is sent or waits outside batches: those may stand still for a day; the live view names them."""
