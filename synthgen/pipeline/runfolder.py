@@ -91,8 +91,8 @@ class RunFolder:
     def keep_files(self, resolved: Resolved) -> bool:
         """Copy what the recipe leans on, so that this run can be refined again anywhere, with any later version.
 
-        Prompts and chains go to `recipe_files/`, policy lock and rules beside the stored recipe. Returns whether one of
-        the prompts or chains differs from the copy of an earlier session.
+        Prompts, chains and the files of chains go to `recipe_files/`, policy lock and rules beside the stored recipe.
+        Returns whether one of those in `recipe_files/` differs from the copy of an earlier session.
         """
         changed = False
         for name, source in resolved.named_files().items():
