@@ -196,6 +196,7 @@ class _Run:
         self.standing: Standing | None = standing(folder.path, resolved.panel)
         self.calibration = self.standing.id if self.standing else None
         self.interrupts = 0
+        self.cut_short = False  # the walk through rows of earlier sessions
         self.storage: StorageError | None = None
         self.unadmitted = 0  # rows
         # Verdicts decide what is asked next where there is a target or a judge, and what is published.
@@ -249,7 +250,7 @@ class _Run:
                 await self._ask_and_refine()
                 self.folder.write_usage(usage_json(self.journal.index.ledger, self.cap_usd))
                 self.storage = self.storage or self.half.storage or self.journal.failure
-                if self.storage is None:
+                if self.storage is None and not self.cut_short:  # what an earlier session published is more
                     await self.half.finish(self.journal.index, self.unadmitted)
         except StorageError as problem:
             self.storage = problem
@@ -276,7 +277,8 @@ class _Run:
             self.progress,
             self.asker,
             self.journal.index.ledger,
-            interrupted=self.interrupts,
+            interrupted=self.interrupts > 0,
+            cut_short=self.interrupts > 1 or self.cut_short,
             storage=self.storage or self.journal.failure,
             unstored=unstored,
             batches=[way.said for way in self.batches.under_way.values()],
@@ -408,9 +410,18 @@ class _Run:
             raise _only(group_error) from group_error
         finally:
             self._note_ahead()
-        if not self.waves.exhausted and not self.target.met:
-            self.unadmitted = await asyncio.to_thread(self.waves.rest)
+            whole = self.waves.exhausted or self.target.met
+            self.folder.end_order(whole=whole)
+        self.cut_short = self.waves.cut_short
+        if not whole:
+            self.unadmitted = await self._rest()
             self._count_pending(self.unadmitted)
+
+    async def _rest(self) -> int:
+        """Rows that were not admitted; after a signal as planned, since to count them anew the source is read to its end."""
+        if self.interrupts:
+            return max(0, self.plan.rows - self.progress.rows_admitted)
+        return await asyncio.to_thread(self.waves.rest)
 
     async def _feed(self, group: asyncio.TaskGroup) -> None:
         self.ahead.begin(group)

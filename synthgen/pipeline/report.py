@@ -82,7 +82,8 @@ def make_report(
     asker: Asker,
     ledger: Ledger,
     *,
-    interrupted: int,
+    interrupted: bool,
+    cut_short: bool,
     storage: SynthgenError | None,
     unstored: int,
     batches: Sequence[str] = (),
@@ -91,7 +92,7 @@ def make_report(
 ) -> Report:
     """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest.
 
-    `interrupted`: how often. Whoever does not wait for the end is told why less is accepted than was answered.
+    `cut_short`: less was settled than was answered; whoever interrupted it is told so.
     """
     counts = {name: progress.counts.outcomes.get(name, 0) for name in OUTCOMES}
     problem: SynthgenError | None = None
@@ -109,7 +110,7 @@ def make_report(
     elif interrupted:
         cut = "; what this session did not settle counts as pending, its replies are stored"
         problem = Interrupted(
-            f"interrupted; the same command goes on where it stopped{cut if interrupted > 1 else ''}{under_way}"
+            f"interrupted; the same command goes on where it stopped{cut if cut_short else ''}{under_way}"
         )
     elif asker.budget.reached is not None and counts["pending"]:
         problem = BudgetReached(f"{asker.budget.reached}{under_way}")
