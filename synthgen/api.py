@@ -117,6 +117,7 @@ def plan(
     Raises:
         SynthgenError: the recipe, its files or its source are wrong, or a server was proved to lack what is asked.
     """
+    from synthgen.journal import require_folder
     from synthgen.pipeline import (
         RunFolder,
         make_plan,
@@ -128,10 +129,11 @@ def plan(
     from synthgen.pipeline.resolve import resolve
 
     loaded = _loaded(recipe, overrides)
+    folder = RunFolder(_folder(loaded, out))
+    require_folder(folder.path)
     cap_usd = loaded.recipe.budget_usd if max_cost_usd is None else max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
     today = date.today()  # noqa: DTZ011  # the user's day
-    folder = RunFolder(_folder(loaded, out))
     require_abilities(resolved, read_record(folder), today)
     require_schemas_kept(resolved, folder, today)
     return make_plan(resolved, open_gates(resolved, today), cap_usd)

@@ -26,7 +26,8 @@ F = TypeVar("F", bound=Callable[..., object])
 class Plugin(Generic[F]):
     """A plug-in: `params` validates what the recipe says of it, `run` does the work.
 
-    `reads`: shared columns that a filter profits from, computed once for all filters of a chain.
+    `reads`: shared columns that a filter profits from, computed once for all filters of a chain. `files`: parameters of a
+    filter that name a file, each with the file that is meant in a folder; `run` gets the path of what was found.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Plugin(Generic[F]):
     run: F
     version: int = 1
     reads: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
 
 
 def _built_in(kind: Kind, **targets: str) -> tuple[EntryPoint, ...]:

@@ -19,7 +19,7 @@ from synthgen.pipeline.report import Report
 from synthgen.recipe.load import load_recipe
 from synthgen.recipe.model import Limits
 from tests.loopback import Act, Body, Loopback, refuse
-from tests.runs import Recipe, graded, published_bytes, questions, recipe, save, save_prompt, teacher
+from tests.runs import Recipe, cli, graded, published_bytes, questions, recipe, save, save_prompt, teacher
 from tests.simulated import OneLane, simulate
 from tests.test_task_count import Tasks
 
@@ -227,3 +227,29 @@ def test_an_interrupt_does_not_walk_through_what_was_asked_ahead(tmp_path: Path)
 
     assert report.counts["accepted"] == ROWS
     assert (len(again.payments), len(b.payments)) == (0, ROWS)
+
+
+def test_rows_asked_ahead_are_told_while_the_run_goes_on_at_its_end_and_by_show(tmp_path: Path) -> None:
+    progress, seen = Progress(), list[tuple[int, tuple[str, ...]]]()
+
+    def refuses(_number: int, _body: Body) -> Act:
+        seen.append((progress.rows_ahead, progress.still))
+        return BUSY
+
+    def interrupts(number: int, _body: Body) -> None:
+        if number == ROWS:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with Loopback(script=refuses) as b, Loopback(script=interrupts) as a:
+        content = in_steps(tmp_path, a, b)
+        stopped = run(content, tmp_path / "run", handle_signals=True, progress=progress)
+    ahead = ROWS - progress.rows_admitted
+    shown = cli("show", tmp_path / "run", "--samples", 0)
+    with Loopback(port=a.port) as a, Loopback(port=b.port) as b:
+        again = run(content, tmp_path / "run")
+
+    assert any(rows > 0 and still == ("b",) for rows, still in seen)
+    assert (stopped.rows_ahead, stopped.as_json()["rows_ahead"]) == (ahead, ahead)
+    assert f"{ahead} further rows were asked ahead of their turn" in shown.out
+    assert again.rows_ahead == 0
+    assert synthgen.show(tmp_path / "run").as_json()["rows_ahead"] == 0

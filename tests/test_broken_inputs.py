@@ -188,16 +188,43 @@ def test_a_malformed_source_line_is_a_reject_with_its_place_and_the_run_goes_on(
     )
 
 
-def test_an_output_path_below_a_regular_file_is_exit_6(server: Loopback, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["file", "file/run"])
+def test_an_output_that_is_a_file_or_below_one_is_exit_2(
+    server: Loopback, tmp_path: Path, where: str
+) -> None:
     (tmp_path / "file").write_text("mine")
     path = save(tmp_path / "r.yaml", recipe(server))
 
-    result = cli("generate", path, "-o", tmp_path / "file" / "run")
+    result = cli("generate", path, "-o", tmp_path / where)
 
-    assert result.code == 6
-    assert str(tmp_path / "file") in one_line(result)
+    assert result.code == 2
+    assert f"{tmp_path / 'file'}: is a file" in one_line(result)
     assert (tmp_path / "file").read_text() == "mine"
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("plan", "r.yaml"),
+        ("doctor", "r.yaml"),
+        ("filter", "none.jsonl"),
+        ("filter", "run"),
+        ("dedup", "none.jsonl"),
+    ],
+)
+def test_every_verb_refuses_a_file_as_its_folder_before_it_reads(
+    server: Loopback, tmp_path: Path, command: tuple[str, str]
+) -> None:
+    verb, named = command
+    (tmp_path / "file").write_text("mine")
+    save(tmp_path / "r.yaml", recipe(server, source={"jsonl": "none.jsonl", "license": "own"}))
+    (tmp_path / "run" / "journal").mkdir(parents=True)
+
+    result = cli(verb, tmp_path / named, "-o", tmp_path / "file")
+
+    assert result.code == 2
+    assert f"{tmp_path / 'file'}: is a file" in one_line(result)
 
 
 @pytest.mark.parametrize("name", ["README.md", "recipe.yaml", "plan.json", "usage.json", "policy.lock.toml"])

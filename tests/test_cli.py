@@ -289,6 +289,26 @@ def test_a_plain_line_tells_the_same() -> None:
     assert "0.2500/2 USD" in line
 
 
+def ahead_progress(*still: str) -> Progress:
+    progress = busy_progress()
+    progress.rows_ahead, progress.still = 1200, still
+    return progress
+
+
+def test_the_live_view_says_for_whom_rows_wait_while_others_are_asked_ahead() -> None:
+    console = Console(file=io.StringIO(), width=120, record=True)
+
+    console.print(render(ahead_progress("big", "late"), Pace()))
+
+    assert "1200 further rows asked ahead of those that wait for big, late" in console.export_text()
+
+
+def test_a_plain_line_says_that_rows_asked_ahead_come_in_their_turn() -> None:
+    line = plain_line(ahead_progress(), Pace())
+
+    assert line.endswith("1200 further rows asked ahead, whose turn comes")
+
+
 def asking_progress(done: int, *, sent: int = 1) -> Progress:
     progress = Progress(rows_total=1000, rows_done=done)
     progress.lanes = {"qwen": Lane("qwen", Limits())}

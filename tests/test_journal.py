@@ -19,7 +19,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from synthgen.errors import RunLocked, StorageError
+from synthgen.errors import RunLocked, StorageError, UsageError
 from synthgen.journal import (
     Circumstances,
     Entry,
@@ -314,10 +314,10 @@ def test_a_lock_given_back_can_be_taken_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["mine", "mine/run"])
-def test_a_lock_below_a_regular_file_is_a_storage_error(where: str, tmp_path: Path) -> None:
+def test_a_lock_below_a_regular_file_is_a_usage_error(where: str, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("text")
 
-    with pytest.raises(StorageError, match="mine: is a file, where a folder is to be"):
+    with pytest.raises(UsageError, match="mine: is a file, where a folder is to be"):
         lock_run(tmp_path / where / "journal")
 
 

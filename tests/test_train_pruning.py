@@ -42,6 +42,16 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out/student.json").exists()
 
 
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    refused = cli("train", "prune", "gone", "-o", tmp_path / "out")
+
+    assert (refused.code, "there is no folder gone" in refused.err) == (2, True)
+
+
 @pytest.mark.parametrize("share", [0, 1, 1.5])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(UsageError, match="no share"):

@@ -107,6 +107,7 @@ def plain_line(progress: Progress, pace: Pace) -> str:
         _spend(progress),
         f"ETA {_eta(progress, pace)}",
         *_troubles(progress),
+        *_ahead(progress),
         *_batches(progress),
     ]
     return " | ".join(parts)
@@ -135,7 +136,7 @@ def render(progress: Progress, pace: Pace) -> RenderableType:
             str(counts.output_tokens),
         )
     troubles = [Text(line, style="yellow") for line in _troubles(progress)]
-    troubles += [Text(line) for line in _batches(progress)]
+    troubles += [Text(line) for line in (*_ahead(progress), *_batches(progress))]
     outcomes = " ".join(f"{name} {count}" for name, count in progress.counts.outcomes.items())
     reasons = Table(box=None, show_header=False, pad_edge=False)
     top = sorted(progress.counts.reasons.items(), key=lambda item: -item[1])[:6]
@@ -155,6 +156,14 @@ def _troubles(progress: Progress) -> list[str]:
                 safe(f"{alias}: no answer for {silent_s:.0f} s, trying on; last {lane.last_trouble}{pause}")
             )
     return found
+
+
+def _ahead(progress: Progress) -> list[str]:
+    """Rows that were asked and do not count as done: they wait behind those that wait for a teacher."""
+    if not progress.rows_ahead:
+        return []
+    why = f" of those that wait for {', '.join(progress.still)}" if progress.still else ", whose turn comes"
+    return [safe(f"{progress.rows_ahead} further rows asked ahead{why}")]
 
 
 def _batches(progress: Progress) -> list[str]:

@@ -51,6 +51,7 @@ def print_report(report: Report, *, as_json: bool, published: bool = True) -> No
         return
     out = console()
     _print_funnel(out, report.counts, report.reasons, report.examples, report.flags, report.checked)
+    _print_ahead(out, report.rows_ahead)
     _print_usage(out, report.usage, report.out)
     out.print(f"sent {report.sent} requests in {report.elapsed_s:.1f} s")
     if not report.refined:
@@ -81,6 +82,13 @@ def _print_funnel(
     out.print(funnel)
     for reason, example in examples.items():
         out.print(Text(f"{reason}, for example {safe(example, _SAMPLE_CHARS)}"))
+
+
+def _print_ahead(out: Console, rows: int) -> None:
+    if rows:
+        out.print(
+            f"{rows} further rows were asked ahead of their turn, past those that wait for a teacher; their replies are stored"
+        )
 
 
 def _print_usage(out: Console, usage: JSONValue, run: Path) -> None:
@@ -243,6 +251,7 @@ def _print_summary(out: Console, summary: RunSummary) -> None:
         out.print(f"{summary.run}: not published yet; run the same generate command to its end")
     if summary.counts:
         _print_funnel(out, summary.counts, summary.reasons, summary.examples, summary.flags)
+    _print_ahead(out, summary.rows_ahead)
     if set(summary.generations) - {"1"}:
         told = ", ".join(f"{count:,} of generation {number}" for number, count in summary.generations.items())
         out.print(f"rows: {told}; each round of distillation loses some of what the first teacher knew")

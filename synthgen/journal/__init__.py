@@ -23,7 +23,7 @@ from synthgen.journal.replies import (
 )
 from synthgen.journal.system import network_file_system
 from synthgen.journal.tail import latest_entries
-from synthgen.journal.writer import Journal, is_locked, lock_run
+from synthgen.journal.writer import Journal, is_locked, lock_run, require_folder
 
 __all__ = [
     "Captured",
@@ -47,6 +47,7 @@ __all__ = [
     "prepared_entry",
     "read_logprobs",
     "read_reply",
+    "require_folder",
     "submitted_entry",
     "without_logprobs",
 ]

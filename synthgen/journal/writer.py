@@ -17,7 +17,7 @@ from itertools import filterfalse
 from pathlib import Path
 from typing import TypeAlias
 
-from synthgen.errors import RunLocked, StorageError
+from synthgen.errors import RunLocked, StorageError, UsageError
 from synthgen.journal.ballast import Ballast, is_full
 from synthgen.journal.contents import raw_path
 from synthgen.journal.index import JournalIndex, segment_numbers
@@ -26,7 +26,7 @@ from synthgen.journal.sealer import Sealer
 from synthgen.journal.system import lock, sync, sync_folder
 from synthgen.spool import read_at
 
-__all__ = ["Journal", "is_locked", "lock_run"]
+__all__ = ["Journal", "is_locked", "lock_run", "require_folder"]
 
 SEGMENT_BYTES = 128 << 20
 
@@ -48,14 +48,13 @@ def lock_run(folder: Path) -> Callable[[], None]:
 
     Raises:
         RunLocked: another process holds it; the message names its pid.
+        UsageError: a file is in the place of a folder.
         StorageError: the folder cannot be written.
     """
+    require_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
-    except (FileExistsError, NotADirectoryError) as error:
-        file = next(path for path in (folder, *folder.parents) if path.exists())
-        raise StorageError(f"{file}: is a file, where a folder is to be; choose another with -o") from error
     except OSError as error:
         raise StorageError(f"{folder}: cannot be created: {error.strerror}") from error
     try:
@@ -77,6 +76,17 @@ def lock_run(folder: Path) -> Callable[[], None]:
         os.close(handle)
         raise StorageError(f"{folder / 'LOCK'}: cannot be locked: {error.strerror}") from error
     return lambda: os.close(handle)
+
+
+def require_folder(path: Path) -> None:
+    """Check that `path` is a folder or can become one, before anything is read or bought for it. Makes nothing.
+
+    Raises:
+        UsageError: it is a file, or below one.
+    """
+    there = next((place for place in (path, *path.parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise UsageError(f"{there}: is a file, where a folder is to be; choose another with -o")
 
 
 def is_locked(folder: Path) -> bool:

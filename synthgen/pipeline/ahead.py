@@ -90,6 +90,11 @@ class Ahead:
             self._tell()
             self._group.create_task(self._go_on(self._group))
 
+    @property
+    def still(self) -> tuple[str, ...]:
+        """The teachers who stand still, by name."""
+        return tuple(sorted(self._still))
+
     def end(self) -> None:
         """Ask nothing more ahead: every row is admitted, or none is to be."""
         self._group, self._still = None, frozenset()

@@ -16,7 +16,7 @@ def claim(out: Path, also: Iterable[str] = ()) -> Iterator[None]:
     """Hold the lock of an output folder that is not a run; nothing of it stays. `also`: see `check_target`.
 
     Raises:
-        UsageError: it is a run: its dataset belongs to `generate`.
+        UsageError: it is a run, whose dataset belongs to `generate`, or a file.
         StorageError: files of somebody else are in the way, or another process works in it.
     """
     if (out / "journal").is_dir():

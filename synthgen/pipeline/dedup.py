@@ -27,6 +27,7 @@ from synthgen.dataset import BadRow, Scratch, find_inputs, read_tables, tables_s
 from synthgen.dataset.files import read_rows
 from synthgen.dataset.whole import write_bytes
 from synthgen.errors import SourceError, StoppedShort, UsageError
+from synthgen.journal import require_folder
 from synthgen.pipeline.claim import claim
 from synthgen.pipeline.dedup_index import Index, Inputs, build_index
 from synthgen.pipeline.dedup_output import DUP_COLUMNS, DedupReport, dedup_report, write_rows
@@ -78,6 +79,7 @@ def dedup(inputs: Sequence[Path], out: Path, options: DedupOptions) -> DedupRepo
         SynthgenError: an input cannot be read, an option does not fit it, or `out` cannot be written.
     """
     started = time.monotonic()
+    require_folder(out)
     keep = parse_keep(options.keep)
     template = template_parts(options.template) if options.template else ()
     ours = _inputs(_files(inputs, out), options, keep, template)

@@ -32,7 +32,7 @@ from synthgen.asking.transport.endpoint import Endpoint
 from synthgen.assets import package_version
 from synthgen.dataclasses import dataclass
 from synthgen.errors import BudgetReached, RecipeError, StoppedShort, SynthgenError, UsageError
-from synthgen.journal import JournalIndex, lock_run
+from synthgen.journal import JournalIndex, lock_run, require_folder
 from synthgen.pipeline.abilities import Record, read_record, require_abilities, teacher_digest
 from synthgen.pipeline.gates import Gates, open_gates
 from synthgen.pipeline.resolve import Resolved, resolve
@@ -137,6 +137,8 @@ async def diagnose(loaded: LoadedRecipe, out: Path, options: DoctorOptions) -> E
     Raises:
         SynthgenError: it could not begin (recipe, policy, keys, budget, consent, storage, a run that is going on).
     """
+    if options.store:
+        require_folder(out)
     cap_usd = loaded.recipe.budget_usd if options.max_cost_usd is None else options.max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
     today = options.today or date.today()  # noqa: DTZ011  # the user's calendar day, as in their lock file

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from synthgen.dataset import configs_card, write_bytes
-from synthgen.journal import JournalIndex
+from synthgen.journal import JournalIndex, require_folder
 from synthgen.pipeline.checked import checked, unchecked
 from synthgen.pipeline.filter_options import FilterOptions
 from synthgen.pipeline.report import OUTCOMES, Report
@@ -26,7 +26,12 @@ def each_config(
     """Refine once, or for `split` once per group of rows that may stand together, each into `config-N`.
 
     The report counts what was accepted and rejected in all of them; what is set aside stays the same.
+
+    Raises:
+        UsageError: `out` is a file.
     """
+    if options.dry_run is None:
+        require_folder(out)
     if options.on_deny != "split" or options.dry_run is not None:
         return refine(0, out)[0]
     first, groups = refine(0, out / "config-0")

@@ -28,7 +28,7 @@ from synthgen.asking.structured import Ignored
 from synthgen.dataclasses import dataclass
 from synthgen.dataset import TEXTS, check_target
 from synthgen.errors import StorageError, SynthgenError, UsageError
-from synthgen.journal import Journal, JournalIndex, lock_run, network_file_system
+from synthgen.journal import Journal, JournalIndex, lock_run, network_file_system, require_folder
 from synthgen.pipeline.abilities import read_record, require_abilities
 from synthgen.pipeline.ahead import Ahead
 from synthgen.pipeline.calibrated import Standing, stale_calibration, standing
@@ -93,6 +93,7 @@ async def generate(loaded: LoadedRecipe, out: Path, options: Options) -> Report:
         SynthgenError: it could not start (recipe, policy, keys, source, storage, lock). Once it has started, what
             stopped it is in the report.
     """
+    require_folder(out)
     cap_usd = loaded.recipe.budget_usd if options.max_cost_usd is None else options.max_cost_usd
     resolved = resolve(loaded, cap_usd=cap_usd)
     today = options.today or date.today()  # noqa: DTZ011  # the user's calendar day, as in their lock file
@@ -188,12 +189,14 @@ class _Run:
         self.progress.name = recipe.name
         self.progress.rows_total, self.progress.target = plan.rows, recipe.target
         self.progress.counts, self.progress.rows_admitted, self.progress.rows_done = Counts(), 0, 0
+        self.progress.rows_ahead, self.progress.still = 0, ()
         self.cap_usd = cap_usd
         self.target = Target(recipe.target)
         self.events = EventLog(folder.events, self.progress)
         self.standing: Standing | None = standing(folder.path, resolved.panel)
         self.calibration = self.standing.id if self.standing else None
         self.interrupts = 0
+        self.cut_short = False  # the walk through rows of earlier sessions
         self.storage: StorageError | None = None
         self.unadmitted = 0  # rows
         # Verdicts decide what is asked next where there is a target or a judge, and what is published.
@@ -247,7 +250,7 @@ class _Run:
                 await self._ask_and_refine()
                 self.folder.write_usage(usage_json(self.journal.index.ledger, self.cap_usd))
                 self.storage = self.storage or self.half.storage or self.journal.failure
-                if self.storage is None:
+                if self.storage is None and not self.cut_short:  # what an earlier session published is more
                     await self.half.finish(self.journal.index, self.unadmitted)
         except StorageError as problem:
             self.storage = problem
@@ -274,7 +277,8 @@ class _Run:
             self.progress,
             self.asker,
             self.journal.index.ledger,
-            interrupted=self.interrupts,
+            interrupted=self.interrupts > 0,
+            cut_short=self.interrupts > 1 or self.cut_short,
             storage=self.storage or self.journal.failure,
             unstored=unstored,
             batches=[way.said for way in self.batches.under_way.values()],
@@ -404,9 +408,20 @@ class _Run:
                     task.cancel()
         except BaseExceptionGroup as group_error:
             raise _only(group_error) from group_error
-        if not self.waves.exhausted and not self.target.met:
-            self.unadmitted = await asyncio.to_thread(self.waves.rest)
+        finally:
+            self._note_ahead()
+            whole = self.waves.exhausted or self.target.met
+            self.folder.end_order(whole=whole)
+        self.cut_short = self.waves.cut_short
+        if not whole:
+            self.unadmitted = await self._rest()
             self._count_pending(self.unadmitted)
+
+    async def _rest(self) -> int:
+        """Rows that were not admitted; after a signal as planned, since to count them anew the source is read to its end."""
+        if self.interrupts:
+            return max(0, self.plan.rows - self.progress.rows_admitted)
+        return await asyncio.to_thread(self.waves.rest)
 
     async def _feed(self, group: asyncio.TaskGroup) -> None:
         self.ahead.begin(group)
@@ -438,9 +453,13 @@ class _Run:
         while True:
             await asyncio.sleep(min(_EVENT_EVERY_S, self.options.quiet_s, self.options.still_s))
             self.ahead.look()
+            self._note_ahead()
             self.events.write()
             if not self.batches.under_way or self._asks_live():
                 watchdog.check()
+
+    def _note_ahead(self) -> None:
+        self.progress.rows_ahead, self.progress.still = self.intake.ahead, self.ahead.still
 
     def _asks_live(self) -> bool:
         """Whether a request is sent or waits outside batches: those may stand still for a day; the live view names them."""

@@ -3,6 +3,7 @@
 In: updates from the pipeline. Out: counters for the live view, lines in `events.jsonl`, the JSON at the end.
 """
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import field
@@ -16,12 +17,18 @@ from synthgen.dataclasses import dataclass
 from synthgen.pipeline.verdicts import Counts
 from synthgen.types import JSONValue
 
-__all__ = ["EventLog", "Progress"]
+__all__ = ["EventLog", "Progress", "last_event"]
+
+_TAIL_BYTES = 64 << 10  # of a log: more than an event of hundreds of teachers
 
 
 @dataclass(slots=True)
 class Progress:
-    """Counters of a run in this session. `rows_total` and `target` are None where unknown or unwanted."""
+    """Counters of a run in this session. `rows_total` and `target` are None where unknown or unwanted.
+
+    `rows_ahead`: rows that were read and asked ahead of those that wait for teachers who stand still, and had no turn yet;
+    `still`: those teachers. Both as of some seconds ago.
+    """
 
     name: str = ""
     phase: str = "planning"
@@ -29,6 +36,8 @@ class Progress:
     rows_total: int | None = None
     rows_admitted: int = 0
     rows_done: int = 0
+    rows_ahead: int = 0
+    still: tuple[str, ...] = ()
     target: int | None = None
     counts: Counts = field(default_factory=Counts)
     lanes: Mapping[str, Lane] = field(default_factory=dict)
@@ -59,6 +68,8 @@ class Progress:
             "rows_total": self.rows_total,
             "rows_admitted": self.rows_admitted,
             "rows_done": self.rows_done,
+            "rows_ahead": self.rows_ahead,
+            "standing_still": list(self.still),
             "outcomes": dict(self.counts.outcomes),
             "spent_usd": self.budget.spent_usd if self.budget else 0.0,
             "lanes": lanes,
@@ -87,3 +98,15 @@ class EventLog:
         except OSError:
             # The log is for people; a full disk is reported by the journal, where it matters.
             return
+
+
+def last_event(path: Path) -> Mapping[str, JSONValue]:
+    """The last snapshot of a log that stands there whole; empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            whole, _, _ = file.read().rpartition(b"\n")
+        event = orjson.loads(whole.rpartition(b"\n")[2])
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return event if isinstance(event, dict) else {}

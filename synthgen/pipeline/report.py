@@ -25,7 +25,8 @@ class Report:
     `counts`: outcome -> candidates, with `planned` as their sum. `refined` False: only asked; what counts as accepted then
     has met no filter. `reasons`: `stage/reason` -> candidates dropped.
     `flags`: what accepted candidates are flagged with -> how many. `checked`: steps that compare an answer with a field of its row -> rows
-    that had something to compare. `examples`: the keys of `reasons` -> the first candidate that failed or was quarantined for it, and what was said of it.
+    that had something to compare. `rows_ahead`: of what is pending, rows
+    that were asked ahead of their turn; their replies are stored. `examples`: the keys of `reasons` -> the first candidate that failed or was quarantined for it, and what was said of it.
     """
 
     out: Path
@@ -41,6 +42,7 @@ class Report:
     flags: Mapping[str, int] = field(default_factory=dict)
     checked: Mapping[str, int] = field(default_factory=dict)
     refined: bool = True
+    rows_ahead: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -61,6 +63,7 @@ class Report:
             "flags": dict(self.flags),
             "checked": dict(self.checked),
             "examples": dict(self.examples),
+            "rows_ahead": self.rows_ahead,
             "sent": self.sent,
             "usage": self.usage,
             "elapsed_s": round(self.elapsed_s, 3),
@@ -79,7 +82,8 @@ def make_report(
     asker: Asker,
     ledger: Ledger,
     *,
-    interrupted: int,
+    interrupted: bool,
+    cut_short: bool,
     storage: SynthgenError | None,
     unstored: int,
     batches: Sequence[str] = (),
@@ -88,7 +92,7 @@ def make_report(
 ) -> Report:
     """Decide how a session ended; what the disk says comes first, then the user's signal, the cap, the rest.
 
-    `interrupted`: how often. Whoever does not wait for the end is told why less is accepted than was answered.
+    `cut_short`: less was settled than was answered; whoever interrupted it is told so.
     """
     counts = {name: progress.counts.outcomes.get(name, 0) for name in OUTCOMES}
     problem: SynthgenError | None = None
@@ -106,7 +110,7 @@ def make_report(
     elif interrupted:
         cut = "; what this session did not settle counts as pending, its replies are stored"
         problem = Interrupted(
-            f"interrupted; the same command goes on where it stopped{cut if interrupted > 1 else ''}{under_way}"
+            f"interrupted; the same command goes on where it stopped{cut if cut_short else ''}{under_way}"
         )
     elif asker.budget.reached is not None and counts["pending"]:
         problem = BudgetReached(f"{asker.budget.reached}{under_way}")
@@ -144,6 +148,7 @@ def make_report(
             *(unchecked(resolved.chain, progress.counts) if refined else ()),
         ),
         refined=refined,
+        rows_ahead=progress.rows_ahead,
         examples={
             "/".join(key): f"{leaf_id}: {detail}" if detail else leaf_id
             for key, (leaf_id, detail) in progress.counts.examples.items()

@@ -116,6 +116,7 @@ class Resolved:
         }
         tools = {step.tools for step in recipe.steps if isinstance(step.tools, str)}
         found |= {self.files.copy_name("tools", name): self.files.find_tools(name) for name in tools}
+        found |= {file.copy_name: file.path for file in self.chain.files}
         paths = [reference.path for reference in recipe.refine.references()]
         return found | {self.files.reference_name(path): self.files.find_reference(path) for path in paths}
 
@@ -302,7 +303,7 @@ def _chain(loaded: LoadedRecipe, files: FilesAt, name: str) -> Chain:
         path = None if name == "none" else files.find("filters", name)
     except UsageError as error:
         raise RecipeError(f"{loaded.where('refine', 'chain')}: {error}") from error
-    return load_chain(name if path is None else str(path))
+    return load_chain(name if path is None else str(path), copies=files.copies)
 
 
 def _parts(loaded: LoadedRecipe, specs: Mapping[str, TeacherSpec]) -> Iterator[Part]:

@@ -5,6 +5,7 @@ recipe names (recipe_files/, policy.lock.toml, policy.rules/), plan.json, journa
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
@@ -33,6 +34,7 @@ WRITTEN = (
     "events.jsonl",
     "schemas.json",
 )
+_PART_BYTES = 1 << 20
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -49,6 +51,7 @@ class RunFolder:
         self.doctor = path / "doctor.json"
         self.schemas = path / "schemas.json"
         self.order = self.journal / "rows.bin"
+        self.earlier_order = self.journal / "rows.earlier.bin"
 
     def require_free(self) -> None:
         """Check that a first session here writes over nothing; a folder with a journal is a run, and all of it ours.
@@ -91,8 +94,8 @@ class RunFolder:
     def keep_files(self, resolved: Resolved) -> bool:
         """Copy what the recipe leans on, so that this run can be refined again anywhere, with any later version.
 
-        Prompts and chains go to `recipe_files/`, policy lock and rules beside the stored recipe. Returns whether one of
-        the prompts or chains differs from the copy of an earlier session.
+        Prompts, chains and the files of chains go to `recipe_files/`, policy lock and rules beside the stored recipe.
+        Returns whether one of those in `recipe_files/` differs from the copy of an earlier session.
         """
         changed = False
         for name, source in resolved.named_files().items():
@@ -134,8 +137,10 @@ class RunFolder:
         write_bytes(self.plan, orjson.dumps(plan.as_json(), option=_PRETTY))
 
     def begin_order(self) -> None:
-        """Forget the plan order of an earlier session: this one writes its own as it admits rows."""
+        """Set aside the longest plan order of earlier sessions: this one writes its own as it admits rows."""
         try:
+            if self.order.is_file() and _size(self.order) >= _size(self.earlier_order):
+                self.order.replace(self.earlier_order)
             self.order.write_bytes(b"")
         except OSError as error:
             raise StorageError(f"{self.order}: cannot be written: {error.strerror}") from error
@@ -147,6 +152,25 @@ class RunFolder:
                 file.write(keys)
         except OSError as error:
             raise StorageError(f"{self.order}: cannot be written: {error.strerror}") from error
+
+    def end_order(self, *, whole: bool) -> None:
+        """A session ends. If it is not `whole` and got less far on the same way, the order of an earlier one is put back."""
+        with suppress(
+            OSError
+        ):  # a disk that fails is reported where it matters; the next session writes the order anew
+            if not whole and self._goes_on():
+                self.earlier_order.replace(self.order)
+            self.earlier_order.unlink(missing_ok=True)
+
+    def _goes_on(self) -> bool:
+        """Whether the earlier order begins with the present one."""
+        if not self.earlier_order.is_file():
+            return False
+        with self.order.open("rb") as ours, self.earlier_order.open("rb") as earlier:
+            while part := ours.read(_PART_BYTES):
+                if earlier.read(len(part)) != part:
+                    return False
+        return True
 
     def write_usage(self, usage: JSONValue) -> None:
         """Store tokens and money of the whole run so far."""
@@ -166,6 +190,10 @@ class RunFolder:
             return None if entry is None else read_reply(entry)
 
         return look_up
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _stored_digest(recipe: Path) -> str:

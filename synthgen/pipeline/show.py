@@ -19,6 +19,7 @@ from synthgen.journal import JournalIndex, is_locked
 from synthgen.pipeline.admit import screen
 from synthgen.pipeline.calibrated import standing
 from synthgen.pipeline.gates import open_gates
+from synthgen.pipeline.progress import last_event
 from synthgen.pipeline.resolve import Resolved, resolve
 from synthgen.pipeline.rows import Counter, row_from_entry
 from synthgen.pipeline.runfolder import RunFolder
@@ -40,7 +41,8 @@ class RunSummary:
     `examples`: reason -> the id of a candidate that failed or was quarantined for it, for `row_story`. `generations`:
     rounds of distillation behind the accepted rows -> how many have them. `judge` says whether the scores can be trusted.
     `usage` is the journal's, also of a run that was killed. `running`: a process works on it now, so that what `usage`
-    calls lost may be on the wire.
+    calls lost may be on the wire. `rows_ahead`: rows that the last session had asked ahead of their turn when it ended, or
+    said so last; their replies are stored.
     """
 
     run: Path
@@ -56,6 +58,7 @@ class RunSummary:
     batches: tuple[str, ...] = ()
     judge: str | None = None
     running: bool = False
+    rows_ahead: int = 0
 
     def as_json(self) -> dict[str, JSONValue]:
         """What `--json` prints."""
@@ -73,6 +76,7 @@ class RunSummary:
             "batches": list(self.batches),
             "judge": self.judge,
             "running": self.running,
+            "rows_ahead": self.rows_ahead,
         }
 
 
@@ -101,6 +105,7 @@ def summarise(run: Path, samples: int) -> RunSummary:
         batches=batches,
         judge=_calibration(run),
         running=is_locked(run / "journal"),
+        rows_ahead=cast(int, last_event(RunFolder(run).events).get("rows_ahead", 0)),
     )
 
 

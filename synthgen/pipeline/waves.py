@@ -76,7 +76,7 @@ class Waves:
 
         `batch_rows` above 0: teachers are asked in batches, which so many open rows should fill.
         """
-        self.exhausted = False
+        self.exhausted = self.cut_short = False
         self._unread = 0
         self._stopped = False
         self._intake = intake
@@ -122,7 +122,8 @@ class Waves:
     async def feed(self, group: asyncio.TaskGroup) -> None:
         """Admit rows until the source ends or the target is met.
 
-        Once nothing more can be asked, only on through rows of an earlier session: their answers are here.
+        Once nothing more can be asked, only on through rows of an earlier session: their answers are here. After a signal
+        not even those: `cut_short` says that there were more.
         """
         self._group = group
         try:
@@ -134,10 +135,12 @@ class Waves:
                     if block is None:
                         self.exhausted = True
                         return
-                    known = self._journal.index.has_row
-                    if self._asker.exhausted(self._asked_first) and not any(map(known, block.keys)):
-                        self._unread = len(block.rows)
-                        return
+                    if self._asker.exhausted(self._asked_first):
+                        known = any(map(self._journal.index.has_row, block.keys))
+                        self.cut_short = known and self._asker.halted == "interrupted"
+                        if self.cut_short or not known:
+                            self._unread = len(block.rows)
+                            return
                     await self._start(block)
         except StorageError:
             # The journal refuses rows; it reports that itself. What is in flight is paid: it must not be cancelled.

@@ -1,7 +1,8 @@
 """Filter chains: a YAML list of filters. `running` runs them.
 
-In: the name or path of a chain file. Out: a `Chain`. Guarantee: a mistake in the file is reported as
-`file:line: key: what is wrong`. Loading `none` loads no data frames: a run that only asks needs none.
+In: the name or path of a chain file. Out: a `Chain`. Guarantees: a mistake in the file, or a file it names that is not
+there, is reported as `file:line: key: what is wrong`; no path is part of a digest. Loading `none` loads no data frames: a
+run that only asks needs none.
 
     name: my_chain
     version: 1
@@ -11,7 +12,9 @@ In: the name or path of a chain file. Out: a `Chain`. Guarantee: a mistake in th
       - pii: {kinds: [email], on_reject: flag, id: mailboxes}
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -22,7 +25,7 @@ from synthgen.dataclasses import dataclass
 from synthgen.errors import RecipeError, UsageError
 from synthgen.plugins import Plugin, load_plugin
 from synthgen.recipe.model import NAME, Strict
-from synthgen.recipe.yaml_file import Document, read_yaml, validate
+from synthgen.recipe.yaml_file import Document, dotted, read_yaml, validate
 from synthgen.types import JSONValue, digest
 
 if TYPE_CHECKING:
@@ -37,6 +40,23 @@ Run = Callable[["pl.DataFrame", BaseModel], "Verdicts"]
 
 
 @dataclass(frozen=True, slots=True)
+class NamedFile:
+    """A file that a parameter names. `copy_name`: of its copy in a run folder; `digest`: sha256 of what it holds."""
+
+    parameter: str
+    written: str
+    path: Path
+    copy_name: str
+    digest: str
+
+    @property
+    def portable(self) -> str:
+        """As it is written, without a place on this machine."""
+        path = Path(self.written).expanduser()
+        return path.name if path.is_absolute() else self.written
+
+
+@dataclass(frozen=True, slots=True)
 class ChainStep:
     """One filter with its parameters. `route` rejects like `drop`; the word is kept for whoever sorts the rejects."""
 
@@ -47,16 +67,27 @@ class ChainStep:
     run: Run
     version: int
     reads: tuple[str, ...] = ()
+    files: tuple[NamedFile, ...] = ()
 
     def as_json(self) -> dict[str, JSONValue]:
         """What the manifest says of it."""
+        digests: dict[str, JSONValue] = {file.parameter: file.digest for file in self.files}
         return {
             "id": self.id,
             "filter": self.filter,
             "version": self.version,
-            "params": _plain(self.params.model_dump()),
+            "params": self._params({file.parameter: file.portable for file in self.files}),
             "on_reject": self.on_reject,
+            **({"files": digests} if digests else {}),
         }
+
+    def identity(self) -> list[JSONValue]:
+        """What decides its verdicts: of a file what it holds, not where it lies."""
+        params = self._params({file.parameter: file.digest for file in self.files})
+        return [self.id, self.filter, self.version, params, self.on_reject]
+
+    def _params(self, files: Mapping[str, str]) -> JSONValue:
+        return _plain({**self.params.model_dump(), **files})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +99,11 @@ class Chain:
     description: str
     steps: tuple[ChainStep, ...]
     digest: str
+
+    @property
+    def files(self) -> tuple[NamedFile, ...]:
+        """Every file that a step names."""
+        return tuple(file for step in self.steps for file in step.files)
 
     def as_json(self) -> dict[str, JSONValue]:
         """What the manifest says of it: enough to know whether two sets were filtered alike, and where not."""
@@ -93,30 +129,31 @@ class _StepOptions(Strict):
     on_reject: OnReject = "drop"
 
 
-def load_chain(name_or_path: str, beside: Path | None = None) -> Chain:
+def load_chain(name_or_path: str, beside: Path | None = None, *, copies: Path | None = None) -> Chain:
     """A bundled chain by name, a user's by path (relative to `beside`), or the empty chain `none`.
+
+    Files that its steps name are copies in the folder `copies`, by `NamedFile.copy_name`, or lie beside the chain.
 
     Raises:
         UsageError: no such chain.
-        RecipeError: the file is wrong; one line per problem, with file:line.
+        RecipeError: the file is wrong, or one that it names is not there; one line per problem, with file:line.
     """
     if name_or_path == "none":
         return Chain("none", 1, "No filters.", (), digest([]))
-    document = read_yaml(find_asset("filters", name_or_path, beside=beside))
+    path = find_asset("filters", name_or_path, beside=beside)
+    document = read_yaml(path)
     head = validate(_Head, document)
     steps: list[ChainStep] = []
-    identity: list[JSONValue] = []
     for place, entry in enumerate(head.steps):
         plugin = _plugin(document, place, entry)
-        step = _step(document, place, entry, plugin)
+        step = _step(document, place, entry, plugin, partial(_read_file, path.parent, copies))
         if any(step.id == other.id for other in steps):
             raise RecipeError(
                 f"{document.where(('steps', place))}: steps[{place}]: a second step with the id {step.id!r}; "
                 "give one of them an `id`"
             )
         steps.append(step)
-        params = _plain(step.params.model_dump())
-        identity.append([step.id, step.filter, plugin.version, params, step.on_reject])
+    identity: list[JSONValue] = [step.identity() for step in steps]
     return Chain(head.name, head.version, head.description, tuple(steps), digest(identity))
 
 
@@ -136,7 +173,11 @@ def _plugin(document: Document, place: int, entry: JSONValue) -> Plugin[Callable
 
 
 def _step(
-    document: Document, place: int, entry: JSONValue, plugin: Plugin[Callable[..., object]]
+    document: Document,
+    place: int,
+    entry: JSONValue,
+    plugin: Plugin[Callable[..., object]],
+    read: Callable[[str, str, str], NamedFile],
 ) -> ChainStep:
     name = entry if isinstance(entry, str) else next(iter(cast(dict[str, JSONValue], entry)))
     given = entry[name] if isinstance(entry, dict) else None
@@ -150,10 +191,43 @@ def _step(
     _check_keys(document, place, name, rest, plugin)
     options = validate(_StepOptions, _only(document, place, name, own), at=("steps", place, name))
     params = validate(plugin.params, _only(document, place, name, rest), at=("steps", place, name))
-    step_id = options.id or name.rpartition(":")[2]
+    files: list[NamedFile] = []
+    for parameter, inside in plugin.files:
+        try:
+            if (written := getattr(params, parameter)) is not None:
+                files.append(read(parameter, written, inside))
+        except OSError as error:
+            key = ("steps", place, name, parameter)
+            missing = isinstance(error, FileNotFoundError)
+            told = f"there is no file {error.filename}" if missing else f"cannot be read: {error}"
+            raise RecipeError(f"{document.where(key)}: {dotted(key)}: {told}") from error
     return ChainStep(
-        step_id, name, params, options.on_reject, cast(Run, plugin.run), plugin.version, plugin.reads
+        options.id or name.rpartition(":")[2],
+        name,
+        params.model_copy(update={file.parameter: str(file.path) for file in files}),
+        options.on_reject,
+        cast(Run, plugin.run),
+        plugin.version,
+        plugin.reads,
+        tuple(files),
     )
+
+
+def _read_file(base: Path, copies: Path | None, parameter: str, written: str, inside: str) -> NamedFile:
+    """The file that a parameter means, `inside` of what it names where that is a folder: its copy, or beside the chain.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    path = base / Path(written).expanduser()
+    if path.is_dir():
+        path /= inside
+    copy_name = f"filters-{digest(['file', written])[:12]}-{inside}"
+    if copies and (copies / copy_name).is_file():
+        path = copies / copy_name
+    with path.open("rb") as file:
+        held = hashlib.file_digest(file, "sha256").hexdigest()
+    return NamedFile(parameter, written, path, copy_name, held)
 
 
 def _check_keys(

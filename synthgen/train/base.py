@@ -6,7 +6,6 @@ other engine does with that file.
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 from importlib.util import find_spec
@@ -29,6 +28,7 @@ from synthgen.dataclasses import dataclass
 from synthgen.dataset import write_bytes
 from synthgen.errors import SourceError, UsageError
 from synthgen.train.arguments import precision_of
+from synthgen.train.checkpoints import find_checkpoint
 from synthgen.train.config import Loaded, LoadedStudent, StartConfig
 from synthgen.train.depth import evenly, shallower
 
@@ -40,6 +40,7 @@ __all__ = [
     "four_bits",
     "kept_layers",
     "load_base",
+    "require_base",
     "source_of",
     "without_machine_traces",
 ]
@@ -170,16 +171,28 @@ def without_machine_traces(folder: Path) -> None:
 
 
 def source_of(loaded: Loaded[StartConfig]) -> str:
-    """Where transformers finds the base: a folder, which the packaged model is converted into, or a hub id."""
+    """Where transformers finds the base: a folder, which the packaged model is converted into, or a hub id.
+
+    Raises:
+        SourceError: it looks like a folder, and there is none.
+    """
+    base = loaded.config.base
+    return str(converted(base, model_path(base))) if base in PACKAGED else require_base(loaded)
+
+
+def require_base(loaded: Loaded[StartConfig]) -> str:
+    """The base as the file has it, asked before the work; neither fetches nor loads it.
+
+    Raises:
+        SourceError: it looks like a folder, and there is none.
+    """
     base = loaded.config.base
     if base in PACKAGED:
-        return str(converted(base, model_path(base)))
-    folder = loaded.path(base)
-    if folder.is_dir():
-        return str(folder)
-    if base.startswith((".", "/", "~")) or base.count("/") > 1 or os.sep * 2 in base:
-        raise SourceError(f"{loaded.where('base')}: there is no folder {folder}")
-    return base
+        return base
+    try:
+        return find_checkpoint(base, loaded.path, pinned=loaded.config.revision is not None)
+    except SourceError as error:
+        raise SourceError(f"{loaded.where('base')}: {error}") from error
 
 
 def _weights_dtype(loaded: LoadedStudent) -> torch.dtype:

@@ -12,6 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from synthgen.errors import UsageError
+from synthgen.train.checkpoints import find_checkpoint
 from synthgen.train.examples import Example
 from synthgen.train.local_teacher import load_teacher
 from synthgen.train.losses.config import LossConfig, TopKConfig
@@ -66,7 +67,7 @@ def objective_for(
     """
     if config.teacher is None:
         return Distillation(config)
-    source = str(path(config.teacher)) if path(config.teacher).exists() else config.teacher
+    source = find_checkpoint(config.teacher, path)
     require_same(load_tokenizer(source), tokenizer)
     text = student.config.get_text_config()
     objective = Distillation(

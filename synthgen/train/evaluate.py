@@ -25,6 +25,7 @@ from synthgen.dataset import write_bytes
 from synthgen.errors import UsageError
 from synthgen.refine.shares import Estimate, binomial_p, wilson
 from synthgen.train.answering import Written, nll, write_answers
+from synthgen.train.checkpoints import find_checkpoint
 from synthgen.train.config import DataConfig
 from synthgen.train.conversation import Conversation
 from synthgen.train.examples import Example
@@ -122,6 +123,7 @@ def evaluate(
     """
     if out is not None:
         check_out_file(out, dataset=dataset)
+    find_checkpoint(checkpoint)
     data = _data_of(Path(checkpoint))
     if against is not None:
         load_tokenizer(against)  # a wrong name is told before the first checkpoint has answered

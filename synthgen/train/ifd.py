@@ -36,11 +36,14 @@ from synthgen.train.local_teacher import LocalTeacher, load_teacher
 from synthgen.train.losses import cross_entropy
 from synthgen.train.masks import fitting, mask
 from synthgen.train.reading import read_dataset
+from synthgen.train.score_folder import check_score_folder, has_columns, has_metadata
 from synthgen.train.template import ChatFormat, chat_format
 from synthgen.train.tokenizers import load_tokenizer
 from synthgen.types import Message
 
 __all__ = ["Difficulty", "Rated", "difficulties", "opening", "rate_dataset"]
+
+_TEACHER = "ifd_of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,8 @@ def rate_dataset(dataset: Path, teacher: str, out: Path, *, data: DataConfig | N
 
     Raises:
         SourceError: no such dataset or checkpoint, or a row is no conversation.
-        UsageError: the tokenizer has no usable chat template, no row can be scored, or `out` is the dataset itself.
+        UsageError: the tokenizer has no usable chat template, no row can be scored, or `out` is a file, the dataset itself, or
+            holds something else than earlier scores of it.
         StorageError: the disk refuses.
     """
     settings = data if data is not None else DataConfig()
@@ -85,6 +89,7 @@ def rate_dataset(dataset: Path, teacher: str, out: Path, *, data: DataConfig | N
     targets = {name: out / name.removesuffix(".gz") for name in sources}
     if any(target.resolve() == sources[name].resolve() for name, target in targets.items()):
         raise UsageError(f"{out}: holds the rows themselves; name another folder with -o")
+    check_score_folder(out, set(targets.values()), _is_scored)
     format = chat_format(load_tokenizer(teacher), settings.chat_template)
     found, refused = difficulties(read.conversations, load_teacher(teacher), format, settings)
     if not found:
@@ -196,7 +201,7 @@ def _write(
         write_table(
             frame.with_columns(pl.DataFrame(scores, schema=schema).get_columns()),
             target,
-            metadata={"ifd_of": teacher},
+            metadata={_TEACHER: teacher},
         )
         count = frame.height
     else:
@@ -208,6 +213,10 @@ def _write(
         count = len(lines)
     sync_folder(target.parent)
     return count
+
+
+def _is_scored(path: Path) -> bool:
+    return has_metadata(path, _TEACHER) if path.suffix == ".parquet" else has_columns(path, _columns(None))
 
 
 def _json_rows(source: Path) -> Iterator[Mapping[str, object]]:

@@ -24,12 +24,15 @@ from synthgen.train.conversation import Conversation
 from synthgen.train.examples import IGNORED, Example
 from synthgen.train.local_teacher import LocalTeacher, load_teacher
 from synthgen.train.masks import fitting, mask
+from synthgen.train.score_folder import check_score_folder, has_metadata
 from synthgen.train.soft_labels import scored_step
 from synthgen.train.template import ChatFormat, chat_format
 from synthgen.train.tokenizers import load_tokenizer, tokenizer_digest
 from synthgen.types import digest
 
 __all__ = ["Scored", "score", "score_conversations", "write_scores"]
+
+_FILE, _DIGEST = "score-00000.parquet", "tokenizer_sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,11 @@ def score_conversations(
 
     Raises:
         SourceError: no such checkpoint.
-        UsageError: its tokenizer has no usable chat template, or rows are longer than `data.max_length`.
+        UsageError: its tokenizer has no usable chat template, rows are longer than `data.max_length`, or `out` is a file or
+            holds something else than earlier scores.
         StorageError: the disk refuses.
     """
+    check_score_folder(out, {out / _FILE}, lambda path: has_metadata(path, _DIGEST))
     settings = data if data is not None else DataConfig()
     format = chat_format(load_tokenizer(teacher), settings.chat_template)
     made: list[Example] = []
@@ -122,9 +127,8 @@ def write_scores(frames: Iterable[pl.DataFrame], folder: Path, format: ChatForma
     except OSError as error:
         raise StorageError(f"{folder}: cannot be made: {error.strerror}") from error
     whole = pl.concat([pl.DataFrame(schema=logprobs_schema()), *frames])
-    metadata = {"tokenizer_sha256": tokenizer_digest(format.tokenizer)}
-    path = folder / "score-00000.parquet"
-    write_parquet(whole, path, table="logprobs", shape=RecordShape(), metadata=metadata)
+    metadata = {_DIGEST: tokenizer_digest(format.tokenizer)}
+    write_parquet(whole, folder / _FILE, table="logprobs", shape=RecordShape(), metadata=metadata)
     return whole.height
 
 

@@ -19,7 +19,7 @@ from synthgen.dataset import write_bytes
 from synthgen.errors import UsageError
 from synthgen.journal import lock_run
 from synthgen.train.audit import marked
-from synthgen.train.base import Base, load_base
+from synthgen.train.base import Base, load_base, require_base
 from synthgen.train.config import LoadedStudent
 from synthgen.train.distilling import objective_for
 from synthgen.train.engine import Trained, newest_checkpoint, train_model
@@ -59,6 +59,7 @@ def train(
         StorageError: the disk refuses, or another process trains this student.
     """
     tell: Say = say if say is not None else _nothing
+    require_base(loaded)
     data = read_dataset(dataset, limit=loaded.config.data.limit)
     request = request_of(loaded, data.digest)
     if (there := report_of(out, request, StudentReport)) is not None:

@@ -13,6 +13,7 @@ import orjson
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from synthgen.errors import UsageError
+from synthgen.train.checkpoints import find_checkpoint
 
 __all__ = ["WAY_OUT", "load_tokenizer", "require_same", "tokenizer_digest"]
 
@@ -41,13 +42,12 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint, in a folder or on the hub.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none; a `SourceError` where it looks like a folder.
     """
-    if Path(source).is_file():
-        raise UsageError(f"{source}: is a file; name the folder of a checkpoint, or a hub id")
     name, _, revision = (source, "", "") if Path(source).exists() else source.partition("@")
+    found = find_checkpoint(name, pinned=revision != "")
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision or "main")
+        return AutoTokenizer.from_pretrained(found, revision=revision or "main")
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{source}: no tokenizer can be loaded from there; name the folder of a checkpoint, or a hub id that can be "

@@ -27,7 +27,7 @@ __all__ = ["TOKENS", "TokensParams", "tokens"]
 
 
 class TokensParams(Strict):
-    """`tokenizer`: a `tokenizer.json`, or a checkpoint's folder with one, from the working folder. Bounds of None are none.
+    """`tokenizer`: a `tokenizer.json`, or a checkpoint's folder with one, beside the chain. Bounds of None are none.
     `with_prompt`: the prompt is counted too, as a context's size bounds both."""
 
     tokenizer: str
@@ -100,4 +100,4 @@ def _read(file: str, changed_ns: int, size_bytes: int) -> "Tokenizer":
     return tokenizer
 
 
-TOKENS = Plugin("tokens", TokensParams, tokens)
+TOKENS = Plugin("tokens", TokensParams, tokens, files=(("tokenizer", "tokenizer.json"),))

@@ -51,6 +51,8 @@ def prune_checkpoint(checkpoint: Path, out: Path, share: float) -> float:
     """
     if out.exists():
         raise UsageError(f"{out} exists; name a new place")
+    if not checkpoint.is_dir():  # the library would look for it on the hub, whatever it is told
+        raise SourceError(f"there is no folder {checkpoint}")
     try:
         model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", local_files_only=True)
     except (OSError, ValueError) as error:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from synthgen.dataclasses import dataclass
-from synthgen.errors import RecipeError
+from synthgen.errors import RecipeError, SourceError
 from synthgen.recipe.yaml_file import Document, validate
+from synthgen.train.base import require_base
 from synthgen.train.config import LoadedStudent, StudentConfig, validated
 from synthgen.train.metrics import Progress
 from synthgen.train.stages import ChainConfig, Stage, plan_chain, run_chain
@@ -40,10 +41,11 @@ def train_chain(
     Raises:
         RecipeError: the file, or that of a stage, is wrong; nothing was trained.
         UsageError: stages refer to what is not there.
-        SourceError, PolicyError, StorageError: as in `story.train`.
+        SourceError: the base of a stage is not there; nothing was trained. Else as in `story.train`, like
+            PolicyError, StorageError.
     """
     stages = plan_chain(validate(ChainConfig, document), out.absolute())
-    files = {stage.name: _file(stage, document, folder) for stage in stages}
+    files = {stage.name: _file(stage, document, folder, out.absolute()) for stage in stages}
     reports: dict[str, StudentReport] = {}
 
     def run(stage: Stage) -> None:
@@ -57,11 +59,15 @@ def train_chain(
     return ChainReport(out, tuple(reports.values()))
 
 
-def _file(stage: Stage, document: Document, folder: Path) -> LoadedStudent:
-    """The stage as a student's file; errors name the chain's file and the stage."""
+def _file(stage: Stage, document: Document, folder: Path, out: Path) -> LoadedStudent:
+    """The stage as a student's file; errors name the chain's file and the stage. What is below `out` an earlier one makes."""
     written = Document(f"{document.path}: stage {stage.name}", dict(stage.student), {})
     try:
-        return validated(StudentConfig, written, folder)
-    except RecipeError as error:
+        loaded = validated(StudentConfig, written, folder)
+        if not loaded.path(loaded.config.base).is_relative_to(out):
+            require_base(loaded)
+    except (RecipeError, SourceError) as error:
         # Its keys stand in two places of the chain's file, `student` and `set`: a line would be a guess.
-        raise RecipeError(str(error).replace(f"stage {stage.name}:1:", f"stage {stage.name}:")) from error
+        told = str(error).replace(f"stage {stage.name}:1:", f"stage {stage.name}:")
+        raise type(error)(told) from error
+    return loaded

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from synthgen.train.base import source_of
+from synthgen.train.base import require_base, source_of
 from synthgen.train.classify import ClassifierSteps, Row, load_classifier, save_classifier, train_classifier
 from synthgen.train.config import Loaded
 from synthgen.train.conversation import Conversation
@@ -39,6 +39,7 @@ def train_classification(
         StorageError: the disk refuses.
     """
     config = loaded.config
+    require_base(loaded)
     data = read_dataset(dataset)
     request = request_of(loaded, data.digest)
     if (there := report_of(out, request, TaskReport)) is not None:

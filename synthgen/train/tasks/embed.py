@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from synthgen.errors import SourceError, UsageError
-from synthgen.train.base import source_of
+from synthgen.train.base import require_base, source_of
+from synthgen.train.checkpoints import find_checkpoint
 from synthgen.train.config import Loaded
 from synthgen.train.conversation import Conversation
 from synthgen.train.embed import EmbeddingSteps, embed, load_embedder, save_embedder, train_embedder
@@ -43,6 +44,7 @@ def train_embedding(
         PolicyError: the data may not be used so, or the student's name breaks a duty.
         StorageError: the disk refuses.
     """
+    require_base(loaded)
     config = loaded.config
     data = read_dataset(dataset) if config.teacher is not None else None
     digest = data.digest if data is not None else _file_digest(dataset)
@@ -84,8 +86,7 @@ def _texts_of(loaded: Loaded[EmbedConfig], data: Dataset) -> tuple[list[str], Ve
     if not texts:
         raise UsageError(f"{loaded.where('text')}: no conversation has such a text")
     assert config.teacher is not None
-    named = loaded.path(config.teacher)
-    source = str(named) if named.is_dir() else config.teacher
+    source = find_checkpoint(config.teacher, loaded.path)
     tokenizer = load_tokenizer(source)
     try:
         teacher = load_embedder(source, tokenizer).eval()

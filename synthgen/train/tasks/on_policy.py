@@ -13,7 +13,8 @@ import torch
 
 from synthgen.dataset import write_bytes
 from synthgen.errors import UsageError
-from synthgen.train.base import load_base
+from synthgen.train.base import load_base, require_base
+from synthgen.train.checkpoints import find_checkpoint
 from synthgen.train.config import Loaded, StudentConfig
 from synthgen.train.metrics import MetricsFile, Progress
 from synthgen.train.on_policy import on_policy_trainer, require_trl
@@ -44,6 +45,7 @@ def train_on_policy(
     """
     require_trl()
     config = loaded.config
+    require_base(loaded)
     data = read_dataset(dataset)
     request = request_of(loaded, data.digest)
     if (there := report_of(out, request, TaskReport)) is not None:
@@ -55,10 +57,9 @@ def train_on_policy(
         StudentConfig.model_validate(shared), loaded.document, loaded.folder, loaded.text, loaded.digest
     )
     base = load_base(written)
-    named = loaded.path(config.on_policy.teacher)
     settings = config.on_policy.model_copy(
         update={
-            "teacher": str(named) if named.is_dir() else config.on_policy.teacher,
+            "teacher": find_checkpoint(config.on_policy.teacher, loaded.path),
             "cpu": config.on_policy.cpu or not torch.cuda.is_available(),
             "seed": config.seed,
         }
