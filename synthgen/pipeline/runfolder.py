@@ -155,9 +155,8 @@ class RunFolder:
 
     def end_order(self, *, whole: bool) -> None:
         """A session ends. If it is not `whole` and got less far on the same way, the order of an earlier one is put back."""
-        with suppress(
-            OSError
-        ):  # a disk that fails is reported where it matters; the next session writes the order anew
+        # A disk that fails is reported where it matters; the next session writes the order anew.
+        with suppress(OSError):
             if not whole and self._goes_on():
                 self.earlier_order.replace(self.order)
             self.earlier_order.unlink(missing_ok=True)
