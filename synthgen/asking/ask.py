@@ -184,7 +184,18 @@ class Asker:
                 entry = await self.batches.ask(requests[0], keys[0], step, spec)
                 if entry is not None:
                     return [read_reply(entry)]
-            return await self._ask(Attempt(requests, keys, step, spec, self.queues[alias]))
+            attempt = Attempt(requests, keys, step, spec, self.queues[alias])
+            while True:
+                try:
+                    reserved, outcome = await self._send(attempt)
+                except LaneStopped:
+                    attempt.queue.require_open()
+                    continue  # its lane stopped while it waited for money: there are others
+                replies = self._settle(attempt, outcome, reserved)
+                if replies:
+                    await self.commit(*map(entry_of, replies))
+                    return list(map(without_logprobs, replies))
+                await attempt.queue.wait_outside(attempt.wait_s, with_lane=attempt.with_lane)
         except LaneStopped as stop:
             raise NotAsked(stop.reason) from stop
         finally:
@@ -193,19 +204,6 @@ class Asker:
                     over.set()
             if self.batches is not None:
                 self.batches.moved()
-
-    async def _ask(self, attempt: Attempt) -> list[Reply]:
-        while True:
-            try:
-                reserved, outcome = await self._send(attempt)
-            except LaneStopped:
-                attempt.queue.require_open()
-                continue  # its lane stopped while it waited for money: there are others
-            replies = self._settle(attempt, outcome, reserved)
-            if replies:
-                await self.commit(*map(entry_of, replies))
-                return list(map(without_logprobs, replies))
-            await attempt.queue.wait_outside(attempt.wait_s, with_lane=attempt.with_lane)
 
     async def _send(self, attempt: Attempt) -> tuple[list[float], Outcome]:
         """One attempt: lane, money, intents, then the wire. What was reserved for each key, and what came of it."""

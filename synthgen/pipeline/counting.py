@@ -59,4 +59,4 @@ def _reply_flags(leaf: Leaf) -> tuple[str, ...]:
             flags += completion.flags
             if completion.served_model is None:
                 flags.append("served_model_missing")
-    return tuple(dict.fromkeys(flags))
+    return tuple(dict.fromkeys(flags)) if flags else ()

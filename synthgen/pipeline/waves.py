@@ -250,7 +250,19 @@ class Waves:
     async def _work(self, alias: str, row: _Row) -> None:
         """One row after another: a task for each costs two microseconds more."""
         while True:
-            await self._grow(*row)
+            first, wave, place = row
+            try:
+                leaves = self._leaves_of(first[0]) if len(first) == 1 else self._leaves(first)
+                wave.leaves[place] = await leaves
+            except BaseException:
+                self._windows.close()
+                raise
+            finally:
+                self._progress.rows_done += 1
+                wave.unfinished -= 1
+                if wave.unfinished == 0:
+                    wave.closed.set()
+                    self._moved.set()
             free: asyncio.Future[tuple[str, _Row] | None] = asyncio.get_running_loop().create_future()
             self._free.append(free)
             self._windows.ended(alias)  # which may give it one that was held back
@@ -268,20 +280,6 @@ class Waves:
             if not free.done():
                 free.set_result(None)
         self._free.clear()
-
-    async def _grow(self, first: list[Ask | Leaf], wave: Wave, place: int) -> None:
-        try:
-            leaves = self._leaves_of(first[0]) if len(first) == 1 else self._leaves(first)
-            wave.leaves[place] = await leaves
-        except BaseException:
-            self._windows.close()
-            raise
-        finally:
-            self._progress.rows_done += 1
-            wave.unfinished -= 1
-            if wave.unfinished == 0:
-                wave.closed.set()
-                self._moved.set()
 
     async def _leaves(self, asks: Sequence[Ask | Leaf]) -> list[Leaf]:
         """Everything behind these questions, in plan order; what cannot be asked now is pending."""
@@ -314,15 +312,21 @@ class Waves:
             reply = await self._asker.ask(ask.request, step=ask.step.name, alias=ask.alias)
         except NotAsked:
             return [self._tree.pending(ask)]
-        return await self._leaves_after(ask, reply)
+        leaves, further = self._grown(ask, reply)
+        return await self._leaves(further) if further else leaves
 
     async def _leaves_after(self, ask: Ask, reply: Reply | NotAsked) -> list[Leaf]:
         if isinstance(reply, NotAsked):
             return [self._tree.pending(ask)]
+        leaves, further = self._grown(ask, reply)
+        return await self._leaves(further) if further else leaves
+
+    def _grown(self, ask: Ask, reply: Reply) -> tuple[list[Leaf], list[Ask | Leaf]]:
+        """What a reply leads to: leaves alone, or (with these in their places) what is to be asked further."""
         grown = self._tree.grow(ask, reply)
         self._note_reply(ask, grown)
         leaves = [item for item in grown if isinstance(item, Leaf)]
         if len(leaves) == len(grown):  # nearly always: nothing is left to ask
-            return leaves
+            return leaves, []
         asks = [[item] if isinstance(item, Leaf) else self._tree.asks(item) for item in grown]
-        return await self._leaves([ask for asked in asks for ask in asked])
+        return leaves, [ask for asked in asks for ask in asked]
