@@ -58,7 +58,7 @@ def in_steps(folder: Path, *servers: Loopback, rows: int = ROWS, **changes: obje
         steps.append({"name": f"write_{name}", "prompt": str(path), "teacher": name})
         of = written
     teachers = {
-        name: teacher(server, pool=name, give_up_after_s=10, limits={"concurrency": 4})
+        name: teacher(server, pool=name, give_up_after_s=120, limits={"concurrency": 4})
         for name, server in zip(names, servers, strict=True)
     }
     return recipe(servers[0], rows, **{"teachers": teachers, "steps": steps, "wave": 16, **changes})
@@ -116,7 +116,7 @@ def test_answers_are_asked_to_the_end_while_the_judge_refuses(tmp_path: Path) ->
         until = Until(a, ROWS)
         with Loopback(script=until, reply=graded) as judge:
             content = in_steps(tmp_path, a)
-            content["teachers"]["judge"] = teacher(judge, pool="j", give_up_after_s=10)
+            content["teachers"]["judge"] = teacher(judge, pool="j", give_up_after_s=120)
             content["refine"]["judge"] = {"teacher": "judge", "prompt": "judge_helpfulness", "keep": ">= 1"}
             report = run(content, tmp_path / "run")
 
