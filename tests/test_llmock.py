@@ -148,15 +148,16 @@ def test_a_run_through_random_faults_is_resilient(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("route", ["together", "self-hosted"])
 @pytest.mark.parametrize(
     ("limits", "rows"), [({"rpm": 600}, 640), ({"tpm": 60_000}, 330)], ids=["rpm", "tpm"]
 )
 def test_a_quota_nobody_told_us_is_found_without_a_storm(
-    llmock: LLMock, dialect: Dialect, limits: dict[str, int], rows: int
+    llmock: LLMock, dialect: Dialect, limits: dict[str, int], rows: int, route: str
 ) -> None:
     llmock.limits(**limits)
 
-    result = dialect.run(rows, route="together")  # such quotas are a vendor's
+    result = dialect.run(rows, route=route)
 
     verdict = llmock.verdict()
     print(dialect.provider, limits, verdict.render())

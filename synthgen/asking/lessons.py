@@ -1,9 +1,9 @@
 """What the outcome of a send says of its lane, and how long the request behind it has to wait.
 
 In: an attempt, its outcome, the lane and the place it had. Out: the lane has heard of it; the attempt knows when to come
-back; a lane that answers nothing more (no key, no credit, an endpoint that refuses everything or too much, ignores its schema,
-compresses what it was not asked to, or will not answer within anybody's patience) is stopped, and its rows stay pending. A server that answers nobody makes no
-failures. Nothing is sent, stored or paid here.
+back; a lane that answers nothing more (no key, no credit, an endpoint that refuses everything or too much, ignores its
+schema, compresses what it was not asked to, or will not answer within anybody's patience) is stopped, and its rows stay
+pending. A server that answers nobody makes no failures. Nothing is sent, stored or paid here.
 """
 
 import time
